@@ -1,0 +1,58 @@
+"""Errors of `lora`.
+
+LoraError                   base; its text is one line that names the file and the cure, never an absolute path
+├── LoraNotFoundError       no file of that name; `suggestions` are near misses
+├── AmbiguousLoraError      several files answer to the name; `candidates` lists them
+├── LoraSyntaxError         a stack, tag or request that cannot be read
+├── AdapterLoadError        the file is there and cannot be loaded (truncated, pickled, no LoRA in it)
+└── BudgetExceededError     one adapter is larger than the whole budget
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LoraError(Exception):
+    """Base of everything `lora` raises on purpose."""
+
+
+class LoraNotFoundError(LoraError):
+    """`name` matches no file in the catalog."""
+
+    def __init__(self, name: str, suggestions: Sequence[str] = ()) -> None:
+        hint = f"; did you mean {', '.join(map(repr, suggestions))}?" if suggestions else "; check the name and the LoRA folders"
+        super().__init__(f"LoRA {name!r} not found{hint}")
+        self.name = name
+        self.suggestions = tuple(suggestions)
+
+
+class AmbiguousLoraError(LoraError):
+    """`name` matches several files; guessing would load the wrong one in silence."""
+
+    def __init__(self, name: str, candidates: Sequence[str]) -> None:
+        super().__init__(f"LoRA {name!r} is ambiguous: {', '.join(map(repr, candidates))}; write one of these")
+        self.name = name
+        self.candidates = tuple(candidates)
+
+
+class LoraSyntaxError(LoraError):
+    """A stack text, tag or request JSON that cannot be understood."""
+
+
+class AdapterLoadError(LoraError):
+    """The file of adapter `name` exists and cannot be loaded; `reason` says why and what to do."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"LoRA {name!r} cannot be loaded: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class BudgetExceededError(LoraError):
+    """`needed_bytes` can never fit into `limit_bytes`, whatever is evicted."""
+
+    def __init__(self, needed_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"{needed_bytes} bytes do not fit into a budget of {limit_bytes} bytes")
+        self.needed_bytes = needed_bytes
+        self.limit_bytes = limit_bytes

@@ -1,0 +1,46 @@
+"""What the prefetcher sees of a queue: jobs in running order and the adapters each one names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+@dataclass(frozen=True, slots=True)
+class LoraReference:
+    """One adapter that a job will load. `name` is as written by the user, not yet resolved."""
+
+    name: str
+    strength_model: float | None = None
+    """None when the graph computes it: unknown is not zero."""
+    strength_clip: float | None = None
+    node_id: str = ""
+    class_type: str = ""
+    resident: bool = False
+    """True when the reader is ours (a WarmStack node, the worker), which can use an `Adapter` from the cache.
+    Every other loader profits from the page cache alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownReference:
+    """A node that will load an adapter which the prompt alone does not name. Reported, never guessed."""
+
+    node_id: str
+    class_type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Everything one job names, in the order in which the nodes run as far as the graph tells."""
+
+    loras: tuple[LoraReference, ...] = ()
+    unknown: tuple[UnknownReference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """One job in the queue. `payload` is whatever the front end's `references` function reads (a ComfyUI prompt, a
+    worker request); it is immutable while queued, so its references are computed once per `job_id`."""
+
+    job_id: str
+    payload: object
+    running: bool = False
