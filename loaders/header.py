@@ -1,0 +1,264 @@
+"""The safetensors header: read, validated, and nothing else of the file touched. Needs no torch."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import FileIO
+from itertools import chain
+from typing import Any, NamedTuple, NoReturn
+
+from .errors import SafetensorsValidationError
+from .opened import FileStamp, open_raw, read_exactly, stamp_of
+
+MAX_HEADER_BYTES = 100_000_000
+"""The bound of the safetensors library itself: a longer header is refused before a byte of it is read."""
+
+_LENGTH = struct.Struct("<Q")
+_METADATA = "__metadata__"
+_METADATA_FIRST = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"__metadata__"[ \t\n\r]*:[ \t\n\r]*')
+_METADATA_PEEK_BYTES = 1 << 16
+_DENSE_CHECK_BYTES = 1 << 22
+_BRACKETS_PER_BYTE = 1 / 12
+"""A tensor's entry spends 3 brackets on at least 47 bytes. As Python objects `[],[],...` takes 20 times its text, so
+text above 4 MiB that is denser than this is refused unparsed: it would cost more than the header bound."""
+
+DTYPE_BITS: Mapping[str, int] = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
+    "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
+
+
+class TensorEntry(NamedTuple):
+    """One tensor of the file: `start` and `end` are byte offsets in the data section."""
+
+    dtype: str
+    """As written in the header: `F16`, `F8_E4M3`, ..."""
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """A validated header. The entries cover the data section without gap or overlap, in this order."""
+
+    path: str
+    tensors: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str]
+    data_start: int
+    """Offset of the data section in the file."""
+    file_bytes: int
+    mtime_ns: int
+
+    @property
+    def data_bytes(self) -> int:
+        return self.file_bytes - self.data_start
+
+    @property
+    def stamp(self) -> FileStamp:
+        return FileStamp(self.file_bytes, self.mtime_ns)
+
+
+class _Entry(NamedTuple):
+    """A tensor's JSON object, still unchecked."""
+
+    dtype: Any
+    shape: Any
+    offsets: Any
+
+
+class _DuplicateKeyError(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"key {key!r} stands twice in one object")
+
+
+def read_header(path: str | os.PathLike[str]) -> SafetensorsHeader:
+    """The header of `path`, or SafetensorsValidationError; a file that is not there is a SafetensorsLoadError."""
+    name = os.fspath(path)
+    with open_raw(name) as file:
+        stamp = stamp_of(file)
+        length = _header_length(name, file, stamp.size_bytes)
+        raw = bytearray(length)
+        read_exactly(name, file, memoryview(raw))
+    document = _parse(name, raw)
+    metadata = _metadata(name, document.pop(_METADATA, None))
+    data_start = _LENGTH.size + length
+    tensors = _tensors(name, document, stamp.size_bytes - data_start)
+    if b"\\u" in raw:
+        _require_unicode(name, chain(tensors, metadata.keys(), metadata.values()))
+    return SafetensorsHeader(name, tensors, metadata, data_start, stamp.size_bytes, stamp.mtime_ns)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, str]:
+    """The `__metadata__` of `path`. Where it stands first, as every known writer puts it, the tensors are not parsed,
+    so their entries may still be invalid."""
+    name = os.fspath(path)
+    with open_raw(name) as file:
+        length = _header_length(name, file, stamp_of(file).size_bytes)
+        raw = bytearray(min(length, _METADATA_PEEK_BYTES))
+        read_exactly(name, file, memoryview(raw))
+    block = _leading_metadata(raw)
+    if block is None:
+        return read_header(name).metadata
+    metadata = _metadata(name, block)
+    _require_unicode(name, chain(metadata.keys(), metadata.values()))
+    return metadata
+
+
+def _header_length(path: str, file: FileIO, file_bytes: int) -> int:
+    if file_bytes < _LENGTH.size:
+        raise SafetensorsValidationError(
+            path, f"{file_bytes} bytes are too few for a safetensors file; download it again"
+        )
+    prefix = bytearray(_LENGTH.size)
+    read_exactly(path, file, memoryview(prefix))
+    length: int = _LENGTH.unpack(prefix)[0]
+    if length > MAX_HEADER_BYTES:
+        raise SafetensorsValidationError(path, f"claims a header of {length} bytes; this is not a safetensors file")
+    if length > file_bytes - _LENGTH.size:
+        raise SafetensorsValidationError(
+            path, f"claims a header of {length} bytes and is only {file_bytes} long; it is truncated"
+        )
+    return length
+
+
+def _parse(path: str, raw: bytearray) -> dict[str, Any]:
+    if len(raw) > _DENSE_CHECK_BYTES and raw.count(b"[") + raw.count(b"{") > len(raw) * _BRACKETS_PER_BYTE:
+        raise SafetensorsValidationError(path, "header is not a list of tensors; the file is damaged or hostile")
+    try:
+        document = _DECODER.decode(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        detail = str(error) if isinstance(error, _DuplicateKeyError) else type(error).__name__
+        raise SafetensorsValidationError(path, f"header is not valid JSON ({detail}); the file is damaged") from error
+    if not isinstance(document, dict):
+        raise SafetensorsValidationError(path, "header is not a JSON object; the file is damaged")
+    return document
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Entry:
+    if len(pairs) == 3:
+        (first, dtype), (second, shape), (third, offsets) = pairs
+        if first == "dtype" and second == "shape" and third == "data_offsets":
+            return _Entry(dtype, shape, offsets)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [key for key, _ in pairs]
+        raise _DuplicateKeyError(next(key for key in names if names.count(key) > 1))
+    return found
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+# Floats stay text, so that 1.0 can never pass for the dimension 1.
+_DECODER = json.JSONDecoder(object_pairs_hook=_json_object, parse_constant=_refuse_constant, parse_float=str)
+
+
+def _metadata(path: str, block: Any) -> Mapping[str, str]:
+    if block is None:
+        return {}
+    if not isinstance(block, dict) or not all(isinstance(value, str) for value in block.values()):
+        raise SafetensorsValidationError(
+            path, "must map text to text; the file was written by a broken tool", _METADATA
+        )
+    return block
+
+
+def _leading_metadata(raw: bytearray) -> Any | None:
+    try:
+        # The incremental decoder leaves a character that the peek cut in two alone.
+        text = codecs.getincrementaldecoder("utf-8")().decode(bytes(raw))
+        start = _METADATA_FIRST.match(text)
+        return _DECODER.raw_decode(text, start.end())[0] if start else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _tensors(path: str, document: Mapping[str, Any], data_bytes: int) -> dict[str, TensorEntry]:
+    sizes: dict[tuple[str, tuple[int, ...]], int] = {}
+    tensors: dict[str, TensorEntry] = {}
+    numbers: list[int] = []
+    for key, value in document.items():
+        dtype, shape, offsets = value if type(value) is _Entry else _entry(path, key, value)
+        try:
+            start, end = offsets
+            kind = (dtype, tuple(shape))
+            size_bytes = sizes.get(kind)
+            if size_bytes is None:
+                size_bytes = sizes[kind] = _size_bytes(path, key, *kind)
+            span_bytes = end - start
+        except (TypeError, ValueError) as error:
+            raise SafetensorsValidationError(path, "needs a dtype, a shape and two data_offsets", key) from error
+        if span_bytes != size_bytes:
+            reason = f"{dtype} {list(shape)} needs {size_bytes} bytes, its offsets span {span_bytes}"
+            raise SafetensorsValidationError(path, reason, key)
+        tensors[key] = TensorEntry(dtype, kind[1], start, end)
+        numbers += shape
+        numbers += offsets
+    _require_integers(path, tensors, numbers)
+    return _in_data_order(path, tensors, data_bytes)
+
+
+def _entry(path: str, key: str, value: Any) -> _Entry:
+    if not isinstance(value, dict):
+        raise SafetensorsValidationError(path, "is not a tensor entry", key)
+    return _Entry(value.get("dtype"), value.get("shape"), value.get("data_offsets"))
+
+
+def _size_bytes(path: str, key: str, dtype: str, shape: tuple[int, ...]) -> int:
+    if dtype not in DTYPE_BITS:
+        raise SafetensorsValidationError(path, f"unknown dtype {str(dtype)[:40]!r}", key)
+    if any(dim < 0 for dim in shape):
+        raise SafetensorsValidationError(path, f"{list(shape)[:8]} has a negative dimension", key)
+    # Zeros left out: dimensions beyond 2**63 break strides even in a tensor without elements.
+    if math.prod(dim for dim in shape if dim) * DTYPE_BITS[dtype] >= 1 << 63:
+        raise SafetensorsValidationError(path, f"{dtype} {list(shape)[:8]} overflows", key)
+    bits = math.prod(shape) * DTYPE_BITS[dtype]
+    if bits % 8:
+        raise SafetensorsValidationError(path, f"{dtype} {list(shape)} does not end at a byte", key)
+    return bits // 8
+
+
+def _require_integers(path: str, tensors: Mapping[str, TensorEntry], numbers: list[int]) -> None:
+    """Refuse true and false, which equal 1 and 0 for Python and slip through every comparison."""
+    if set(map(type, numbers)) <= {int}:
+        return
+    key = next(key for key, (_, shape, *span) in tensors.items() if bool in map(type, chain(shape, span)))
+    raise SafetensorsValidationError(path, "shape and data_offsets must be whole numbers", key)
+
+
+def _in_data_order(path: str, tensors: dict[str, TensorEntry], data_bytes: int) -> dict[str, TensorEntry]:
+    ordered = dict(sorted(tensors.items(), key=_span))
+    covered = 0
+    for key, (_, _, start, end) in ordered.items():
+        if start != covered:
+            fault = "overlaps another tensor" if start < covered else "leaves a gap before it"
+            raise SafetensorsValidationError(path, f"data_offsets [{start}, {end}]: {fault}", key)
+        covered = end
+    if covered != data_bytes:
+        cure = "it is truncated, download it again" if covered > data_bytes else "no tensor covers the rest"
+        raise SafetensorsValidationError(
+            path, f"tensors take {covered} bytes of a data section of {data_bytes}: {cure}"
+        )
+    return ordered
+
+
+def _span(item: tuple[str, TensorEntry]) -> tuple[int, int]:
+    return item[1][2:]
+
+
+def _require_unicode(path: str, texts: chain[str]) -> None:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise SafetensorsValidationError(path, "header holds half a surrogate pair; the file is damaged") from error

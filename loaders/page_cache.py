@@ -1,0 +1,57 @@
+"""The page cache: how much of a file is in it, bring it in, put it out. Needs no torch."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+
+from . import kernel
+from .errors import LoadCancelledError
+from .opened import open_raw, stamp_of
+from .rate_limit import RateLimit
+
+
+def resident_bytes(path: str | os.PathLike[str]) -> int | None:
+    """Bytes of `path` in the page cache, to the page; None where the system cannot tell."""
+    with open_raw(path) as file:
+        size_bytes = stamp_of(file).size_bytes
+        pages = kernel.cached_pages(file.fileno())
+        if pages is None:
+            pages = kernel.mapped_resident_pages(file.fileno(), size_bytes)
+    return None if pages is None else min(pages * mmap.PAGESIZE, size_bytes)
+
+
+def warm_file(
+    path: str | os.PathLike[str],
+    *,
+    cancelled: Callable[[], bool],
+    chunk_bytes: int = 8 << 20,
+    limiter: RateLimit | None = None,
+) -> int:
+    """Read `path` from end to end into one scratch buffer, so that its pages are in the cache; the bytes read.
+
+    Raises LoadCancelledError between two chunks once `cancelled()` is true."""
+    done_bytes = 0
+    with open_raw(path) as file:
+        size_bytes = stamp_of(file).size_bytes
+        scratch = memoryview(bytearray(min(chunk_bytes, size_bytes)))
+        while done_bytes < size_bytes:
+            chunk = scratch[: size_bytes - done_bytes]
+            if limiter is not None:
+                limiter.spend(len(chunk), cancelled)
+            if cancelled():
+                raise LoadCancelledError(os.fspath(path), f"cancelled after {done_bytes} of {size_bytes} bytes")
+            count = file.readinto(chunk)
+            if not count:
+                break
+            done_bytes += count
+    return done_bytes
+
+
+def drop_file(path: str | os.PathLike[str]) -> None:
+    """Ask the kernel to forget the pages of `path`, for tests and benchmarks; pages that somebody maps may stay."""
+    with open_raw(path) as file:
+        # Dirty pages survive DONTNEED.
+        os.fdatasync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,56 @@
+"""Pickled weights (.pt, .pth, .bin, .ckpt): tensors only, never code, and never in the background."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import zipfile
+from typing import Any
+
+import torch
+
+from .errors import PickledFileError, SafetensorsLoadError
+from .opened import open_raw
+
+
+def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """The tensors of a pickled state dict, on the CPU, mapped where the file allows it. All else in it is left out.
+
+    PickledFileError when the pickle holds more than tensors and plain values: unpickling it would run its code. For the
+    foreground only: even the refusal costs an unpickler, so a background reader leaves such files alone."""
+    name = os.fspath(path)
+    with open_raw(name):
+        pass
+    try:
+        content = torch.load(name, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(name))
+    except pickle.UnpicklingError as error:
+        raise PickledFileError(name, "holds more than tensors, or is damaged; convert it to safetensors") from error
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        struct.error,
+    ) as error:
+        raise SafetensorsLoadError(
+            name, f"is not a weight file that torch can read ({type(error).__name__})"
+        ) from error
+    tensors = {str(key): value for key, value in _state_dict(content).items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise SafetensorsLoadError(name, "holds no tensors; it is not a weight file")
+    return tensors
+
+
+def _state_dict(content: Any) -> dict[Any, Any]:
+    """Trainers wrap the weights: `{"state_dict": ...}`, or one dict in a dict."""
+    if not isinstance(content, dict):
+        return {}
+    inner = content.get("state_dict")
+    if inner is None and len(content) == 1:
+        inner = next(iter(content.values()))
+    return inner if isinstance(inner, dict) else content
