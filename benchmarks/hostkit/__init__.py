@@ -1,0 +1,1 @@
+"""A real ComfyUI, headless, with tiny models: what the host tests and the host benchmarks share."""
