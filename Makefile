@@ -1,0 +1,31 @@
+# `make demo` and `make test` work from a fresh clone: they make .venv and install what constraints.txt pins.
+PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3))
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := demo-output
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check install clean
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/python scripts/make_demo.py $(DEMO)/world
+	$(BIN)/warmstack run $(DEMO)/world/queue.jsonl --pipeline $(DEMO)/world/pipeline --loras $(DEMO)/world/loras \
+		--output $(DEMO) --mode both --cold
+
+test: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+check: test
+
+# --no-build-isolation: the build backend is pinned like everything else.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[diffusers,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info
