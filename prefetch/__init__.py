@@ -1,1 +1,74 @@
-"""See docs/architecture.md."""
+"""Reads the queue ahead and warms the adapters that its jobs name. See docs/architecture.md.
+
+Names are imported on first use, so that planning never pays for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .job import LoraReference, QueuedJob, References, UnknownReference
+    from .plan import Fetch, Limits, Plan, Warm, plan
+    from .prefetcher import Prefetcher
+    from .references import payload_references, references
+    from .settings import PrefetchSettings, parse_bytes
+    from .status import AdapterStatus, FetchStatus, JobStatus, PlannedLora, PrefetchStatus
+    from .texts import stack_references
+
+_HOMES = {
+    "AdapterStatus": "status",
+    "Fetch": "plan",
+    "FetchStatus": "status",
+    "JobStatus": "status",
+    "Limits": "plan",
+    "LoraReference": "job",
+    "Plan": "plan",
+    "PlannedLora": "status",
+    "PrefetchSettings": "settings",
+    "PrefetchStatus": "status",
+    "Prefetcher": "prefetcher",
+    "QueuedJob": "job",
+    "References": "job",
+    "UnknownReference": "job",
+    "Warm": "plan",
+    "parse_bytes": "settings",
+    "payload_references": "references",
+    "plan": "plan",
+    "references": "references",
+    "stack_references": "texts",
+}
+
+__all__ = [
+    "AdapterStatus",
+    "Fetch",
+    "FetchStatus",
+    "JobStatus",
+    "Limits",
+    "LoraReference",
+    "Plan",
+    "PlannedLora",
+    "PrefetchSettings",
+    "PrefetchStatus",
+    "Prefetcher",
+    "QueuedJob",
+    "References",
+    "UnknownReference",
+    "Warm",
+    "parse_bytes",
+    "payload_references",
+    "plan",
+    "references",
+    "stack_references",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True, slots=True)
 class LoraReference:
     """One adapter that a job will load. `name` is as written by the user, not yet resolved."""
@@ -17,6 +18,8 @@ class LoraReference:
     resident: bool = False
     """True when the reader is ours (a WarmStack node, the worker), which can use an `Adapter` from the cache.
     Every other loader profits from the page cache alone."""
+    guessed: bool = False
+    """True when only the generic rules found it: it counts when the catalog knows the name, else it was no LoRA."""
 
 
 @dataclass(frozen=True, slots=True)

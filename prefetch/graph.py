@@ -1,0 +1,131 @@
+"""Reading a queued graph: links followed to the literal behind them, nodes in the order in which they can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+MAX_HOPS = 32
+"""Longest chain of value nodes that is followed; a longer one is a cycle or a joke."""
+
+LITERAL_INPUTS: Mapping[str, str] = {
+    "PrimitiveString": "value",
+    "PrimitiveStringMultiline": "value",
+    "PrimitiveInt": "value",
+    "PrimitiveFloat": "value",
+    "PrimitiveBoolean": "value",
+    "PrimitiveNode": "value",
+    "Reroute": "",
+    "easy loraNames": "lora_name",
+    "easy string": "value",
+    "easy int": "value",
+    "easy float": "value",
+    "easy boolean": "value",
+    "StringConstant": "string",
+    "StringConstantMultiline": "string",
+    "INTConstant": "value",
+    "FloatConstant": "value",
+    "BOOLConstant": "value",
+    "String Literal": "string",
+    "Int Literal": "int",
+    "Float Literal": "float",
+    "Text Multiline": "text",
+    "CR Text": "text",
+    "CR Prompt Text": "prompt",
+    "ttN text": "text",
+    "ShowText|pysssss": "text",
+    "Primitive string [Crystools]": "string",
+    "Primitive string multiline [Crystools]": "string",
+    "Primitive integer [Crystools]": "int",
+    "Primitive float [Crystools]": "float",
+    "Primitive boolean [Crystools]": "boolean",
+}
+"""Node classes that hand one input through unchanged -> that input. Adding one is a row here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A value that exists only once the graph runs. `source` is the class of the node that computes it."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One well-formed node of `prompt`."""
+
+    node_id: str
+    class_type: str
+    inputs: Mapping[str, object]
+    prompt: Mapping[str, object]
+
+    def value(self, key: str) -> object:
+        """The literal of input `key`, links followed; None when absent, `Computed` when only a run can tell."""
+        value = self.inputs.get(key)
+        return value if isinstance(value, str) else follow(self.prompt, value)
+
+
+def is_link(value: object) -> bool:
+    """The host's own test: `["12", 0]`."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) in (int, float)
+
+
+def follow(prompt: Mapping[str, object], value: object) -> object:
+    """`value`, or what the chain of value nodes behind its link says."""
+    for _ in range(MAX_HOPS):
+        if not is_link(value):
+            return _unwrapped(value)
+        node = node_of(prompt, value[0])  # type: ignore[index]
+        if node is None:
+            return Computed("a missing node")
+        if node.class_type not in LITERAL_INPUTS:
+            return Computed(node.class_type)
+        value = node.inputs.get(LITERAL_INPUTS[node.class_type])
+    return Computed("a cycle")
+
+
+def node_of(prompt: Mapping[str, object], node_id: str) -> Node | None:
+    """Node `node_id`, or None when it is absent or malformed."""
+    raw = prompt.get(node_id)
+    if not isinstance(raw, Mapping):
+        return None
+    class_type, inputs = raw.get("class_type"), raw.get("inputs")
+    if not isinstance(class_type, str) or not isinstance(inputs, Mapping):
+        return None
+    return Node(node_id, class_type, inputs, prompt)
+
+
+def ordered_nodes(prompt: Mapping[str, object], outputs: Sequence[str] | None) -> Iterator[Node]:
+    """Nodes that `outputs` need (all when None), each after the nodes it depends on. A cycle is cut, never followed."""
+    roots = list(prompt) if outputs is None else [node_id for node_id in outputs if isinstance(node_id, str)]
+    seen: set[str] = set()
+    stack: list[str | Node] = list(reversed(roots))
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Node):
+            yield item
+            continue
+        if item in seen:
+            continue
+        seen.add(item)
+        node = node_of(prompt, item)
+        if node is not None:
+            stack.append(node)
+            stack.extend(value[0] for value in reversed(node.inputs.values()) if _links_on(value, seen))
+
+
+def upstream(node: Node, key: str) -> set[str]:
+    """Ids of all nodes that input `key` of `node` depends on."""
+    value = node.inputs.get(key)
+    return {n.node_id for n in ordered_nodes(node.prompt, [value[0]])} if is_link(value) else set()  # type: ignore[index]
+
+
+def _links_on(value: object, seen: set[str]) -> bool:
+    return isinstance(value, list) and is_link(value) and value[0] not in seen
+
+
+def _unwrapped(value: object) -> object:
+    """The front end wraps list values as `{"__value__": [...]}` so that they are not taken for links."""
+    if isinstance(value, Mapping) and len(value) == 1 and "__value__" in value:
+        return value["__value__"]
+    return value

@@ -1,0 +1,54 @@
+"""references: the LoRAs that one queued graph will load, read from its JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from .fallback import read_generic
+from .graph import Node, ordered_nodes, upstream
+from .job import LoraReference, References, UnknownReference
+from .recognisers import RECOGNISERS
+from .shapes import Found
+
+_STACK_READERS = {"WarmStackLoadLoraStack": "lora_stack"}
+"""Our nodes that acquire adapters on behalf of the stack nodes before them, whatever pack those are of."""
+
+
+def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = None) -> References:
+    """Every LoRA that `prompt` names on the way to `outputs` (all nodes when None), in an order in which nodes can run.
+
+    Total: a broken prompt gives what can be read of it. Names are as written; rows that are off or of strength zero
+    are left out.
+    """
+    loras: list[LoraReference] = []
+    unknown: list[UnknownReference] = []
+    resident: set[str] = set()
+    for node in ordered_nodes(prompt, outputs):
+        if node.class_type in _STACK_READERS:
+            resident |= upstream(node, _STACK_READERS[node.class_type])
+        for found in _found_in(node):
+            if isinstance(found, LoraReference):
+                loras.append(found)
+            else:
+                unknown.append(found)
+    if resident:
+        loras = [replace(lora, resident=True) if lora.node_id in resident else lora for lora in loras]
+    return References(tuple(loras), tuple(unknown))
+
+
+def payload_references(payload: object) -> References:
+    """`references` for a job's payload: a prompt, or a pair `(prompt, outputs)`."""
+    prompt, outputs = payload if isinstance(payload, tuple) and len(payload) == 2 else (payload, None)
+    if not isinstance(prompt, Mapping):
+        return References()
+    return references(prompt, outputs if isinstance(outputs, list | tuple) else None)
+
+
+def _found_in(node: Node) -> Iterator[Found]:
+    shapes = RECOGNISERS.get(node.class_type)
+    if shapes is None:
+        yield from read_generic(node)
+    else:
+        for shape in shapes:
+            yield from shape.read(node)

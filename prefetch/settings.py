@@ -1,0 +1,120 @@
+"""PrefetchSettings: every knob of the prefetcher, from the environment, the host's settings or a flag."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+
+logger = logging.getLogger(__name__)
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchSettings:
+    """Immutable; a change is a new object handed to `Prefetcher.configure`."""
+
+    enabled: bool = True
+    budget_bytes: int | None = None
+    """Ceiling of the resident tier; None: from the machine's memory."""
+    page_budget_bytes: int | None = None
+    """How far ahead the page cache is warmed; None: half of the available memory."""
+    headroom_bytes: int = 1 << 30
+    """Available memory below which the resident budget shrinks and page warming pauses."""
+    concurrency: int = 1
+    """Files read at a time. More than one only pays on fast storage and breaks rotating disks."""
+    read_limit_bytes_per_s: int | None = None
+    """Ceiling of background reads; None: as fast as the disk."""
+    depth_jobs: int | None = None
+    """Jobs looked ahead at most; None: as far as the budgets reach."""
+    page_tier: bool = True
+    resident_tier: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("enabled", "page_tier", "resident_tier"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        for name, least in (
+            ("budget_bytes", 0),
+            ("page_budget_bytes", 0),
+            ("read_limit_bytes_per_s", 1),
+            ("depth_jobs", 0),
+        ):
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name), least, 1 << 60)
+        _check_whole("headroom_bytes", self.headroom_bytes, 0, 1 << 60)
+        _check_whole("concurrency", self.concurrency, 1, 16)
+
+    def updated(self, changes: Mapping[str, object]) -> PrefetchSettings:
+        """With `changes` applied (sizes also as text, "8 GiB"). Raises ValueError that names the setting at fault."""
+        known = {field.name for field in fields(self)}
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"no setting {name!r}; there are {', '.join(sorted(known))}")
+        return replace(self, **{name: _parsed(name, value) for name, value in changes.items()})  # type: ignore[arg-type]
+
+    def as_json(self) -> dict[str, bool | int | None]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> PrefetchSettings:
+        """Defaults overridden by WARMSTACK_*; a value that cannot be read is reported and left out."""
+        settings = cls()
+        for variable, name in ENVIRONMENT.items():
+            text = environ.get(variable, "").strip()
+            if text:
+                try:
+                    settings = settings.updated({name: text})
+                except ValueError as error:
+                    logger.warning("%s is ignored: %s", variable, error)
+        return settings
+
+
+ENVIRONMENT: Mapping[str, str] = {
+    "WARMSTACK_PREFETCH": "enabled",
+    "WARMSTACK_BUDGET": "budget_bytes",
+    "WARMSTACK_PAGE_BUDGET": "page_budget_bytes",
+    "WARMSTACK_HEADROOM": "headroom_bytes",
+    "WARMSTACK_CONCURRENCY": "concurrency",
+    "WARMSTACK_READ_LIMIT": "read_limit_bytes_per_s",
+    "WARMSTACK_DEPTH_JOBS": "depth_jobs",
+    "WARMSTACK_PAGE_TIER": "page_tier",
+    "WARMSTACK_RESIDENT_TIER": "resident_tier",
+}
+
+
+def parse_bytes(text: str) -> int:
+    """`8 GiB`, `512M`, `1048576` -> bytes, powers of 1024. Raises ValueError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write 512M or 8 GiB")
+    return int(float(match[1]) * (1 << _UNITS[match[2].lower()]))
+
+
+def _parsed(name: str, value: object) -> object:
+    if not isinstance(value, str):
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    if value.strip().lower() in ("", "auto", "none"):
+        return None
+    parse: Callable[[str], object] = _word if name in ("enabled", "page_tier", "resident_tier") else parse_bytes
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _word(text: str) -> bool:
+    try:
+        return _WORDS[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither on nor off") from None
+
+
+def _check_whole(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")

@@ -1,0 +1,117 @@
+"""What the prefetcher tells about itself: immutable, JSON-able, names and never paths."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from .need import ResolutionState, Tier
+
+AdapterState = Literal["ready", "loading", "cold", "missing", "ambiguous", "failed", "unknown"]
+"""`ready`: nothing left to read. `cold`: not read yet, or never read ahead (a pickle). `unknown`: only a run can name it."""
+
+
+class AdapterStatus(NamedTuple):
+    """One adapter of one job."""
+
+    name: str
+    """The catalog's name, or as written when it resolves to no file; "" when only a run can tell."""
+    state: AdapterState
+    tier: Tier | None
+    size_bytes: int
+    problem: str = ""
+
+
+class JobStatus(NamedTuple):
+    """One visible job, in running order."""
+
+    job_id: str
+    running: bool
+    adapters: tuple[AdapterStatus, ...]
+
+
+class FetchStatus(NamedTuple):
+    """One file being read now. `bytes_done` moves in steps of a chunk; 0 for the resident tier until it is done."""
+
+    name: str
+    tier: Tier
+    bytes_done: int
+    bytes_total: int
+
+
+class PageStatus(NamedTuple):
+    """Demands on the page-cache tier, counted once per file and job when the job starts."""
+
+    hits: int = 0
+    """The whole file was in the page cache."""
+    joins: int = 0
+    """It was being read."""
+    misses: int = 0
+    demand_bytes: int = 0
+    hit_bytes: int = 0
+    warmed_bytes: int = 0
+    wasted_bytes: int = 0
+    """Read for jobs that left the queue without running."""
+
+    @property
+    def hidden_share(self) -> float | None:
+        """Share of the demanded bytes that were in the page cache in time; None before the first demand."""
+        return self.hit_bytes / self.demand_bytes if self.demand_bytes else None
+
+
+class PrefetchStatus(NamedTuple):
+    """One moment. `hits`, `joins`, `misses`, `wait_s`, `load_s` and `hidden_share` are those of the resident tier."""
+
+    revision: int
+    """Grows when, and only when, something else in here has changed."""
+    enabled: bool
+    hits: int
+    joins: int
+    misses: int
+    wait_s: float
+    """Seconds that demands were blocked."""
+    load_s: float
+    """Seconds that the same demands would have been blocked if each had read its file."""
+    hidden_share: float | None
+    """1 - wait_s / load_s, from 0 to 1; None before the first demand."""
+    wasted_bytes: int
+    """Both tiers: warmed, and dropped before anybody used them."""
+    page: PageStatus
+    under_pressure: bool
+    """Memory is short: the resident budget is cut and no pages are warmed ahead."""
+    in_flight: tuple[FetchStatus, ...]
+    queued_jobs: int
+    """All visible jobs; `queue` holds the first of them."""
+    queue: tuple[JobStatus, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain dicts and lists."""
+        page = self.page._asdict() | {"hidden_share": self.page.hidden_share}
+        queue = [{**job._asdict(), "adapters": [adapter._asdict() for adapter in job.adapters]} for job in self.queue]
+        return {
+            **self._asdict(),
+            "page": page,
+            "in_flight": [fetch._asdict() for fetch in self.in_flight],
+            "queue": queue,
+        }
+
+
+class PlannedLora(NamedTuple):
+    """One LoRA of a prompt that is not queued (yet), for the plan route."""
+
+    name: str
+    """As written."""
+    state: ResolutionState | Literal["unknown"]
+    file: str
+    """The catalog's name when found, else ""."""
+    tier: Tier | None
+    """Where it would be warmed; None when it would not be."""
+    size_bytes: int
+    candidates: tuple[str, ...] = ()
+    """Files that answer to an ambiguous name, near misses of a missing one."""
+    warm: AdapterState = "cold"
+    strength_model: float | None = None
+    strength_clip: float | None = None
+    node_id: str = ""
+    class_type: str = ""
+    reason: str = ""
+    """Why it is unknown."""
