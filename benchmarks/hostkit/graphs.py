@@ -10,6 +10,9 @@ from .client import Prompt
 Row = tuple[str, float, float]
 """(LoRA name, strength_model, strength_clip)."""
 
+Link = list[object]
+"""[node id, output index]."""
+
 CHECKPOINT = "tiny_sd15.safetensors"
 UNET = "tiny_flux.safetensors"
 VAE = "tiny_tae16.safetensors"
@@ -24,7 +27,8 @@ def flux_graph(
     seed: int = 1,
     tag: str = "",
 ) -> Prompt:
-    """Recipe B: model-only LoRAs. `loader` is "stock" (LoraLoaderModelOnly chained) or "stack" (WarmStackLoadLoraStack).
+    """Recipe B: model-only LoRAs. `loader` is "stock" (LoraLoaderModelOnly chained) or "stack"
+    (WarmStackLoadLoraStack).
     `tag` makes an otherwise equal job run again."""
     prompt: Prompt = {
         "unet": _node("UNETLoader", unet_name=UNET, weight_dtype="default"),
@@ -67,7 +71,10 @@ def digest_graph(prompt: Prompt, *, clip: bool) -> Prompt:
     return kept | {"digest": _node("TestModelDigest", **inputs)}
 
 
-def _loras(prompt: Prompt, rows: Sequence[Row], model: list[object], clip: list[object] | None, loader: str, math: str) -> tuple[list[object], list[object] | None]:  # fmt: skip
+def _loras(
+    prompt: Prompt, rows: Sequence[Row], model: Link, clip: Link | None, loader: str, math: str
+) -> tuple[Link, Link | None]:
+    """Adds the loader nodes to `prompt`; returns where the patched model and CLIP come out."""
     if not rows:
         return model, clip
     if loader == "stack":
@@ -95,7 +102,7 @@ def _loras(prompt: Prompt, rows: Sequence[Row], model: list[object], clip: list[
 
 
 def _sampling(
-    model: list[object], cond: list[object], vae: list[object], scheduler: str, hold_s: float, seed: int, tag: str
+    model: Link, cond: Link, vae: Link, scheduler: str, hold_s: float, seed: int, tag: str
 ) -> Prompt:
     return {
         "sampler": _node(

@@ -52,7 +52,7 @@ def make_base_directory(base: Path, *, with_pack: bool = True, with_test_nodes: 
     if with_pack:
         (base / "custom_nodes" / PACK_FOLDER).symlink_to(PACK_ROOT, target_is_directory=True)
     if with_test_nodes:
-        shutil.copy(Path(__file__).with_name("test_nodes.py"), base / "custom_nodes" / "hostkit_test_nodes.py")
+        shutil.copy(Path(__file__).with_name("host_nodes.py"), base / "custom_nodes" / "hostkit_test_nodes.py")
     return base
 
 

@@ -42,9 +42,11 @@ def write_sd15_lora(
 
 
 def write_flux_lora(
-    path: Path, *, seed: int, rank: int = 4, naming: str = "native", metadata: Mapping[str, str] | None = None, dtype: str = "float16",
+    path: Path, *, seed: int, rank: int = 4, naming: str = "native", dtype: str = "float16",
+    metadata: Mapping[str, str] | None = None,
 ) -> int:  # fmt: skip
-    """`naming` is "native" (whole modules) or "diffusers" (q, k and v are slices of one fused weight). Returns the file's bytes."""
+    """`naming` is "native" (whole modules) or "diffusers" (q, k and v are slices of one fused weight). Returns the
+    file's bytes."""
     prefix, modules = (
         ("transformer.", _FLUX_DIFFUSERS) if naming == "diffusers" else ("diffusion_model.", tiny_flux.MODULES)
     )

@@ -1,4 +1,5 @@
-"""Recipe A: the smallest checkpoint that ComfyUI takes for SD1.5, text encoder included (278 MB apparent, 32 MB on disk)."""
+"""Recipe A: the smallest checkpoint that ComfyUI takes for SD1.5, text encoder included (278 MB apparent, 32 MB on
+disk)."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def _unet() -> Tensors:
 
 
 def _clip() -> Tensors:
-    """Every key that CLIP-L needs (a missing one is uninitialised memory); all matrices are holes, so only LoRAs fill them."""
+    """Every key that CLIP-L needs (a missing one is uninitialised memory); all matrices are holes, so only LoRAs
+    fill them."""
     tensors: Tensors = {
         f"{_CLIP}embeddings.token_embedding.weight": Tensor((49408, 768)),
         f"{_CLIP}embeddings.position_embedding.weight": Tensor((77, 768), gaussian(0.5)),

@@ -74,7 +74,8 @@ class TestDigest:
 
 
 class TestModelDigest:
-    """SHA-256 over every weight that the model would sample with, patches applied: the picture's cause, not the picture."""
+    """SHA-256 over every weight that the model would sample with, patches applied: the picture's cause, not the
+    picture."""
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802
@@ -94,8 +95,6 @@ class TestModelDigest:
 
 
 def _weights_digest(patcher):
-    import comfy.utils
-
     total = hashlib.sha256()
     for key, weight in sorted(patcher.model.state_dict().items()):
         patched = patcher.patch_weight_to_device(key, return_weight=True) if key in patcher.patches else None

@@ -1,0 +1,140 @@
+"""ComfyHost: everything this pack asks of the running ComfyUI server, through hooks that it offers. Nothing of the
+host is replaced or wrapped.
+
+The only module that touches the server, its queue, its folders and its memory accounting. Import it late: it needs a
+host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import psutil
+from aiohttp import web
+from server import PromptServer
+
+from ..prefetch.job import QueuedJob
+from .memory_state import DeviceMemory, MemoryState
+
+logger = logging.getLogger("warmstack")
+
+
+class ComfyHost:
+    """The server as the runtime sees it. Built on the server's loop; `send` and `queued_jobs` may be called from any
+    thread."""
+
+    def __init__(self) -> None:
+        self._server: Any = PromptServer.instance
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        loop: asyncio.AbstractEventLoop = self._server.loop
+        return loop
+
+    @property
+    def routes(self) -> web.RouteTableDef:
+        routes: web.RouteTableDef = self._server.routes
+        return routes
+
+    def lora_folders(self) -> tuple[str, ...]:
+        """Folders in the host's own order, so that a name in two of them means the same file to both. Read anew each
+        time: users add some."""
+        return tuple(folder_paths.get_folder_paths("loras"))
+
+    def state_directory(self) -> Path:
+        """Private, machine-wide, not reachable over HTTP. It may not exist, and it may not be writable."""
+        return Path(folder_paths.get_system_user_directory("warmstack"))
+
+    def queued_jobs(self) -> tuple[QueuedJob, ...]:
+        """Running jobs, then pending ones in execution order; the payload is (prompt, outputs to execute)."""
+        running, pending = self._server.prompt_queue.get_current_queue_volatile()
+        jobs = [_job(item, running=True) for item in sorted(running, key=_turn)]
+        return (*jobs, *(_job(item, running=False) for item in sorted(pending, key=_turn)))
+
+    def send(self, event: str, payload: Mapping[str, object]) -> None:
+        """Broadcast to every open page."""
+        self._server.send_sync(event, payload)
+
+    def listening(self) -> bool:
+        """Whether any page would receive what `send` sends."""
+        return bool(self._server.sockets)
+
+    def memory(self) -> MemoryState:
+        """RAM from psutil, device memory from the host's own accounting."""
+        ram = psutil.virtual_memory()
+        page_cache_bytes = getattr(ram, "cached", None)
+        return MemoryState(ram.total, ram.available, page_cache_bytes, _headroom_bytes(ram.total), _devices())
+
+    def on_prompt(self, notice: Callable[[], None]) -> None:
+        """Call `notice` at every POST /prompt, before it is validated: the queue is the truth, this only says when
+        to look."""
+
+        def seen(body: dict[str, Any]) -> dict[str, Any]:
+            try:
+                notice()
+            except Exception:
+                logger.debug("a prompt could not wake the prefetcher", exc_info=True)
+            return body
+
+        self._server.add_on_prompt_handler(seen)
+
+    def on_free(self, release: Callable[[], None]) -> None:
+        """Call `release` when somebody asks the host to free memory (POST /free)."""
+
+        async def seen(request: web.Request, _response: web.StreamResponse) -> None:
+            if request.method == "POST" and request.path.rstrip("/").endswith("/free"):
+                try:
+                    if await _asks_to_free(request):
+                        release()
+                except Exception:
+                    logger.debug("POST /free could not be followed", exc_info=True)
+
+        self._server.app.on_response_prepare.append(seen)
+
+    def when_serving(self, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `start()` as soon as the server serves. A host that only tests its imports never serves, and then no
+        task is left pending."""
+
+        async def serving(_app: web.Application) -> None:
+            await start()
+
+        self._server.app.on_startup.append(serving)
+
+
+def _turn(item: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The heap's order: number, then id."""
+    return item[0], item[1]
+
+
+def _job(item: tuple[Any, ...], *, running: bool) -> QueuedJob:
+    """Index 5 of an item can hold API keys and is never touched."""
+    return QueuedJob(job_id=item[1], payload=(item[2], item[4]), running=running)
+
+
+async def _asks_to_free(request: web.Request) -> bool:
+    body = await request.json()
+    return isinstance(body, dict) and bool(body.get("unload_models") or body.get("free_memory"))
+
+
+def _headroom_bytes(total_bytes: int) -> int:
+    """The RAM that the host wants to keep free: what it says while a prompt runs, else its default, a tenth of RAM
+    within 2 and 10 GB."""
+    from comfy import memory_management
+
+    asked_bytes = int(getattr(memory_management, "RAM_CACHE_HEADROOM", 0))
+    return asked_bytes or min(max(total_bytes // 10, 2 * 10**9), 10 * 10**9)
+
+
+def _devices() -> tuple[DeviceMemory, ...]:
+    from comfy import model_management
+
+    device = model_management.get_torch_device()
+    if device.type in ("cpu", "mps"):
+        return ()
+    total_bytes, free_bytes = model_management.get_total_memory(device), model_management.get_free_memory(device)
+    return (DeviceMemory(model_management.get_torch_device_name(device), int(total_bytes), int(free_bytes)),)

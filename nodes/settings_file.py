@@ -1,0 +1,67 @@
+"""SettingsFile: what the user changed, kept over restarts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..prefetch.settings import PrefetchSettings
+
+logger = logging.getLogger("warmstack")
+
+
+class SettingsFile:
+    """Holds only what was changed on purpose, so that a better default reaches everybody who never touched it.
+
+    A change made here wins over the environment: it is the later word. `directory` None keeps nothing.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self._path = None if directory is None else directory / "settings.json"
+
+    def applied_to(self, settings: PrefetchSettings) -> PrefetchSettings:
+        """`settings` with the kept changes. What cannot be read is left out with one line in the log."""
+        try:
+            for name, value in self._kept().items():
+                settings = settings.updated({name: value})
+        except (OSError, ValueError, AttributeError) as error:
+            logger.warning("settings.json is ignored: %s", error)
+        return settings
+
+    def keep(self, changes: Mapping[str, object]) -> bool:
+        """Adds `changes` atomically. False when the directory cannot be written: they then last until the restart."""
+        if self._path is None:
+            return False
+        try:
+            kept = {**self._kept(), **changes}
+        except (OSError, ValueError):
+            kept = dict(changes)
+        try:
+            _write_atomically(self._path, json.dumps(kept, indent=2) + "\n")
+        except OSError as error:
+            logger.warning("settings last until the restart only: %s", error.strerror)
+            return False
+        return True
+
+    def _kept(self) -> dict[str, object]:
+        try:
+            text = self._path.read_text("utf-8") if self._path is not None else "{}"
+        except FileNotFoundError:
+            return {}
+        kept = json.loads(text)
+        if not isinstance(kept, dict):
+            raise ValueError("it does not hold an object")
+        return kept
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(text, "utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
