@@ -5,6 +5,8 @@ LoraError                   base; its text is one line that names the file and t
 ├── AmbiguousLoraError      several files answer to the name; `candidates` lists them
 ├── LoraSyntaxError         a stack, tag or request that cannot be read
 ├── AdapterLoadError        the file is there and cannot be loaded (truncated, pickled, no LoRA in it)
+│   ├── AdapterUnavailableError     not this time (gone, changing, no memory); never remembered
+│   └── AdapterLoadCancelledError   the caller gave up before the load was done
 └── BudgetExceededError     one adapter is larger than the whole budget
 """
 
@@ -21,7 +23,11 @@ class LoraNotFoundError(LoraError):
     """`name` matches no file in the catalog."""
 
     def __init__(self, name: str, suggestions: Sequence[str] = ()) -> None:
-        hint = f"; did you mean {', '.join(map(repr, suggestions))}?" if suggestions else "; check the name and the LoRA folders"
+        hint = (
+            f"; did you mean {', '.join(map(repr, suggestions))}?"
+            if suggestions
+            else "; check the name and the LoRA folders"
+        )
         super().__init__(f"LoRA {name!r} not found{hint}")
         self.name = name
         self.suggestions = tuple(suggestions)
@@ -47,6 +53,14 @@ class AdapterLoadError(LoraError):
         super().__init__(f"LoRA {name!r} cannot be loaded: {reason}")
         self.name = name
         self.reason = reason
+
+
+class AdapterUnavailableError(AdapterLoadError):
+    """The file or the memory is not there this time; its content is not to blame, so another try may succeed."""
+
+
+class AdapterLoadCancelledError(AdapterLoadError):
+    """Whoever asked gave up before adapter `name` was loaded."""
 
 
 class BudgetExceededError(LoraError):

@@ -1,0 +1,386 @@
+"""AdapterCache: LoRA files in memory under a byte budget, each loaded once, none taken from under its user."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, Protocol
+
+from ..loaders.rate_limit import RateLimit
+from ..loaders.tensor_file import Storage
+from .adapter import Adapter, as_on_disk, load_adapter
+from .budget import ByteBudget, Reservation
+from .cache_stats import CacheSnapshot, CacheStats, ColdReads, EvictionReason, Tally, view_adapters
+from .errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
+from .file import AdapterKey, LoraFile
+from .flight import BackgroundLimit, Cancelled, Flight, never
+from .lease import AcquireOutcome, Lease
+from .residency import Held, Holds, Residency
+from .victims import Candidate, choose_victims, yields_to_prefetch
+
+PrefetchOutcome = Literal["ready", "already", "no_room", "failed", "cancelled"]
+
+
+class LoadAdapter(Protocol):
+    """How the cache reads a file: `load_adapter`, or that with another default limiter (a slow disk, say)."""
+
+    def __call__(
+        self, file: LoraFile, *, cancelled: Cancelled, storage: Storage, limiter: RateLimit | None = ...
+    ) -> Adapter: ...
+
+
+class AdapterCache:
+    """Thread-safe. `acquire` and `prefetch` block while they read; everything else returns at once.
+
+    The lock is never held while a file is read or a buffer freed. Ends of leases arrive through a deque, since a
+    finalizer may run inside any allocation and must not take a lock.
+    """
+
+    def __init__(
+        self,
+        budget: ByteBudget,
+        *,
+        load: LoadAdapter = load_adapter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._budget = budget
+        self._load = load
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._residencies: dict[AdapterKey, Residency] = {}
+        self._flights: dict[AdapterKey, Flight] = {}
+        self._failures: dict[str, tuple[LoraFile, AdapterLoadError]] = {}
+        self._cold_reads = ColdReads()
+        self._pinned_paths: set[str] = set()
+        self._next_use: dict[AdapterKey, int] = {}
+        self._ended: deque[Holds] = deque()
+        self._tally = Tally()
+        self._age = 0.0
+        self._revision = 0
+
+    def acquire(self, file: LoraFile, *, cancelled: Cancelled = never) -> Lease:
+        """A lease on what `file.path` holds now, loading it if nobody has. A load that finds no room in the budget
+        hands out mapped views, which reserve nothing.
+
+        Raises AdapterLoadError (the same until the file changes), AdapterUnavailableError when the file is gone, and
+        AdapterLoadCancelledError once `cancelled()` is true before the adapter is there.
+        """
+        started_s = self._clock()
+        current = self._on_disk(file)
+        outcome: AcquireOutcome = "hit"
+        while True:
+            with self._lock:
+                self._settle()
+                held = self._find(current.key)
+                if held is not None:
+                    held.residency.holds.count += 1
+                    return self._lease(held, outcome, started_s)
+                self._raise_remembered(current)
+                flight = self._flights.get(current.key)
+                leads = flight is None
+                if flight is None:
+                    flight = self._take_off(current)
+                flight.board(cancelled, demand=True)
+            outcome = "miss" if leads else "join"
+            held = self._fly(flight) if leads else self._ride(flight, cancelled)
+            if held is not None:
+                with self._lock:
+                    return self._lease(held, outcome, started_s)
+
+    def prefetch(
+        self, file: LoraFile, *, cancelled: Cancelled = never, limiter: RateLimit | None = None
+    ) -> PrefetchOutcome:
+        """Makes `file` resident if there is room beside what the queue needs sooner. Never opens a pickle ("failed").
+
+        `limiter` slows this read only until a demand joins it; from then on `cancelled` counts no longer either.
+        "already": resident, or somebody is loading it.
+        """
+        if file.is_pickle:
+            return "failed"
+        try:
+            current = self._on_disk(file)
+            with self._lock:
+                self._settle()
+                self._raise_remembered(current)
+                held = self._find(current.key)
+                if (held is not None and held.residency.resident is not None) or current.key in self._flights:
+                    return "already"
+                flight = self._take_off(current)
+                flight.board(cancelled, demand=False)
+            return "no_room" if self._fly(flight, limiter) is None else "ready"
+        except AdapterLoadCancelledError:
+            return "cancelled"
+        except AdapterLoadError:
+            return "failed"
+
+    def plan_uses(self, next_use: Mapping[AdapterKey, int]) -> None:
+        """Replaces what is known of the queue: key -> position of the next job that uses it, running job first."""
+        with self._lock:
+            self._next_use = dict(next_use)
+            self._revision += 1
+
+    def record_cold_read(self, key: AdapterKey, seconds: float) -> None:
+        """What a demand for `key` would have waited without us. The slowest read seen counts: later ones were warm."""
+        with self._lock:
+            self._cold_reads.record(key, seconds)
+
+    def pin(self, key: AdapterKey) -> None:
+        """Keeps the file from eviction while it is resident, also after it has changed."""
+        with self._lock:
+            self._pinned_paths.add(key.path)
+            self._revision += 1
+
+    def unpin(self, key: AdapterKey) -> None:
+        with self._lock:
+            self._pinned_paths.discard(key.path)
+            self._revision += 1
+
+    def evict(self, key: AdapterKey) -> bool:
+        """Drops one adapter; False when it is not resident, leased or pinned."""
+        with self._lock:
+            self._settle()
+            found = self._residencies.get(key)
+            if found is None or not self._is_evictable(found):
+                return False
+            dropped = self._drop(found, "request")
+        del dropped
+        return True
+
+    def clear(self) -> None:
+        """Lets go of everything, pinned adapters and remembered failures too. What is leased lives as long as its
+        leases, and its bytes stay reserved that long."""
+        with self._lock:
+            self._settle()
+            dropped = [self._drop(found, "clear") for found in list(self._residencies.values())]
+            self._failures.clear()
+        del dropped
+
+    def resize(self, limit_bytes: int) -> None:
+        """Sets the budget's limit and evicts down to it, as far as leases and pins allow."""
+        self._budget.resize(limit_bytes)
+        while self._evict_for(0, None):
+            pass
+
+    def stats(self) -> CacheStats:
+        with self._lock:
+            return self._tally.stats(len(self._failures))
+
+    def snapshot(self) -> CacheSnapshot:
+        with self._lock:
+            self._settle()
+            return CacheSnapshot(
+                revision=self._revision,
+                limit_bytes=self._budget.limit_bytes,
+                used_bytes=self._budget.used_bytes,
+                peak_bytes=self._budget.peak_bytes,
+                adapters=tuple(
+                    view_adapters(
+                        self._flights.values(),
+                        self._failures.values(),
+                        self._residencies.values(),
+                        self._pinned_paths,
+                        self._next_use,
+                    )
+                ),
+                stats=self._tally.stats(len(self._failures)),
+            )
+
+    # Below, what is not said to block or to take the lock runs under it.
+
+    def _on_disk(self, file: LoraFile) -> LoraFile:
+        """`file` with the identity it has now. Takes the lock; drops what was cached under an older one."""
+        current = as_on_disk(file)
+        self._drop_stale(file.path, None if current is None else current.key)
+        if current is None:
+            raise AdapterUnavailableError(file.name, "the file is gone; put it back or refresh the list")
+        return current
+
+    def _drop_stale(self, path: str, key: AdapterKey | None) -> None:
+        with self._lock:
+            stale = [r for k, r in self._residencies.items() if k.path == path and k != key]
+            dropped = [self._drop(found, "stale") for found in stale]
+            failed, _ = self._failures.get(path, (None, None))
+            if failed is not None and failed.key != key:
+                del self._failures[path]
+        del dropped
+
+    def _settle(self) -> None:
+        """Takes in the leases that ended since the last operation."""
+        if not self._ended:
+            return
+        while self._ended:
+            self._ended.popleft().count -= 1
+        for key in [key for key, found in self._residencies.items() if found.adapter_ref() is None]:
+            del self._residencies[key]
+        self._revision += 1
+
+    def _find(self, key: AdapterKey) -> Held | None:
+        """The live adapter of `key`. One dropped while leased still has its bytes reserved: it is kept again."""
+        found = self._residencies.get(key)
+        adapter = found.adapter_ref() if found is not None else None
+        if found is None or adapter is None:
+            return None
+        if adapter.storage == "private":
+            found.resident = adapter
+        return Held(found, adapter)
+
+    def _raise_remembered(self, file: LoraFile) -> None:
+        failed = self._failures.get(file.path)
+        if failed is not None:
+            raise AdapterLoadError(file.name, failed[1].reason)
+
+    def _take_off(self, file: LoraFile) -> Flight:
+        self._revision += 1
+        flight = self._flights[file.key] = Flight(file)
+        return flight
+
+    def _lease(self, held: Held, outcome: AcquireOutcome, started_s: float) -> Lease:
+        """Turns a hold that was already counted into a lease."""
+        residency, adapter = held
+        now_s = self._clock()
+        cold_s = self._cold_reads.seconds(residency.file.key)
+        residency.hits += 1
+        residency.used = True
+        residency.last_used_s = now_s
+        residency.credit = self._age + cold_s / max(residency.nbytes, 1)
+        self._tally.count(outcome, now_s - started_s, cold_s)
+        self._revision += 1
+        return Lease(adapter, outcome, now_s - started_s, partial(self._ended.append, residency.holds))
+
+    def _ride(self, flight: Flight, cancelled: Cancelled) -> Held | None:
+        """Blocks until somebody else's flight has landed; None when it was abandoned."""
+        landed = False
+        try:
+            landed = flight.wait(cancelled)
+        finally:
+            if not landed:
+                self._leave(flight, cancelled)
+        if not landed:
+            raise AdapterLoadCancelledError(flight.file.name, "cancelled")
+        if flight.error is not None:
+            raise type(flight.error)(flight.error.name, flight.error.reason)
+        return flight.held
+
+    def _leave(self, flight: Flight, cancelled: Cancelled) -> None:
+        with self._lock:
+            if flight.held is not None:
+                self._ended.append(flight.held.residency.holds)
+            elif not flight.landed:
+                flight.leave(cancelled)
+
+    def _fly(self, flight: Flight, limiter: RateLimit | None = None) -> Held | None:
+        """Blocks: loads the file and lands the flight, whatever happens. None when a prefetch found no room."""
+        held: Held | None = None
+        failure: AdapterLoadError | None = None
+        try:
+            reservation = self._make_room(flight)
+            if reservation is not None or flight.demands:
+                held = self._admit(flight, reservation, limiter)
+        except AdapterLoadCancelledError:
+            raise
+        except AdapterLoadError as error:
+            # A new one: this one's traceback holds the frames of the load, and those its buffers.
+            failure = type(error)(error.name, error.reason)
+            raise
+        finally:
+            self._land(flight, held, failure)
+        return held
+
+    def _admit(self, flight: Flight, reservation: Reservation | None, limiter: RateLimit | None) -> Held:
+        adapter = None if reservation is None else self._read_resident(flight, reservation, limiter)
+        resident = adapter
+        if adapter is None:
+            adapter = self._read(flight, "mapped", None)
+        return Held(Residency(flight.file, weakref.ref(adapter), resident, self._clock()), adapter)
+
+    def _read_resident(self, flight: Flight, reservation: Reservation, limiter: RateLimit | None) -> Adapter | None:
+        """None when the memory is not there although the budget had room, and a demand should stream instead."""
+        try:
+            adapter = self._read(flight, "private", limiter)
+            reservation.release_with(adapter.buffer)
+        except AdapterUnavailableError:
+            reservation.release()
+            if not flight.demands:
+                raise
+            return None
+        except BaseException:
+            reservation.release()
+            raise
+        return adapter
+
+    def _read(self, flight: Flight, storage: Storage, limiter: RateLimit | None) -> Adapter:
+        started_s = self._clock()
+        if limiter is None:
+            adapter = self._load(flight.file, cancelled=flight.cancelled, storage=storage)
+        else:
+            lifted = BackgroundLimit(limiter, flight)
+            adapter = self._load(flight.file, cancelled=flight.cancelled, storage=storage, limiter=lifted)
+        self.record_cold_read(flight.file.key, self._clock() - started_s)
+        return adapter
+
+    def _land(self, flight: Flight, held: Held | None, failure: AdapterLoadError | None) -> None:
+        with self._lock:
+            del self._flights[flight.file.key]
+            if held is not None:
+                held.residency.holds.count = flight.demands
+                self._residencies[flight.file.key] = held.residency
+                self._tally.count_read(held.adapter.nbytes, prefetched=not flight.demands)
+            if type(failure) is AdapterLoadError:
+                self._failures[flight.file.path] = flight.file, failure
+            flight.land(held, failure)
+            self._revision += 1
+
+    def _make_room(self, flight: Flight) -> Reservation | None:
+        """Reserves the file's bytes, evicting what must yield to this flight. Takes the lock."""
+        nbytes = flight.file.size_bytes
+        while True:
+            reservation = self._budget.try_reserve(nbytes)
+            if reservation is not None:
+                return reservation
+            if nbytes > self._budget.limit_bytes or not self._evict_for(nbytes, flight):
+                return None
+
+    def _evict_for(self, nbytes: int, flight: Flight | None) -> bool:
+        """Gives up what must yield, so that `nbytes` more fit; False when nothing was given up. Takes the lock.
+
+        For a flight it is all or nothing: an adapter given up without gaining the room is a loss on both sides. For
+        nobody (a smaller limit) every byte counts.
+        """
+        reason: EvictionReason = "resize" if flight is None else "demand" if flight.demands else "prefetch"
+        with self._lock:
+            self._settle()
+            next_use = None if flight is None else self._next_use.get(flight.file.key)
+            short_bytes = self._budget.used_bytes + nbytes - self._budget.limit_bytes
+            candidates = [
+                candidate
+                for candidate in map(self._candidate, filter(self._is_evictable, self._residencies.values()))
+                if reason != "prefetch" or yields_to_prefetch(candidate, next_use)
+            ]
+            victims = choose_victims(candidates, short_bytes)
+            if flight is not None and sum(victim.nbytes for victim in victims) < short_bytes:
+                return False
+            dropped = [self._drop(self._residencies[victim.key], reason) for victim in victims]
+        # Freed here, outside the lock: unmapping hundreds of megabytes takes milliseconds.
+        return bool(dropped)
+
+    def _is_evictable(self, found: Residency) -> bool:
+        return found.resident is not None and found.holds.count == 0 and found.file.path not in self._pinned_paths
+
+    def _candidate(self, found: Residency) -> Candidate:
+        key = found.file.key
+        return Candidate(key, found.nbytes, self._next_use.get(key), found.credit, found.last_used_s)
+
+    def _drop(self, found: Residency, reason: EvictionReason) -> Adapter | None:
+        """Forgets the cache's own reference and returns it: whoever drops that, frees the buffer."""
+        adapter, found.resident = found.resident, None
+        if adapter is not None:
+            self._tally.count_eviction(reason, 0 if found.used else found.nbytes)
+            self._age = max(self._age, found.credit)
+            self._revision += 1
+        if found.holds.count == 0:
+            del self._residencies[found.file.key]
+        return adapter
