@@ -15,7 +15,8 @@ from itertools import chain
 from typing import Any, NamedTuple, NoReturn
 
 from .errors import SafetensorsValidationError
-from .opened import FileStamp, open_raw, read_exactly, stamp_of
+from .filling import read_at
+from .opened import FileStamp, open_raw, stamp_of
 
 MAX_HEADER_BYTES = 100_000_000
 """The bound of the safetensors library itself: a longer header is refused before a byte of it is read."""
@@ -88,7 +89,7 @@ def read_header(path: str | os.PathLike[str]) -> SafetensorsHeader:
         stamp = stamp_of(file)
         length = _header_length(name, file, stamp.size_bytes)
         raw = bytearray(length)
-        read_exactly(name, file, memoryview(raw))
+        read_at(name, file, memoryview(raw), _LENGTH.size)
     document = _parse(name, raw)
     metadata = _metadata(name, document.pop(_METADATA, None))
     data_start = _LENGTH.size + length
@@ -105,7 +106,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, str]:
     with open_raw(name) as file:
         length = _header_length(name, file, stamp_of(file).size_bytes)
         raw = bytearray(min(length, _METADATA_PEEK_BYTES))
-        read_exactly(name, file, memoryview(raw))
+        read_at(name, file, memoryview(raw), _LENGTH.size)
     block = _leading_metadata(raw)
     if block is None:
         return read_header(name).metadata
@@ -120,7 +121,7 @@ def _header_length(path: str, file: FileIO, file_bytes: int) -> int:
             path, f"{file_bytes} bytes are too few for a safetensors file; download it again"
         )
     prefix = bytearray(_LENGTH.size)
-    read_exactly(path, file, memoryview(prefix))
+    read_at(path, file, memoryview(prefix), 0)
     length: int = _LENGTH.unpack(prefix)[0]
     if length > MAX_HEADER_BYTES:
         raise SafetensorsValidationError(path, f"claims a header of {length} bytes; this is not a safetensors file")

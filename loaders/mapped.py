@@ -19,11 +19,15 @@ def map_tensors(
     instead of one 128 KiB fault after the other, and returns when it is in memory.
 
     See `TensorFile.storage` for what happens when the file changes afterwards."""
-    name = os.fspath(path)
-    header = read_header(name) if header is None else header
-    with open_raw(name) as file:
-        require_stamp(name, file, header.stamp)
-        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    header = read_header(path) if header is None else header
+    buffer = map_file(header)
     if populate:
         kernel.populate(buffer)
-    return TensorFile(view_tensors(name, buffer, header.tensors, header.data_start), header, buffer, "mapped")
+    return TensorFile(view_tensors(header.path, buffer, header.tensors, header.data_start), header, buffer, "mapped")
+
+
+def map_file(header: SafetensorsHeader) -> mmap.mmap:
+    """The whole file, copy-on-write: torch wants writable memory, and a write must never reach the file."""
+    with open_raw(header.path) as file:
+        require_stamp(header.path, file, header.stamp)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

@@ -23,6 +23,15 @@ def stamp_of(file: FileIO) -> FileStamp:
     return FileStamp(stat.st_size, stat.st_mtime_ns)
 
 
+def stamp_path(path: str) -> FileStamp:
+    """The stamp of the file at `path`, without opening it."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return FileStamp(stat.st_size, stat.st_mtime_ns)
+
+
 @contextmanager
 def open_raw(path: str | os.PathLike[str]) -> Iterator[FileIO]:
     """An unbuffered file, whose `readinto` goes straight into the caller's memory without the GIL."""
@@ -30,10 +39,7 @@ def open_raw(path: str | os.PathLike[str]) -> Iterator[FileIO]:
         with FileIO(os.fspath(path), "rb") as file:
             yield file
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SafetensorsLoadError(
-            os.fspath(path), f"cannot be read ({reason}); check that it is there and readable"
-        ) from error
+        raise _unreadable(os.fspath(path), error) from error
 
 
 def require_stamp(path: str, file: FileIO, expected: FileStamp) -> None:
@@ -42,11 +48,6 @@ def require_stamp(path: str, file: FileIO, expected: FileStamp) -> None:
         raise SafetensorsLoadError(path, "changed while it was being read; load it again once the writer is done")
 
 
-def read_exactly(path: str, file: FileIO, target: memoryview) -> None:
-    """Fill `target` from the file's position; one call as a rule, since only signals and 2 GiB make reads short."""
-    filled = 0
-    while filled < len(target):
-        count = file.readinto(target[filled:])
-        if not count:
-            raise SafetensorsLoadError(path, f"ends {len(target) - filled} bytes too early; copy or download it again")
-        filled += count
+def _unreadable(path: str, error: OSError) -> SafetensorsLoadError:
+    cause = error.strerror or type(error).__name__
+    return SafetensorsLoadError(path, f"cannot be read ({cause}); check that it is there and readable")

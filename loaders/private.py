@@ -7,18 +7,15 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from io import FileIO
 
-from .errors import LoadCancelledError, SafetensorsLoadError
+from .errors import SafetensorsLoadError
+from .filling import CHUNK_BYTES, Pace, fill
 from .header import SafetensorsHeader, read_header
-from .opened import open_raw, read_exactly, require_stamp
+from .opened import open_raw, require_stamp
 from .rate_limit import RateLimit
 from .tensor_file import TensorFile
 from .views import view_tensors
 
-_CHUNK_BYTES = 32 << 20
-"""Each return from a read waits up to 5 ms for the interpreter when another thread is busy, so a 224 MB adapter gets 7
-of them; a cancel waits for one chunk."""
 _HUGE_PAGE_BYTES = 2 << 20
 
 
@@ -33,16 +30,21 @@ def read_tensors(
 
     Raises LoadCancelledError between two chunks once `cancelled()` is true, and SafetensorsLoadError when the file
     changes while it is being read or no longer is what `header` says."""
-    name = os.fspath(path)
-    header = read_header(name) if header is None else header
-    with open_raw(name) as file:
-        require_stamp(name, file, header.stamp)
-        buffer = allocate(name, header.data_bytes)
-        file.seek(header.data_start)
-        with memoryview(buffer) as memory:
-            _fill(name, file, memory[: header.data_bytes], cancelled, limiter)
-        require_stamp(name, file, header.stamp)
-    return TensorFile(view_tensors(name, buffer, header.tensors, 0), header, buffer, "private")
+    return read_private(read_header(path) if header is None else header, Pace(cancelled, limiter))
+
+
+def read_private(
+    header: SafetensorsHeader, pace: Pace, *, threads: int = 1, chunk_bytes: int = CHUNK_BYTES
+) -> TensorFile:
+    """`read_tensors` with a choice of threads: one disturbs the foreground least, a few are faster for who waits."""
+    path = header.path
+    with open_raw(path) as file:
+        require_stamp(path, file, header.stamp)
+        buffer = allocate(path, header.data_bytes)
+        with memoryview(buffer) as memory, memory[: header.data_bytes] as target:
+            fill(path, file, target, header.data_start, pace, threads=threads, chunk_bytes=chunk_bytes)
+        require_stamp(path, file, header.stamp)
+    return TensorFile(view_tensors(path, buffer, header.tensors, 0), header, buffer, "private")
 
 
 def allocate(path: str, nbytes: int) -> mmap.mmap:
@@ -58,15 +60,3 @@ def allocate(path: str, nbytes: int) -> mmap.mmap:
         with suppress(OSError):
             buffer.madvise(mmap.MADV_HUGEPAGE)
     return buffer
-
-
-def _fill(
-    path: str, file: FileIO, target: memoryview, cancelled: Callable[[], bool] | None, limiter: RateLimit | None
-) -> None:
-    for start in range(0, len(target), _CHUNK_BYTES):
-        chunk = target[start : start + _CHUNK_BYTES]
-        if limiter is not None:
-            limiter.spend(len(chunk), cancelled)
-        if cancelled is not None and cancelled():
-            raise LoadCancelledError(path, f"cancelled after {start} of {len(target)} bytes")
-        read_exactly(path, file, chunk)

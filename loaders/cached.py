@@ -1,0 +1,86 @@
+"""load_safetensors_cached: a file that did not change is read once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Future
+
+import torch
+
+from .opened import FileStamp, stamp_path
+from .robust import Device, Path, load_request, request_for
+from .strategy import LoadRequest, LoadResult
+
+_Key = tuple[str, FileStamp, str, LoadRequest]
+
+
+class SafetensorsCache:
+    """The last loads, up to `limit_bytes` of tensors, least recently used out first. Thread-safe; one load per file and
+    request at a time, and whoever asks meanwhile waits for it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[_Key, LoadResult] = OrderedDict()
+        self._loading: dict[_Key, Future[LoadResult]] = {}
+
+    @property
+    def used_bytes(self) -> int:
+        with self._lock:
+            return self._used_bytes()
+
+    def load(self, request: LoadRequest, strategy: str) -> LoadResult:
+        """`request` for one file, from memory when the file is as it was."""
+        path = os.path.realpath(request.paths[0])
+        key = (path, stamp_path(path), strategy, request)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            flight = self._loading.get(key)
+            owner = flight is None
+            if flight is None:
+                flight = self._loading[key] = Future()
+        if owner:
+            self._fly(flight, key, strategy)
+        return flight.result()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
+    def _fly(self, flight: Future[LoadResult], key: _Key, strategy: str) -> None:
+        try:
+            result = load_request(key[-1], strategy)
+        except BaseException as error:
+            with self._lock:
+                del self._loading[key]
+            flight.set_exception(error)
+            return
+        with self._lock:
+            del self._loading[key]
+            if result.metrics.loaded_bytes <= self.limit_bytes:
+                self._kept[key] = result
+            while self._used_bytes() > self.limit_bytes:
+                self._kept.popitem(last=False)
+        flight.set_result(result)
+
+    def _used_bytes(self) -> int:
+        return sum(result.metrics.loaded_bytes for result in self._kept.values())
+
+
+def load_safetensors_cached(
+    path: Path,
+    device: Device = "cpu",
+    device_map: Mapping[str, object] | None = None,
+    strategy: str = "auto",
+    *,
+    cache: SafetensorsCache,
+    dtype: torch.dtype | None = None,
+) -> dict[str, torch.Tensor]:
+    """`load_safetensors_robust` through `cache`. The dict is the caller's own, the tensors are shared with every other
+    caller: clone before writing to one."""
+    return dict(cache.load(request_for([path], device, device_map, dtype), strategy).tensors)

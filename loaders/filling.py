@@ -1,0 +1,82 @@
+"""Filling memory from a file: large reads that release the GIL, from one thread or several, cancelled between two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import FileIO
+
+from .errors import LoadCancelledError, SafetensorsLoadError
+from .rate_limit import RateLimit
+
+CHUNK_BYTES = 32 << 20
+"""Each return from a read waits up to 5 ms for the interpreter when another thread is busy, so a 224 MB adapter gets 7
+of them; a cancel waits for one chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a fill may go on: who may stop it, who slows it down, who is told how far it is."""
+
+    cancelled: Callable[[], bool] | None = None
+    limiter: RateLimit | None = None
+    advanced: Callable[[int], None] | None = None
+    """Called with the bytes of each chunk that has arrived, from the reading thread."""
+
+    def allow(self, path: str, nbytes: int) -> None:
+        """Return when the next `nbytes` may be read, or raise LoadCancelledError."""
+        if self.limiter is not None:
+            self.limiter.spend(nbytes, self.cancelled)
+        if self.cancelled is not None and self.cancelled():
+            raise LoadCancelledError(path, "cancelled while it was being read")
+
+    def report(self, nbytes: int) -> None:
+        if self.advanced is not None:
+            self.advanced(nbytes)
+
+
+def fill(
+    path: str,
+    file: FileIO,
+    target: memoryview,
+    offset: int,
+    pace: Pace,
+    *,
+    threads: int = 1,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> None:
+    """Read `len(target)` bytes of `file` from byte `offset` on. Whatever raises, no thread writes to `target`
+    afterwards."""
+
+    def read_chunk(start: int) -> None:
+        chunk = target[start : start + chunk_bytes]
+        pace.allow(path, len(chunk))
+        read_at(path, file, chunk, offset + start)
+        pace.report(len(chunk))
+
+    starts = range(0, len(target), chunk_bytes)
+    if threads == 1 or len(starts) < 2 or not hasattr(os, "preadv"):
+        for start in starts:
+            read_chunk(start)
+        return
+    with ThreadPoolExecutor(min(threads, len(starts)), "warmstack-read") as pool:
+        for _ in pool.map(read_chunk, starts):
+            pass
+
+
+def read_at(path: str, file: FileIO, target: memoryview, offset: int) -> None:
+    """Fill `target` from byte `offset` on; one call as a rule, since only signals and 2 GiB make reads short. Threads
+    may
+    share `file` where the system has preadv."""
+    filled = 0
+    while filled < len(target):
+        if hasattr(os, "preadv"):
+            count = os.preadv(file.fileno(), [target[filled:]], offset + filled)
+        else:
+            file.seek(offset + filled)
+            count = file.readinto(target[filled:]) or 0
+        if not count:
+            raise SafetensorsLoadError(path, f"ends {len(target) - filled} bytes too early; copy or download it again")
+        filled += count

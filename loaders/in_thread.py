@@ -1,0 +1,24 @@
+"""Awaiting a blocking load: one thread, and a cancel that the load can see.
+
+Not aiofiles: it takes two hops through the loop for each chunk, and one `readinto` in a thread is as fast and wakes the
+loop once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def run_in_thread(load: Callable[[Callable[[], bool]], T]) -> T:
+    """The result of `load(cancelled)`, run in a thread of the loop's pool. When the task is cancelled the load still
+    runs
+    to its next look at `cancelled`, and what it raises then is dropped."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(load, stop.is_set)
+    finally:
+        stop.set()

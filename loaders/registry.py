@@ -1,0 +1,41 @@
+"""The strategies that exist, and which of them can do a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .eager import EagerLoadingStrategy
+from .errors import NoCapableLoaderError
+from .fast_single_file import FastSingleFileLoadingStrategy
+from .lazy import LazyLoadingStrategy
+from .strategy import LoadingStrategy, LoadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyRegistry:
+    """Named strategies. Every one that refuses a request says why."""
+
+    strategies: Mapping[str, LoadingStrategy]
+
+    @classmethod
+    def of(cls, *strategies: LoadingStrategy) -> StrategyRegistry:
+        return cls({strategy.name: strategy for strategy in strategies})
+
+    @classmethod
+    def default(cls) -> StrategyRegistry:
+        return cls.of(EagerLoadingStrategy(), LazyLoadingStrategy(), FastSingleFileLoadingStrategy())
+
+    def refusals(self, request: LoadRequest) -> dict[str, str]:
+        """name -> reason of each strategy that cannot do `request`."""
+        found = ((name, strategy.constraints.refusal(request)) for name, strategy in self.strategies.items())
+        return {name: reason for name, reason in found if reason is not None}
+
+    def require(self, name: str, request: LoadRequest) -> LoadingStrategy:
+        """The strategy called `name`; NoCapableLoaderError with its reason when it cannot do `request`."""
+        if name not in self.strategies:
+            raise ValueError(f"no strategy {name!r}; there are {', '.join(self.strategies)}, auto")
+        refusals = self.refusals(request)
+        if name in refusals:
+            raise NoCapableLoaderError(request.paths[0] if request.paths else "", {name: refusals[name]})
+        return self.strategies[name]

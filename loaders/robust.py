@@ -1,0 +1,89 @@
+"""load_safetensors_robust: one safetensors file, any strategy, blocking or awaitable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, overload
+
+import torch
+
+from .auto import Choice, choose_strategy
+from .device_map import DeviceMap, device_name
+from .filling import Pace
+from .in_thread import run_in_thread
+from .registry import StrategyRegistry
+from .strategy import LoadRequest, LoadResult
+from .telemetry import LoadingMetrics
+
+Device = str | int | torch.device
+Path = str | os.PathLike[str]
+
+
+@overload
+def load_safetensors_robust(
+    path: Path,
+    device: Device = ...,
+    device_map: Mapping[str, object] | None = ...,
+    strategy: str = ...,
+    use_async: Literal[False] = ...,
+    *,
+    dtype: torch.dtype | None = ...,
+    measured: Callable[[LoadingMetrics], None] | None = ...,
+) -> dict[str, torch.Tensor]: ...
+
+
+@overload
+def load_safetensors_robust(
+    path: Path,
+    device: Device = ...,
+    device_map: Mapping[str, object] | None = ...,
+    strategy: str = ...,
+    *,
+    use_async: Literal[True],
+    dtype: torch.dtype | None = ...,
+    measured: Callable[[LoadingMetrics], None] | None = ...,
+) -> Awaitable[dict[str, torch.Tensor]]: ...
+
+
+def load_safetensors_robust(
+    path: Path,
+    device: Device = "cpu",
+    device_map: Mapping[str, object] | None = None,
+    strategy: str = "auto",
+    use_async: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+    measured: Callable[[LoadingMetrics], None] | None = None,
+) -> dict[str, torch.Tensor] | Awaitable[dict[str, torch.Tensor]]:
+    """The tensors of `path`, each on its device.
+
+    `device_map` maps key prefixes to devices (see DeviceMap); `device` is for the tensors it says nothing about.
+    `use_async=True` returns an awaitable instead, which loads in one thread and stops between two chunks when it is
+    cancelled. `measured` is told what the load cost. Every failure is a SafetensorsLoadError."""
+    request = request_for([path], device, device_map, dtype)
+
+    def load(cancelled: Callable[[], bool] | None = None) -> dict[str, torch.Tensor]:
+        result = load_request(replace(request, pace=Pace(cancelled)), strategy)
+        if measured is not None:
+            measured(result.metrics)
+        return result.tensors
+
+    return run_in_thread(load) if use_async else load()
+
+
+def request_for(
+    paths: Sequence[Path], device: Device, device_map: Mapping[str, object] | None, dtype: torch.dtype | None
+) -> LoadRequest:
+    rules = None if device_map is None else DeviceMap.of(device_map)
+    return LoadRequest(tuple(os.fspath(path) for path in paths), device_name(device), rules, dtype)
+
+
+def load_request(request: LoadRequest, strategy: str, registry: StrategyRegistry | None = None) -> LoadResult:
+    """`request` by the strategy of that name, or by the one that `auto` chooses."""
+    registry = StrategyRegistry.default() if registry is None else registry
+    choice = (
+        choose_strategy(registry, request) if strategy == "auto" else Choice(registry.require(strategy, request), ())
+    )
+    return replace(choice.strategy.load(request), reasons=choice.reasons)
