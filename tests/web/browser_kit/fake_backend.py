@@ -1,0 +1,137 @@
+"""FakeBackend: a small warm cache behind the real routes, whose state a test sets and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from warmstack.nodes.adapter_query import AdapterQuery
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+_GPU = {"name": "cuda:0", "total_bytes": 24 * GIB, "free_bytes": 9 * GIB}
+
+
+@dataclass(slots=True)
+class Row:
+    """One LoRA file, in memory or not."""
+
+    name: str
+    size_bytes: int
+    state: str = "cold"
+    base_model: str = "sdxl"
+    pinned: bool = False
+    leases: int = 0
+    hits: int = 0
+
+    def sent(self) -> dict[str, object]:
+        category = self.name.rpartition("/")[0]
+        return {
+            "name": self.name, "bytes": self.size_bytes, "state": self.state, "category": category,
+            "base_model": self.base_model, "pinned": self.pinned, "leases": self.leases, "hits": self.hits,
+        }  # fmt: skip
+
+
+class FakeBackend:
+    """Implements `warmstack.nodes.routes.Backend`. Every change makes a new revision."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = {row.name: row for row in rows}
+        self.boot = "boot-1"
+        self.revision = 1
+        self.enabled = True
+        self.prefetch: dict[str, object] = {}
+        self.queue: list[dict[str, object]] = []
+        self.history: list[dict[str, object]] = []
+        self.actions: list[tuple[str, tuple[str, ...] | None]] = []
+
+    def job(self, job_id: str, *names: str, running: bool = False, **states: str) -> None:
+        """Queue a job; a LoRA's state is its row's, or the one given as `name=state`."""
+        adapters = [{"name": name, "state": states.get(name) or self.rows[name].state} for name in names]
+        self.queue.append({"job_id": job_id, "running": running, "adapters": adapters})
+        self.revision += 1
+
+    def set(self, name: str, **changes: Any) -> None:
+        for field, value in changes.items():
+            setattr(self.rows[name], field, value)
+        self.revision += 1
+
+    def status(self) -> dict[str, object]:
+        live = [row for row in self.rows.values() if row.state in ("ready", "loading")]
+        used_bytes = sum(row.size_bytes for row in live if row.state == "ready")
+        return {
+            "schema": 1, "boot": self.boot, "revision": self.revision,
+            "prefetch": {"enabled": self.enabled, "hits": 0, "joins": 0, "misses": 0, "wait_s": 0.0, "load_s": 0.0,
+                         "hidden_share": None, "wasted_bytes": 0, "in_flight": [], **self.prefetch},
+            "budget": {"limit_bytes": 4 * GIB, "used_bytes": used_bytes, "peak_bytes": used_bytes + 200 * MIB},
+            "memory": {"total_bytes": 32 * GIB, "available_bytes": 19 * GIB, "page_cache_bytes": 6 * GIB,
+                       "headroom_bytes": GIB, "devices": [_GPU]},
+            "adapters": [row.sent() for row in live],
+            "queue": self.queue,
+            "history": self.history,
+        }  # fmt: skip
+
+    def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> dict[str, object]:
+        return {"loras": [], "unknown": []}
+
+    def adapters(self, query: AdapterQuery) -> dict[str, object]:
+        rows = [self.rows[name].sent() for name in sorted(self.rows)]
+        return {"total": len(rows), "adapters": rows[query.offset : query.offset + query.limit]}
+
+    def act(self, verb: str, names: tuple[str, ...] | None) -> dict[str, object]:
+        self.actions.append((verb, names))
+        for name in names or ():
+            row = self.rows[name]
+            if verb in ("pin", "unpin"):
+                row.pinned = verb == "pin"
+            else:
+                row.state = "ready" if verb == "warm" else "cold"
+        self.revision += 1
+        return {"done": list(names or ())}
+
+    def configure(self, changes: Mapping[str, Any]) -> dict[str, object]:
+        self.enabled = bool(changes.get("enabled", self.enabled))
+        self.revision += 1
+        return {"settings": {"enabled": self.enabled}}
+
+
+def a_library() -> list[Row]:
+    """A dozen LoRAs as an artist has them."""
+    return [
+        Row("characters/aurora_knight.safetensors", 228 * MIB, "ready", hits=14, pinned=True),
+        Row("characters/old_fisherman.safetensors", 114 * MIB, "ready", hits=3),
+        Row("characters/tea_house_spirit.safetensors", 218 * MIB),
+        Row("concepts/double_exposure.safetensors", 91 * MIB, "page"),
+        Row("concepts/floating_islands.safetensors", 171 * MIB, "loading"),
+        Row("concepts/glass_anatomy.safetensors", 86 * MIB),
+        Row("flux/kodak_portra_flux.safetensors", 306 * MIB, base_model="flux"),
+        Row("flux/soft_volume_flux.safetensors", 612 * MIB, "page", base_model="flux"),
+        Row("styles/gouache_night.safetensors", 457 * MIB, "ready", hits=9, leases=1),
+        Row("styles/ink_wash_v3.safetensors", 228 * MIB, "ready", hits=22),
+        Row("styles/linocut.safetensors", 37 * MIB, "ready", hits=5),
+        Row("styles/risograph_two_tone.safetensors", 74 * MIB, base_model="sd15"),
+    ]
+
+
+def a_busy_evening() -> FakeBackend:
+    """A queue in all the states that a chip can have."""
+    backend = FakeBackend(a_library())
+    backend.job("5b1e", "styles/ink_wash_v3.safetensors", "characters/aurora_knight.safetensors", running=True)
+    backend.job("7c02", "styles/gouache_night.safetensors", "characters/old_fisherman.safetensors")
+    backend.job("9d44", "concepts/floating_islands.safetensors", "styles/linocut.safetensors")
+    backend.job("a310", "concepts/double_exposure.safetensors", "characters/tea_house_spirit.safetensors")
+    backend.job("b7f9", "styles/risograph_two_tone.safetensors", "ghost", "detail", ghost="missing", detail="ambiguous")
+    backend.job("c001")
+    backend.prefetch = {
+        "hits": 37, "joins": 4, "misses": 1, "load_s": 61.4, "wait_s": 0.9, "hidden_share": 0.985,
+        "in_flight": [{"name": "concepts/floating_islands.safetensors", "tier": "resident",
+                       "bytes_done": 96 * MIB, "bytes_total": 171 * MIB}],
+    }  # fmt: skip
+    waits = {0: 2.1, 3: 0.4, 11: 0.3}
+    backend.history = [
+        {"job_id": f"old{index}", "load_s": 1.2 + (index * 37 % 11) / 6, "wait_s": waits.get(index, 0.0)}
+        for index in range(18)
+    ]
+    return backend

@@ -1,0 +1,64 @@
+"""Opened: the front end in a browser, watched for everything that must not happen."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page
+
+from .stub_host import PACK, StubHost
+
+
+class Opened:
+    """One browser context on one stub host. `faults()` is what our files did wrong so far."""
+
+    def __init__(self, browser: Browser, host: StubHost, *, width: int = 1440, height: int = 1000) -> None:
+        self.host = host
+        self.context: BrowserContext = browser.new_context(
+            viewport={"width": width, "height": height}, reduced_motion="reduce", device_scale_factor=2
+        )
+        self.page: Page = self.context.new_page()
+        self._faults: list[str] = []
+        self.page.on("pageerror", lambda error: self._faults.append(f"pageerror: {error}"))
+        self.page.on("console", self._heard)
+        self.page.on("request", lambda request: self._requested(request.url))
+
+    @property
+    def panel(self) -> Locator:
+        return self.page.locator("warmstack-panel")
+
+    def boot(self) -> None:
+        """The whole front end, until its splash is gone."""
+        self.page.goto(self.host.url)
+        self.page.locator("#splash-loader").wait_for(state="detached", timeout=60_000)
+        self.tab.wait_for(timeout=60_000)
+
+    @property
+    def tab(self) -> Locator:
+        return self.page.get_by_role("button", name="WarmStack").first
+
+    def open_panel(self) -> None:
+        self.tab.click()
+        self.panel.wait_for()
+
+    def row(self, name: str) -> Locator:
+        return self.panel.locator(f'.ws-row[data-key="{name}"]')
+
+    def chip(self, job: str, name: str) -> Locator:
+        return self.panel.locator(f'.ws-job[data-key="{job}"] .ws-chip', has_text=name)
+
+    def faults(self) -> list[str]:
+        return list(self._faults)
+
+    def close(self) -> None:
+        self.context.close()
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        text, source = message.text, message.location.get("url", "")
+        ours = PACK in source or PACK in text or "warmstack" in text.lower() or "warmstack" in source.lower()
+        if "net::ERR_CONNECTION_REFUSED" in text:
+            return  # the browser's own line about a server that a test has stopped
+        if "Content Security Policy" in text or (ours and message.type in ("error", "warning")):
+            self._faults.append(f"{message.type}: {text} ({source})")
+
+    def _requested(self, url: str) -> None:
+        if not url.startswith((self.host.url, "data:", "blob:")):
+            self._faults.append(f"request outside: {url}")

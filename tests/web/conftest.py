@@ -1,0 +1,94 @@
+"""One Chromium per module, the real front ends, and a stub of the host around our real routes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from browser_kit.fake_backend import FakeBackend, a_busy_evening
+from fetch_frontends import DEFAULT_DIRECTORY, VERSIONS, static_folder
+
+if TYPE_CHECKING:
+    from browser_kit.opened import Opened
+    from playwright.sync_api import Browser
+
+CHROME = os.environ.get("CHROME", "/usr/bin/chromium")
+FRONTENDS = Path(os.environ.get("WARMSTACK_FRONTENDS", DEFAULT_DIRECTORY))
+
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+          "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+def _missing() -> str:
+    """Why no browser test can run here; "" when they can."""
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError:
+        return "needs Playwright: pip install -r tests/web/requirements.txt"
+    if not Path(CHROME).is_file():
+        return f"needs Chromium: {CHROME} is not there (set CHROME, or apt-get install chromium)"
+    if not all(static_folder(FRONTENDS, version).is_dir() for version in VERSIONS):
+        return "needs ComfyUI's front ends: python tests/web/fetch_frontends.py"
+    return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    reason = _missing()
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("browser")
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Module-scoped on purpose: Playwright keeps an event loop running in this thread, and every asyncio test that
+    ran before its end would fail."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROME, args=_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def static(request: pytest.FixtureRequest) -> Path:
+    return static_folder(FRONTENDS, request.param)
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return a_busy_evening()
+
+
+@pytest.fixture
+def opened(browser: Browser, static: Path, backend: FakeBackend) -> Iterator[Callable[..., Opened]]:
+    """`opened(width=..., settings=...)` boots the front end; at the end nothing of ours may have gone wrong."""
+    from browser_kit.opened import Opened
+    from browser_kit.stub_host import StubHost
+
+    everything: list[Opened] = []
+
+    def open_it(*, settings: dict[str, object] | None = None, **size: int) -> Opened:
+        host = StubHost(static, backend, settings or {})
+        view = Opened(browser, host, **size)
+        everything.append(view)
+        view.boot()
+        return view
+
+    yield open_it
+    faults = [fault for view in everything for fault in view.faults()]
+    for view in everything:
+        view.close()
+        view.host.close()
+    assert faults == []

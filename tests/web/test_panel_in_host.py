@@ -1,0 +1,108 @@
+"""The panel in the real front ends, under the host's strictest policy. `opened` fails every test here at its end for a
+page error, a console message of ours, a policy violation or a request to anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from browser_kit.fake_backend import FakeBackend
+
+if TYPE_CHECKING:
+    from browser_kit.opened import Opened
+
+    Open = Callable[..., Opened]
+
+
+def test_opens_and_follows_pushes(opened: Open, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = opened()
+    view.open_panel()
+    expect(view.panel.get_by_text("98%")).to_be_visible()
+    expect(view.chip("9d44", "floating_islands")).to_have_attribute("data-state", "loading")
+    expect(view.chip("b7f9", "ghost")).to_contain_text("missing")
+    backend.queue[2]["adapters"][0]["state"] = "ready"  # type: ignore[index]
+    backend.set("concepts/floating_islands.safetensors", state="ready")
+    view.host.push()
+    expect(view.chip("9d44", "floating_islands")).to_have_attribute("data-state", "ready")
+    expect(view.row("concepts/floating_islands.safetensors")).to_contain_text("ready")
+
+
+def test_prefetch_switch_reaches_the_server_and_back(opened: Open, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = opened()
+    view.open_panel()
+    switch = view.panel.get_by_role("switch", name="Prefetch")
+    expect(switch).to_be_checked()
+    switch.click()
+    expect(switch).not_to_be_checked()
+    expect(view.panel.get_by_text("Off: every job loads its own LoRAs")).to_be_visible()
+    assert backend.enabled is False
+    backend.enabled = True
+    backend.revision += 1
+    view.host.push()
+    expect(switch).to_be_checked()
+
+
+def test_pin_evict_and_warm(opened: Open, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    name = "styles/linocut.safetensors"
+    view = opened(height=2000)
+    view.open_panel()
+    row = view.row(name)
+    row.get_by_role("button", name=f"Pin {name}").click()
+    expect(row.get_by_role("button", name=f"Pin {name}")).to_have_attribute("aria-pressed", "true")
+    row.get_by_role("button", name=f"Evict {name}").click()
+    expect(row).to_have_attribute("data-state", "cold")
+    row.get_by_role("button", name=f"Warm {name}").click()
+    expect(row).to_have_attribute("data-state", "ready")
+    assert backend.actions == [("pin", (name,)), ("evict", (name,)), ("warm", (name,))]
+    in_use = "styles/gouache_night.safetensors"
+    view.row(in_use).get_by_role("button", name="Evict").click(force=True)
+    assert backend.actions[3:] == []
+
+
+def test_server_gone_and_back(opened: Open, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = opened()
+    view.open_panel()
+    expect(view.panel.locator(".ws-link")).to_have_text("Live")
+    view.host.stop()
+    expect(view.panel.locator(".ws-link")).to_have_text("Reconnecting…")
+    view.panel.get_by_role("button", name="Refresh").click()
+    expect(view.panel.get_by_role("alert")).to_contain_text("The server does not answer")
+    expect(view.panel.get_by_text("98%")).to_be_visible()
+    backend.boot, backend.revision, backend.queue = "boot-2", 1, []
+    view.host.start()
+    view.panel.get_by_role("button", name="Try again").click()
+    expect(view.panel.get_by_role("alert")).to_have_count(0)
+    expect(view.panel.get_by_text("The queue is empty.")).to_be_visible()
+
+
+def test_leaves_no_poll_behind_when_another_tab_takes_over(opened: Open) -> None:
+    from playwright.sync_api import expect
+
+    view = opened()
+    view.open_panel()
+    expect(view.panel.locator(".ws-link")).to_have_text("Live")
+    view.page.get_by_role("button", name="Node Library").first.click()
+    expect(view.panel).to_have_count(0)
+    view.tab.click()
+    expect(view.panel).to_have_count(1)
+    expect(view.panel.locator(".ws-link")).to_have_text("Live")
+
+
+def test_badge_counts_problems_until_they_were_seen(opened: Open, backend: FakeBackend) -> None:
+    view = opened()
+    tabs = "window.comfyAPI.app.app.extensionManager.getSidebarTabs()"
+    badge = f"{tabs}.find((tab) => tab.id === 'warmstack').iconBadge"
+    view.host.push()
+    view.page.wait_for_function(f"() => {badge} === '2'")
+    view.open_panel()
+    backend.revision += 1
+    view.host.push()
+    view.page.wait_for_function(f"() => {badge} === null")

@@ -1,0 +1,43 @@
+/** Which adapters the table shows, in which order. Pure. */
+
+const STATE_ORDER = { loading: 0, ready: 1, page: 2, failed: 3, cold: 4, ambiguous: 5, missing: 6, unknown: 7 }
+
+export const SORTS = {
+  state: (a, b) => Number(b.pinned) - Number(a.pinned) || STATE_ORDER[a.state] - STATE_ORDER[b.state] || b.uses - a.uses,
+  name: () => 0,
+  size: (a, b) => (b.bytes ?? 0) - (a.bytes ?? 0),
+  uses: (a, b) => b.uses - a.uses,
+  hits: (a, b) => b.hits - a.hits,
+}
+
+/** A catalog page says so of the moment it was sent; what is in memory now, the live rows tell. */
+const IN_MEMORY = new Set(['ready', 'loading'])
+
+/**
+ * The catalog's files and what is in memory, one row per name; what is live wins, since it was sent later.
+ * @param uses Map of name -> queued jobs
+ */
+export function mergeRows(catalog, live, uses) {
+  const rows = new Map(catalog.map((row) => [row.name, IN_MEMORY.has(row.state) ? { ...row, state: 'cold' } : row]))
+  for (const row of live) {
+    const known = rows.get(row.name)
+    rows.set(row.name, known ? { ...known, ...row, category: row.category || known.category, baseModel: row.baseModel || known.baseModel, bytes: row.bytes ?? known.bytes } : row)
+  }
+  return [...rows.values()].map((row) => ({ ...row, uses: uses.get(row.name) ?? 0 }))
+}
+
+/** Every word of `filter` must occur somewhere in name, category, base model or state. */
+export function selectRows(rows, filter, sort) {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean)
+  const matches = (row) => {
+    const text = `${row.name} ${row.category} ${row.baseModel} ${row.state}`.toLowerCase()
+    return words.every((word) => text.includes(word))
+  }
+  const selected = words.length > 0 ? rows.filter(matches) : [...rows]
+  const order = SORTS[sort] ?? SORTS.state
+  return selected.sort((a, b) => order(a, b) || byName(a, b))
+}
+
+function byName(a, b) {
+  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0
+}

@@ -1,0 +1,107 @@
+/** The one place that talks to the server: its events, its snapshots, its actions. Draws nothing. */
+
+import { isNewer, parseStatus } from './status.js'
+
+const ROOT = '/warmstack/v1'
+const EVENT = 'warmstack.status'
+/** Events carry every change; the poll only finds out that they stopped. */
+const POLL_MS = 15_000
+
+/**
+ * `state` is `{ link, status, message }`.
+ * link: loading | live | stale (data kept, server silent) | error (no data) | reconnecting
+ */
+export class StatusStore {
+  #api
+  #watchers = new Set()
+  #openPanels = 0
+  #timer = null
+  #pending = null
+
+  /** @param api the host's `api`: an EventTarget with `fetchApi(route, init)` */
+  constructor(api) {
+    this.#api = api
+    this.state = Object.freeze({ link: 'loading', status: null, message: '' })
+    api.addEventListener(EVENT, (event) => this.#accept(event.detail))
+    api.addEventListener('reconnecting', () => this.#set({ link: this.state.status ? 'reconnecting' : 'loading' }))
+    api.addEventListener('reconnected', () => this.refresh())
+    document.addEventListener('visibilitychange', () => this.#schedule(document.visibilityState === 'visible'))
+  }
+
+  /** Calls `watcher(state)` at every change; returns the way out. Costs no request. */
+  watch(watcher) {
+    this.#watchers.add(watcher)
+    return () => this.#watchers.delete(watcher)
+  }
+
+  /** Keeps the state fresh until the returned function is called: fetches now, then polls while the page is visible. */
+  open() {
+    this.#openPanels += 1
+    this.#schedule(true)
+    let open = true
+    return () => {
+      if (open) this.#openPanels -= 1
+      open = false
+      this.#schedule(false)
+    }
+  }
+
+  /** Resolves when the answer was taken in, whatever it was. Calls in flight are shared. */
+  refresh() {
+    this.#pending ??= this.#fetchStatus().finally(() => { this.#pending = null })
+    return this.#pending
+  }
+
+  /** POST `body` to an action; resolves to its answer. @throws {Error} with the server's one line. */
+  async act(action, body) {
+    const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
+    const answer = await this.#json(`/${action}`, init)
+    if (answer?.schema !== undefined && answer.prefetch) this.#accept(answer)
+    else await this.refresh()
+    return answer
+  }
+
+  /** GET a page of the catalog. @throws {Error} with the server's one line. */
+  adapters(query) {
+    return this.#json(`/adapters?${new URLSearchParams(query)}`)
+  }
+
+  async #fetchStatus() {
+    try {
+      this.#accept(await this.#json('/status'))
+    } catch (error) {
+      this.#set({ link: this.state.status ? 'stale' : 'error', message: error.message })
+    }
+  }
+
+  async #json(route, init) {
+    const response = await this.#api.fetchApi(ROOT + route, init)
+    const body = await response.json().catch(() => null)
+    if (!response.ok) throw new Error(body?.error?.message ?? body?.error ?? `HTTP ${response.status}`)
+    return body
+  }
+
+  #accept(raw) {
+    let status
+    try {
+      status = parseStatus(raw)
+    } catch (error) {
+      this.#set({ link: this.state.status ? 'stale' : 'error', message: error.message })
+      return
+    }
+    if (isNewer(status, this.state.status)) this.#set({ link: 'live', status, message: '' })
+    else this.#set({ link: 'live', message: '' })
+  }
+
+  #set(change) {
+    this.state = Object.freeze({ ...this.state, ...change })
+    for (const watcher of this.#watchers) watcher(this.state)
+  }
+
+  #schedule(now) {
+    clearTimeout(this.#timer)
+    if (this.#openPanels === 0 || document.visibilityState !== 'visible') return
+    if (now) this.refresh()
+    this.#timer = setTimeout(() => this.#schedule(true), POLL_MS)
+  }
+}

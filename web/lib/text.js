@@ -1,0 +1,178 @@
+/** The panel's words. The host translates settings and commands itself (locales/); these it never sees. */
+
+const EN = {
+  title: 'WarmStack',
+  live: 'Live', loading: 'Connecting…', stale: 'Not updating', reconnecting: 'Reconnecting…', error: 'No connection',
+  refresh: 'Refresh', tryAgain: 'Try again',
+  errorHead: 'The server does not answer',
+  errorBody: 'Is ComfyUI still running, and is the WarmStack pack enabled?',
+  staleBody: 'Showing the last known state.',
+  prefetch: 'Prefetch',
+  prefetchOn: 'LoRAs are loaded before their job starts.',
+  prefetchOff: 'Off: every job loads its own LoRAs and waits for them.',
+  hidden: 'of load time hidden', hiddenPage: 'of LoRA bytes read ahead', hiddenNone: 'Nothing loaded yet',
+  hiddenHint: 'Share of the LoRA load time that no job had to wait for, since the server started.',
+  saved: '{time} saved', waited: '{time} waited',
+  outcomes: '{hits} hit · {joins} joined · {misses} missed',
+  outcomesHint: 'Hit: it was there. Joined: it was on its way. Missed: the job had to load it.',
+  loadingNow: 'Loading now', tierResident: 'into memory', tierPage: 'reading ahead',
+  memory: 'Memory',
+  budget: 'Adapters', budgetHint: 'LoRAs that WarmStack holds in memory, and the most it may hold. Peak: {peak}.',
+  ram: 'RAM', ramHint: 'Main memory: adapters, everything else that runs, and what is free.',
+  adaptersPart: 'adapters', otherPart: 'other', freePart: 'free',
+  pageCache: 'Read ahead', pageCacheHint: 'LoRA files that the operating system already has in memory. Any loader node profits; the system takes it back when it needs to.',
+  vram: 'VRAM {name}', vramHint: 'Memory of the graphics card, all programs together.',
+  of: '{used} of {total}',
+  queue: 'Queue', queueEmpty: 'The queue is empty.', queueMore: '{count} more jobs',
+  running: 'Running', next: 'Next', jobNumber: '#{number}', noLoras: 'no LoRAs',
+  nextReady: 'The next job is ready.', nextLoading: 'The next job is still loading {names}.',
+  nextCold: 'The next job would wait for {names}.', nextProblem: 'The next job has a problem with {names}.',
+  andMore: '{first} and {count} more',
+  adapters: 'Adapters', filter: 'Filter by name, category or base model', noMatch: 'Nothing matches “{filter}”.',
+  empty: 'No LoRAs yet.', emptyHint: 'They appear here once a queued job names one, or when a LoRA folder has files.',
+  sort: 'Sort by', sortName: 'Name', sortSize: 'Size', sortUses: 'Queued uses', sortHits: 'Hits', sortState: 'State',
+  uses: { one: '{count} queued job', other: '{count} queued jobs' },
+  hits: { one: '{count} hit', other: '{count} hits' },
+  counted: { one: '{count} adapter', other: '{count} adapters' }, countedOf: '{shown} of {count} adapters',
+  pin: 'Pin {name}', evict: 'Evict {name}', warm: 'Warm {name}',
+  pinHint: 'Keep in memory', unpinHint: 'Let it go when memory is needed', evictHint: 'Release its memory now', warmHint: 'Load it now',
+  inUse: 'In use by a running job', failedAction: 'WarmStack could not do that',
+  history: 'Last jobs', historyHint: 'Per job: load time hidden, and load time waited for.',
+  historyItem: '{load} of loading, {wait} waited',
+  wasHidden: 'hidden', wasWaited: 'waited',
+  state: {
+    ready: 'ready', page: 'read ahead', loading: 'loading', cold: 'cold', missing: 'missing', ambiguous: 'ambiguous', failed: 'failed', unknown: 'unknown',
+  },
+  stateHint: {
+    ready: 'In memory: the job starts at once.', page: 'The file is in the system’s memory: loading takes a moment.', loading: 'On its way.',
+    cold: 'Still on disk: the job that needs it first will wait.', missing: 'No file of this name in the LoRA folders.',
+    ambiguous: 'Several files answer to this name: write the folder too.', failed: 'The file could not be loaded.',
+    unknown: 'The graph computes this name while it runs.',
+  },
+}
+
+const ZH = {
+  title: 'WarmStack',
+  live: '实时', loading: '正在连接…', stale: '未更新', reconnecting: '正在重新连接…', error: '无连接',
+  refresh: '刷新', tryAgain: '重试',
+  errorHead: '服务器没有响应',
+  errorBody: 'ComfyUI 是否仍在运行？WarmStack 是否已启用？',
+  staleBody: '显示的是最后一次已知状态。',
+  prefetch: '预取',
+  prefetchOn: '任务开始之前就加载好 LoRA。',
+  prefetchOff: '已关闭：每个任务自行加载 LoRA 并等待。',
+  hidden: '的加载时间被隐藏', hiddenPage: '的 LoRA 数据已预读', hiddenNone: '尚未加载任何内容',
+  hiddenHint: '自服务器启动以来，没有任务需要等待的 LoRA 加载时间所占比例。',
+  saved: '节省 {time}', waited: '等待 {time}',
+  outcomes: '{hits} 命中 · {joins} 等到 · {misses} 未命中',
+  outcomesHint: '命中：已在内存中。等到：正在加载途中。未命中：任务只好自己加载。',
+  loadingNow: '正在加载', tierResident: '载入内存', tierPage: '预读文件',
+  memory: '内存',
+  budget: '适配器', budgetHint: 'WarmStack 保存在内存中的 LoRA 及其上限。峰值：{peak}。',
+  ram: '内存', ramHint: '主内存：适配器、其他程序以及空闲部分。',
+  adaptersPart: '适配器', otherPart: '其他', freePart: '空闲',
+  pageCache: '已预读', pageCacheHint: '操作系统已放入内存的 LoRA 文件。任何加载节点都会受益;系统需要时会收回。',
+  vram: '显存 {name}', vramHint: '显卡内存，所有程序合计。',
+  of: '{used} / {total}',
+  queue: '队列', queueEmpty: '队列为空。', queueMore: '还有 {count} 个任务',
+  running: '运行中', next: '下一个', jobNumber: '#{number}', noLoras: '没有 LoRA',
+  nextReady: '下一个任务已就绪。', nextLoading: '下一个任务仍在加载 {names}。',
+  nextCold: '下一个任务将等待 {names}。', nextProblem: '下一个任务的 {names} 有问题。',
+  andMore: '{first} 等 {count} 个',
+  adapters: '适配器', filter: '按名称、类别或基础模型筛选', noMatch: '没有与“{filter}”匹配的内容。',
+  empty: '还没有 LoRA。', emptyHint: '当排队的任务用到 LoRA,或 LoRA 文件夹中有文件时，会显示在这里。',
+  sort: '排序', sortName: '名称', sortSize: '大小', sortUses: '排队使用', sortHits: '命中', sortState: '状态',
+  uses: { other: '{count} 个排队任务' }, hits: { other: '{count} 次命中' },
+  counted: { other: '{count} 个适配器' }, countedOf: '{shown} / {count} 个适配器',
+  pin: '固定 {name}', evict: '移出 {name}', warm: '预热 {name}',
+  pinHint: '保留在内存中', unpinHint: '需要内存时可以释放', evictHint: '立即释放其内存', warmHint: '立即加载',
+  inUse: '正在运行的任务在使用它', failedAction: 'WarmStack 无法完成该操作',
+  history: '最近的任务', historyHint: '每个任务：被隐藏的加载时间和等待的加载时间。',
+  historyItem: '加载 {load}，等待 {wait}',
+  wasHidden: '隐藏', wasWaited: '等待',
+  state: {
+    ready: '就绪', page: '已预读', loading: '加载中', cold: '未加载', missing: '缺失', ambiguous: '有歧义', failed: '失败', unknown: '未知',
+  },
+  stateHint: {
+    ready: '已在内存中：任务可立即开始。', page: '文件已在系统内存中：加载很快。', loading: '正在加载途中。',
+    cold: '仍在磁盘上：最先需要它的任务要等待。', missing: 'LoRA 文件夹中没有此名称的文件。',
+    ambiguous: '多个文件都符合此名称：请同时写出文件夹。', failed: '文件无法加载。', unknown: '该名称由工作流在运行时算出。',
+  },
+}
+
+const JA = {
+  title: 'WarmStack',
+  live: 'ライブ', loading: '接続中…', stale: '更新停止', reconnecting: '再接続中…', error: '接続なし',
+  refresh: '更新', tryAgain: '再試行',
+  errorHead: 'サーバーが応答しません',
+  errorBody: 'ComfyUI は動作していますか。WarmStack は有効ですか。',
+  staleBody: '最後に確認できた状態を表示しています。',
+  prefetch: '先読み',
+  prefetchOn: 'ジョブの開始前に LoRA を読み込みます。',
+  prefetchOff: 'オフ：各ジョブが自分で LoRA を読み込み、待ちます。',
+  hidden: 'の読み込み時間を隠蔽', hiddenPage: 'の LoRA データを先読み', hiddenNone: 'まだ何も読み込んでいません',
+  hiddenHint: 'サーバー起動以降、ジョブが待たずに済んだ LoRA 読み込み時間の割合。',
+  saved: '{time} 節約', waited: '{time} 待機',
+  outcomes: 'ヒット {hits} · 合流 {joins} · ミス {misses}',
+  outcomesHint: 'ヒット：すでにあった。合流：読み込み途中だった。ミス：ジョブ自身が読み込んだ。',
+  loadingNow: '読み込み中', tierResident: 'メモリへ', tierPage: 'ファイル先読み',
+  memory: 'メモリ',
+  budget: 'アダプター', budgetHint: 'WarmStack がメモリに保持する LoRA と、その上限。最大：{peak}。',
+  ram: 'RAM', ramHint: 'メインメモリ：アダプター、その他、空き。',
+  adaptersPart: 'アダプター', otherPart: 'その他', freePart: '空き',
+  pageCache: '先読み済み', pageCacheHint: 'OS がすでにメモリに持っている LoRA ファイル。どのローダーにも効きます。必要になれば OS が回収します。',
+  vram: 'VRAM {name}', vramHint: 'グラフィックカードのメモリ（全プログラムの合計）。',
+  of: '{used} / {total}',
+  queue: 'キュー', queueEmpty: 'キューは空です。', queueMore: '他 {count} 件のジョブ',
+  running: '実行中', next: '次', jobNumber: '#{number}', noLoras: 'LoRA なし',
+  nextReady: '次のジョブは準備完了です。', nextLoading: '次のジョブは {names} を読み込み中です。',
+  nextCold: '次のジョブは {names} を待つことになります。', nextProblem: '次のジョブの {names} に問題があります。',
+  andMore: '{first} 他 {count} 件',
+  adapters: 'アダプター', filter: '名前・カテゴリ・ベースモデルで絞り込み', noMatch: '「{filter}」に一致するものはありません。',
+  empty: 'LoRA はまだありません。', emptyHint: 'キューのジョブが LoRA を使うか、LoRA フォルダーにファイルがあると表示されます。',
+  sort: '並べ替え', sortName: '名前', sortSize: 'サイズ', sortUses: 'キューでの使用', sortHits: 'ヒット', sortState: '状態',
+  uses: { other: '待機ジョブ {count} 件' }, hits: { other: 'ヒット {count} 回' },
+  counted: { other: 'アダプター {count} 個' }, countedOf: '{count} 個中 {shown} 個',
+  pin: '{name} を固定', evict: '{name} を解放', warm: '{name} を読み込む',
+  pinHint: 'メモリに保持する', unpinHint: 'メモリが必要なときは手放す', evictHint: '今すぐメモリを解放する', warmHint: '今すぐ読み込む',
+  inUse: '実行中のジョブが使用中', failedAction: 'WarmStack はその操作を実行できませんでした',
+  history: '最近のジョブ', historyHint: 'ジョブごと：隠れた読み込み時間と待った時間。',
+  historyItem: '読み込み {load}、待機 {wait}',
+  wasHidden: '隠蔽', wasWaited: '待機',
+  state: {
+    ready: '準備完了', page: '先読み済み', loading: '読み込み中', cold: '未読込', missing: 'なし', ambiguous: '曖昧', failed: '失敗', unknown: '不明',
+  },
+  stateHint: {
+    ready: 'メモリにあり、ジョブはすぐ始まります。', page: 'ファイルは OS のメモリにあり、読み込みは一瞬です。', loading: '読み込み途中です。',
+    cold: 'まだディスク上です。最初に使うジョブが待ちます。', missing: 'LoRA フォルダーにこの名前のファイルはありません。',
+    ambiguous: '複数のファイルが該当します。フォルダー名も書いてください。', failed: 'ファイルを読み込めませんでした。',
+    unknown: 'この名前は実行時にグラフが決めます。',
+  },
+}
+
+export const TABLES = { en: EN, zh: ZH, ja: JA }
+
+/** "zh-TW" -> zh, "de" -> en: the host offers more languages than we do. */
+export function languageOf(locale) {
+  const language = String(locale ?? 'en').toLowerCase().split('-')[0]
+  return language in TABLES ? language : 'en'
+}
+
+/**
+ * `t('saved', { time: '3 s' })`, `t('state.cold')`, `t('uses', { count: 2 })` (plural by `count`). A word that a table
+ * lacks comes from the English one.
+ */
+export function translator(locale) {
+  const language = languageOf(locale)
+  const plural = new Intl.PluralRules(language)
+  const t = (key, values = {}) => {
+    const entry = find(TABLES[language], key) ?? find(EN, key) ?? key
+    const phrase = typeof entry === 'string' ? entry : entry[plural.select(values.count)] ?? entry.other
+    return phrase.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole)
+  }
+  return Object.assign(t, { language })
+}
+
+function find(table, key) {
+  return key.split('.').reduce((node, part) => node?.[part], table)
+}
