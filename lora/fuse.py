@@ -1,0 +1,134 @@
+"""Adding a stack of plain LoRAs to a weight for about the cost of one: ranks concatenated, one GEMM, no dense delta.
+
+sum_i s_i up_i @ down_i  =  [s_1 up_1 ... s_n up_n] @ [down_1; ...; down_n], exactly, for any mix of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlainLora:
+    """delta = scale * up @ down, in the shape of the weight (out_features, in_features[, *kernel]).
+
+    up: (out_features, rank[, 1...]); down: (rank, in_features[, *kernel]); mid, for Tucker: (rank, rank, *kernel) with
+    down: (rank, in_features[, 1...]). Any float dtype and device. `scale` = strength * alpha / rank, whatever rule it
+    came from; it is applied in fp32, never folded into a half-precision factor.
+    """
+
+    up: Tensor
+    down: Tensor
+    scale: float
+    mid: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def delta_shape(self) -> tuple[int, int]:
+        """(out_features, in_features * kernel elements), or (-1, -1) when the factors do not fit each other."""
+        if not self._is_consistent():
+            return -1, -1
+        kernel = 1 if self.mid is None else math.prod(self.mid.shape[2:])
+        return self.up.shape[0], self.down[0].numel() * kernel
+
+    def _is_consistent(self) -> bool:
+        if self.up.ndim < 2 or self.down.ndim < 2 or self.up[0].numel() != self.rank or self.rank == 0:
+            return False
+        return self.mid is None or (self.mid.ndim > 2 and self.mid.shape[:2] == (self.rank, self.rank))
+
+
+def fits(lora: PlainLora, shape: Sequence[int]) -> bool:
+    """Whether `lora` updates a weight of `shape`: (out_features, in_features[, *kernel])."""
+    return len(shape) >= 2 and lora.delta_shape == (shape[0], math.prod(shape[1:]))
+
+
+def add_fused_(weight: Tensor, loras: Sequence[PlainLora]) -> Tensor:
+    """weight += sum of all deltas, in place; returns `weight`, which may be a view such as the q rows of a fused qkv.
+
+    fp32 (and fp64) weights take the GEMM directly. Others are summed in fp32 and rounded once. Raises ValueError, with
+    `weight` untouched, when a LoRA does not fit.
+    """
+    for lora in loras:
+        if not fits(lora, weight.shape):
+            raise ValueError(f"a LoRA for {lora.delta_shape} does not fit a weight of {tuple(weight.shape)}")
+    if not loras:
+        return weight
+    matrix = _matrix_view(weight)
+    if matrix is not None:
+        return _add_into(matrix, loras, weight)
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    total = torch.empty(weight.shape, dtype=dtype, device=weight.device).copy_(weight)
+    _add_into(total.flatten(1), loras, total)
+    return weight.copy_(total)
+
+
+def _add_into(matrix: Tensor, loras: Sequence[PlainLora], weight: Tensor) -> Tensor:
+    scales = [lora.scale for lora in loras]
+    alpha = scales[0] if all(scale == scales[0] for scale in scales) else None
+    up, down = _factors(loras, matrix)
+    if alpha is None:
+        _fold(up, down, [scale for lora in loras for scale in [lora.scale] * lora.rank])
+    matrix.addmm_(up, down, alpha=1.0 if alpha is None else alpha)
+    return weight
+
+
+def _factors(loras: Sequence[PlainLora], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Every up side by side (out, ranks) and every down on top of each other (ranks, in), in the dtype of `like`."""
+    if len(loras) == 1:
+        return _cast(loras[0].up.flatten(1), like), _down(loras[0], like)
+    ranks = sum(lora.rank for lora in loras)
+    up = like.new_empty((like.shape[0], ranks))
+    down = like.new_empty((ranks, like.shape[1]))
+    start = 0
+    for lora in loras:
+        end = start + lora.rank
+        up[:, start:end].copy_(_moved(lora.up.flatten(1), like))
+        down[start:end].copy_(_moved(lora.down.flatten(1), like) if lora.mid is None else _down(lora, like))
+        start = end
+    return up, down
+
+
+def _fold(up: Tensor, down: Tensor, scales: Sequence[float]) -> None:
+    """Scales each rank once, on the smaller factor."""
+    per_rank = torch.tensor(scales, dtype=up.dtype, device=up.device)
+    if up.shape[0] <= down.shape[1]:
+        up.mul_(per_rank)
+    else:
+        down.mul_(per_rank[:, None])
+
+
+def _down(lora: PlainLora, like: Tensor) -> Tensor:
+    """(rank, in * kernel elements); Tucker: the middle is contracted into it first."""
+    down = _cast(lora.down.flatten(1), like)
+    if lora.mid is None:
+        return down
+    mid = _cast(lora.mid, like)
+    # (rank_out, rank_in, kernel) x (rank_in, in) -> (rank_out, in, kernel)
+    return torch.einsum("oik,if->ofk", mid.flatten(2), down).flatten(1)
+
+
+def _cast(factor: Tensor, like: Tensor) -> Tensor:
+    return _moved(factor, like).to(like.dtype)
+
+
+def _moved(factor: Tensor, like: Tensor) -> Tensor:
+    """On the device of `like`, still in its own (smaller) dtype: the cast happens where the GEMM does."""
+    return factor.to(like.device, non_blocking=True)
+
+
+def _matrix_view(weight: Tensor) -> Tensor | None:
+    """(out, everything else) over the same memory; None when the layout or the dtype does not allow one."""
+    if weight.dtype not in (torch.float32, torch.float64):
+        return None
+    try:
+        return weight.view(weight.shape[0], -1)
+    except RuntimeError:
+        return None
