@@ -16,7 +16,6 @@ from typing import Any
 import folder_paths
 import psutil
 from aiohttp import web
-from server import PromptServer
 
 from ..prefetch.job import QueuedJob
 from .memory_state import DeviceMemory, MemoryState
@@ -24,11 +23,35 @@ from .memory_state import DeviceMemory, MemoryState
 logger = logging.getLogger("warmstack")
 
 
-class ComfyHost:
+class DetachedHost:
+    """The host's folders and memory without its server: enough for nodes that load LoRAs on demand."""
+
+    def lora_folders(self) -> tuple[str, ...]:
+        """Folders in the host's own order, so that a name in two of them means the same file to both. Read anew each
+        time: users add some."""
+        return tuple(folder_paths.get_folder_paths("loras"))
+
+    def state_directory(self) -> Path | None:
+        """None: another runtime may own it."""
+        return None
+
+    def queued_jobs(self) -> tuple[QueuedJob, ...]:
+        return ()
+
+    def memory(self) -> MemoryState:
+        """RAM from psutil, device memory from the host's own accounting."""
+        ram = psutil.virtual_memory()
+        page_cache_bytes = getattr(ram, "cached", None)
+        return MemoryState(ram.total, ram.available, page_cache_bytes, _headroom_bytes(ram.total), _devices())
+
+
+class ComfyHost(DetachedHost):
     """The server as the runtime sees it. Built on the server's loop; `send` and `queued_jobs` may be called from any
     thread."""
 
     def __init__(self) -> None:
+        from server import PromptServer
+
         self._server: Any = PromptServer.instance
 
     @property
@@ -40,11 +63,6 @@ class ComfyHost:
     def routes(self) -> web.RouteTableDef:
         routes: web.RouteTableDef = self._server.routes
         return routes
-
-    def lora_folders(self) -> tuple[str, ...]:
-        """Folders in the host's own order, so that a name in two of them means the same file to both. Read anew each
-        time: users add some."""
-        return tuple(folder_paths.get_folder_paths("loras"))
 
     def state_directory(self) -> Path:
         """Private, machine-wide, not reachable over HTTP. It may not exist, and it may not be writable."""
@@ -64,13 +82,13 @@ class ComfyHost:
         """Whether any page would receive what `send` sends."""
         return bool(self._server.sockets)
 
-    def memory(self) -> MemoryState:
-        """RAM from psutil, device memory from the host's own accounting."""
-        ram = psutil.virtual_memory()
-        page_cache_bytes = getattr(ram, "cached", None)
-        return MemoryState(ram.total, ram.available, page_cache_bytes, _headroom_bytes(ram.total), _devices())
+    def on_change(self, prompted: Callable[[], None], freed: Callable[[], None]) -> None:
+        """`prompted()` at every POST /prompt, `freed()` when somebody asks the host to free memory; both on the
+        loop."""
+        self._on_prompt(prompted)
+        self._on_free(freed)
 
-    def on_prompt(self, notice: Callable[[], None]) -> None:
+    def _on_prompt(self, notice: Callable[[], None]) -> None:
         """Call `notice` at every POST /prompt, before it is validated: the queue is the truth, this only says when
         to look."""
 
@@ -83,7 +101,7 @@ class ComfyHost:
 
         self._server.add_on_prompt_handler(seen)
 
-    def on_free(self, release: Callable[[], None]) -> None:
+    def _on_free(self, release: Callable[[], None]) -> None:
         """Call `release` when somebody asks the host to free memory (POST /free)."""
 
         async def seen(request: web.Request, _response: web.StreamResponse) -> None:

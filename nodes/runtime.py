@@ -1,0 +1,206 @@
+"""Runtime: the one object that holds the pack's state inside ComfyUI."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..lora.budget import ByteBudget
+from ..lora.cache import AdapterCache
+from ..lora.catalog import Found, LoraCatalog
+from ..lora.file import LoraFile
+from ..lora.memory import default_budget_bytes
+from ..prefetch.job import QueuedJob
+from ..prefetch.prefetcher import Prefetcher
+from ..prefetch.references import payload_references
+from ..prefetch.settings import PrefetchSettings
+from .actions import Actions
+from .adapter_query import AdapterQuery
+from .adapter_table import AdapterTable
+from .base_model import BaseModels
+from .memory_state import MemoryState
+from .request_body import RequestError
+from .settings_file import SettingsFile
+from .status_json import Moment, Revision, plan_json, status_json
+
+logger = logging.getLogger("warmstack")
+
+
+class Host(Protocol):
+    """What the runtime asks of the host, from any thread."""
+
+    def lora_folders(self) -> tuple[str, ...]: ...
+
+    def state_directory(self) -> Path | None: ...
+
+    def queued_jobs(self) -> tuple[QueuedJob, ...]: ...
+
+    def memory(self) -> MemoryState: ...
+
+
+class Runtime:
+    """Catalog, cache and prefetcher of one server, and the backend of the routes. Complete without `run`: nodes then
+    load
+    their LoRAs on demand. All methods but `run` may be called from any thread."""
+
+    def __init__(self, host: Host) -> None:
+        directory = _writable(host.state_directory)
+        self._host = host
+        self._settings_file = SettingsFile(directory)
+        self._changing = threading.Lock()
+        self._revision = Revision()
+        self.settings = self._settings_file.applied_to(PrefetchSettings.from_environment())
+        index_path = None if directory is None else directory / "index.json"
+        self.catalog = LoraCatalog(host.lora_folders, index_path=index_path)
+        limit_bytes = self.settings.budget_bytes
+        budget = ByteBudget(default_budget_bytes() if limit_bytes is None else limit_bytes)
+        self.cache = AdapterCache(budget, clock=time.monotonic)
+        self.base_models = BaseModels()
+        self.prefetcher = Prefetcher(
+            jobs=host.queued_jobs,
+            references=payload_references,
+            catalog=self.catalog,
+            cache=self.cache,
+            settings=self.settings,
+        )
+        self._actions = Actions(self.catalog, self.cache, lambda: self.settings.read_limit_bytes_per_s)
+
+    async def run(self) -> None:
+        """Read ahead until cancelled or closed."""
+        await self.prefetcher.run()
+
+    def wake(self) -> None:
+        """The queue may have changed."""
+        self.prefetcher.wake()
+
+    def release(self) -> None:
+        """Let go of every adapter that nobody uses. What a model still holds goes with that model."""
+        self.cache.clear()
+
+    def close(self) -> None:
+        """Stop every reader."""
+        self._actions.close()
+        self.prefetcher.close()
+
+    def status(self) -> dict[str, Any]:
+        """One snapshot, JSON-able."""
+        moment = self._moment(with_memory=True)
+        return status_json(moment, self._revision.boot, self._revision.observe(moment.fingerprint), self._file_of)
+
+    def revision(self) -> int:
+        """What `status` would carry, without building it."""
+        return self._revision.observe(self._moment(with_memory=False).fingerprint)
+
+    def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None = None) -> dict[str, Any]:
+        """What `prompt` will load and where it stands; `outputs` limits it to what those nodes need."""
+        return plan_json(self.prefetcher.plan_for((prompt, outputs)))
+
+    def adapters(self, query: AdapterQuery) -> dict[str, Any]:
+        """One page of the library."""
+        files = self.catalog.snapshot.files
+        return AdapterTable(files, self.cache.snapshot(), self.prefetcher.status()).page(query)
+
+    def act(self, verb: str, names: tuple[str, ...] | None) -> dict[str, Any]:
+        """`verb`: warm, evict, pin or unpin. `names` None: every unpinned adapter (evict only)."""
+        rows = self._actions.evict_unpinned() if names is None else self._actions.act(verb, names)
+        return {"results": rows}
+
+    def configure(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Apply and keep changed settings. Raises RequestError that names the setting at fault."""
+        with self._changing:
+            try:
+                settings = self.settings.updated(changes)
+            except ValueError as error:
+                raise RequestError("invalid_setting", str(error)) from None
+            self.prefetcher.configure(settings)
+            self.settings = settings
+            values = settings.as_json()
+            kept = self._settings_file.keep({name: values[name] for name in changes})
+        return {"settings": values, "kept": kept}
+
+    def _moment(self, *, with_memory: bool) -> Moment:
+        snapshot = self.catalog.snapshot
+        return Moment(
+            prefetch=self.prefetcher.status(),
+            cache=self.cache.snapshot(),
+            catalog_revision=snapshot.revision,
+            catalog_files=len(snapshot.files),
+            settings=self.settings.as_json(),
+            memory=self._memory() if with_memory else None,
+            now_s=time.monotonic(),
+        )
+
+    def _memory(self) -> MemoryState | None:
+        try:
+            return self._host.memory()
+        except Exception:
+            logger.debug("the host's memory cannot be read", exc_info=True)
+            return None
+
+    def _file_of(self, name: str) -> LoraFile | None:
+        match = self.catalog.resolve(name)
+        return match.file if isinstance(match, Found) else None
+
+
+def _writable(directory: Callable[[], Path | None]) -> Path | None:
+    """The directory, or None when there is none that can be written: state then lasts until the restart."""
+    try:
+        path = directory()
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+    except Exception:
+        logger.debug("no state directory", exc_info=True)
+        return None
+
+
+class _Current:
+    """The process's runtime. Nodes are classes that the host calls, so there is nobody to hand it to them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runtime: Runtime | None = None
+
+    def get(self) -> Runtime:
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = Runtime(_detached_host())
+            return self._runtime
+
+    def set(self, runtime: Runtime | None) -> None:
+        with self._lock:
+            self._runtime = runtime
+
+
+_current = _Current()
+
+
+def get_runtime() -> Runtime:
+    """The runtime that `start` built; without one, a runtime that only loads on demand."""
+    return _current.get()
+
+
+def start() -> None:
+    """Build the runtime and tie it to the server. Call on the server's loop. Whatever fails, the nodes go on loading
+    LoRAs by themselves and the host runs on: one line in the log says so."""
+    try:
+        from .host import ComfyHost
+        from .service import Service
+
+        host = ComfyHost()
+        runtime = Runtime(host)
+        _current.set(runtime)
+        Service(runtime, host).attach()
+    except Exception as error:
+        logger.warning("LoRAs load on demand only, nothing is read ahead: %s: %s", type(error).__name__, error)
+        logger.debug("start failed", exc_info=True)
+
+
+def _detached_host() -> Host:
+    from .host import DetachedHost
+
+    return DetachedHost()
