@@ -1,0 +1,71 @@
+"""What patching needs to know of a base model, read once per model and forgotten with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
+
+import torch
+
+from .key_map import Target, fingerprint
+
+Structure: TypeAlias = tuple[tuple[str, type], ...]
+ReadKeyMap: TypeAlias = Callable[[torch.nn.Module, dict[str, Target]], dict[str, Target]]
+"""The host's key map function for one kind of model: adds to the dict and returns it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """The names under which LoRAs know the weights of one base model. Holds no weight and no module."""
+
+    key_map: Mapping[str, Target]
+    shapes: Mapping[str, tuple[int, ...] | None]
+    """Every name in the state dict. None where the storage is packed and its shape says nothing about the weight."""
+    fingerprint: str
+    structure: Structure
+    """The children and their types. Wrapping one (torch.compile) renames the weights, and then this no longer fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The base models that one stack patches; either may be missing."""
+
+    model: BaseModel | None
+    clip: BaseModel | None
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.model.fingerprint if self.model else '-'}/{self.clip.fingerprint if self.clip else '-'}"
+
+    def key_map(self) -> dict[str, Target]:
+        """Both maps in one, as the host builds it: of two equal names the text encoder's target wins."""
+        merged: dict[str, Target] = dict(self.model.key_map) if self.model else {}
+        if self.clip:
+            merged.update(self.clip.key_map)
+        return merged
+
+
+class BaseModels:
+    """Remembers `BaseModel`s for as long as their modules live."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[torch.nn.Module, BaseModel] = WeakKeyDictionary()
+
+    def of(self, module: torch.nn.Module, read_key_map: ReadKeyMap) -> BaseModel:
+        """What is known of `module`, read at the first call and again when its structure has changed."""
+        structure = tuple((name, type(child)) for name, child in module.named_children())
+        known = self._known.get(module)
+        if known is None or known.structure != structure:
+            key_map = read_key_map(module, {})
+            shapes = {key: _shape(weight) for key, weight in module.state_dict().items()}
+            known = BaseModel(key_map, shapes, fingerprint(key_map, shapes), structure)
+            self._known[module] = known
+        return known
+
+
+def _shape(weight: object) -> tuple[int, ...] | None:
+    if type(weight) is torch.Tensor and weight.is_floating_point():
+        return tuple(weight.shape)
+    return None

@@ -1,0 +1,119 @@
+"""Load LoRA Stack: any number of LoRAs onto a model and its text encoder, for about the cost of one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.latest import io
+
+from ..lora.errors import AdapterLoadCancelledError
+from ..lora.stack import LoraStack
+from .inputs import lora_stack_input, loras_input, stack_output
+from .leasing import LeasedRow, lease_rows
+from .patching import Patched, StackMath, apply_stack
+from .report import RowReport, render, wrong_model
+from .runtime import Runtime, get_runtime
+from .stack_input import check, file_states, find_file, read_stack
+
+logger = logging.getLogger("warmstack")
+
+
+class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WarmStackLoadLoraStack",
+            display_name="Load LoRA Stack",
+            category="WarmStack",
+            description="Applies a whole stack of LoRAs at once, from memory where the queue could be read ahead.",
+            search_aliases=["lora", "lora stack", "multi lora", "load lora", "warmstack"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model that the LoRAs are applied to."),
+                loras_input(),
+                io.Combo.Input(
+                    "math",
+                    options=["fused", "exact"],
+                    default="fused",
+                    optional=True,
+                    tooltip="fused: one matrix product per weight, equal to 1e-6 of the update. "
+                    "exact: bit for bit what chained Load LoRA nodes give.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="The text encoder. Leave it out for model-only LoRAs."),
+                lora_stack_input(),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Clip.Output(display_name="clip"),
+                stack_output(),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    async def validate_inputs(cls, loras: str | None = None) -> bool | str:
+        catalog = get_runtime().catalog
+        return await check(catalog, lambda: read_stack(catalog, loras))
+
+    @classmethod
+    def fingerprint_inputs(cls, loras: str | None = None, **_: object) -> str:
+        catalog = get_runtime().catalog
+        return file_states(catalog, read_stack(catalog, loras))
+
+    @classmethod
+    def execute(
+        cls, model: Any, loras: str, math: StackMath = "fused", clip: Any = None, lora_stack: object = None
+    ) -> io.NodeOutput:
+        runtime = get_runtime()
+        stack = read_stack(runtime.catalog, loras, lora_stack)
+        notes = [f"{row.name}: skipped, both strengths are 0" for row in stack if not row.is_active]
+        notes += stack.warnings
+        if not stack.active:
+            return io.NodeOutput(model, clip, [], render([], notes, math))
+        rows = _lease(runtime, stack)
+        patched = apply_stack(model, clip, rows, math, runtime.base_models)
+        reports = _reports(rows, patched, clip_given=clip is not None)
+        tuples = [(row.file.name, row.row.strength_model, row.row.strength_clip) for row in rows]
+        return io.NodeOutput(patched.model, patched.clip, tuples, render(reports, notes, math))
+
+
+def _lease(runtime: Runtime, stack: LoraStack) -> tuple[LeasedRow, ...]:
+    bar = comfy.utils.ProgressBar(len(stack.active))
+
+    def on_row() -> None:
+        bar.update(1)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    try:
+        return lease_rows(
+            stack.active,
+            lambda row: find_file(runtime.catalog, row),
+            runtime.cache,
+            comfy.model_management.processing_interrupted,
+            on_row,
+        )
+    except AdapterLoadCancelledError:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        raise
+
+
+def _reports(rows: Sequence[LeasedRow], patched: Patched, *, clip_given: bool) -> list[RowReport]:
+    reports = [
+        RowReport(
+            name=row.file.name,
+            strength_model=row.row.strength_model,
+            strength_clip=row.row.strength_clip,
+            base_model=row.file.base_model,
+            outcome=row.lease.outcome,
+            wait_s=row.lease.wait_s,
+            match=match,
+            clip_given=clip_given,
+        )
+        for row, match in zip(rows, patched.matches, strict=True)
+    ]
+    for warning in filter(None, map(wrong_model, reports)):
+        logger.warning("%s", warning)
+    return reports

@@ -1,0 +1,93 @@
+"""Prepared patches: what one LoRA does to one kind of base model, matched once and kept beside the adapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from ..lora.fuse import PlainLora, fits
+from .base_model import Targets
+from .file_modules import modules_of, update_norms
+from .key_map import Target, restrict, weight_key
+from .report import Match
+from .stacking import Patch
+
+Tensors: TypeAlias = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPatches:
+    """Patches of one file for one `Targets`, in the host's order. Their tensors alias the adapter's buffer."""
+
+    model: tuple[Patch, ...]
+    clip: tuple[Patch, ...]
+    match: Match
+
+
+def prepare(
+    tensors: Tensors,
+    targets: Targets,
+    match: Callable[[Tensors, Mapping[str, Target]], Mapping[Target, object]],
+    lora_of: Callable[[object], PlainLora | None],
+) -> PreparedPatches:
+    """`tensors` under the names that the host matches by; `match(tensors, key_map)` is its own matching;
+    `lora_of(value)` tells a plain LoRA from the rest."""
+    found = match(tensors, restrict(targets.key_map(), tensors))
+    patches = [Patch(target, value, _fusable(target, value, lora_of)) for target, value in found.items()]
+    model_shapes = targets.model.shapes if targets.model else {}
+    clip_shapes = targets.clip.shapes if targets.clip else {}
+    model = tuple(patch for patch in patches if weight_key(patch.target) in model_shapes)
+    clip = tuple(patch for patch in patches if weight_key(patch.target) in clip_shapes)
+    misfits = (*_misfits(model, model_shapes), *_misfits(clip, clip_shapes))
+    return PreparedPatches(model, clip, _match(tensors, (*model, *clip), misfits))
+
+
+def _fusable(target: Target, value: object, lora_of: Callable[[object], PlainLora | None]) -> PlainLora | None:
+    # A function of the delta need not be linear in it: such a patch stays the host's own.
+    return None if isinstance(target, tuple) and len(target) > 2 else lora_of(value)
+
+
+def _misfits(patches: Iterable[Patch], shapes: Mapping[str, tuple[int, ...] | None]) -> Iterator[str]:
+    for patch in patches:
+        key = weight_key(patch.target)
+        shape = shapes[key]
+        if patch.lora is None or shape is None:
+            continue
+        if isinstance(patch.target, tuple) and patch.target[1] is not None:
+            dimension, _, length = patch.target[1]
+            shape = (*shape[:dimension], length, *shape[dimension + 1 :])
+        if not fits(patch.lora, shape):
+            yield key
+
+
+def _match(tensors: Tensors, applied: tuple[Patch, ...], misfits: tuple[str, ...]) -> Match:
+    modules = modules_of(tensors)
+    owner = {id(tensors[key]): module for module, keys in modules.items() for key in keys}
+    matched = {owner[id(tensor)] for patch in applied for tensor in _tensors(patch.value) if id(tensor) in owner}
+    if misfits:
+        unfit = {patch.value for patch in applied if weight_key(patch.target) in misfits and patch.lora}
+        matched -= {owner[id(tensor)] for value in unfit for tensor in _tensors(value) if id(tensor) in owner}
+    unmatched = tuple(module for module in modules if module not in matched)
+    return Match(len(modules), len(matched), _norm_share(tensors, modules, matched), unmatched, misfits)
+
+
+def _norm_share(tensors: Tensors, modules: Mapping[str, list[str]], matched: set[str]) -> float:
+    if not matched or len(matched) == len(modules):
+        return float(bool(matched))
+    norms = update_norms(tensors, modules)
+    total = math.fsum(norms.values())
+    return math.fsum(norms[module] for module in matched) / total if total > 0 else len(matched) / len(modules)
+
+
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+    elif hasattr(value, "weights"):
+        yield from _tensors(value.weights)

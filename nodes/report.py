@@ -1,0 +1,81 @@
+"""What happened to each LoRA of a stack, as lines for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WRONG_MODEL_SHARE = 0.5
+"""Below this matched share of the update, a LoRA is reported as made for another model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How much of one LoRA file found its weights in the base models."""
+
+    modules: int
+    matched_modules: int
+    norm_share: float
+    """Share of the update, by estimated norm, that lands on a weight: 0..1."""
+    unmatched: tuple[str, ...] = ()
+    """Modules of the file that no base model knows."""
+    misfits: tuple[str, ...] = ()
+    """Weights that the file names and cannot change, because its factors have another shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowReport:
+    """One LoRA of the stack, as it was applied."""
+
+    name: str
+    strength_model: float
+    strength_clip: float
+    base_model: str
+    outcome: str
+    wait_s: float
+    match: Match
+    clip_given: bool
+
+
+def render(rows: Sequence[RowReport], notes: Sequence[str], math: str) -> str:
+    """The whole report: one line per LoRA in stack order, a warning right below its LoRA, then the notes."""
+    lines = []
+    for row in rows:
+        lines.append(_line(row, math))
+        warning = wrong_model(row)
+        if warning:
+            lines.append(f"  WARNING {warning}")
+    if not rows:
+        lines.append("no LoRA to apply: model and clip are passed on as they are")
+    return "\n".join([*lines, *notes])
+
+
+def wrong_model(row: RowReport) -> str:
+    """One line that says that this LoRA does not belong to the model; "" when it does."""
+    match = row.match
+    if match.modules and match.norm_share >= WRONG_MODEL_SHARE and not match.misfits:
+        return ""
+    if not match.modules:
+        return f"{row.name!r} holds no LoRA weights"
+    if not row.clip_given and match.norm_share > 0 and not match.misfits and _only_text_encoder(match.unmatched):
+        return ""
+    made_for = f"made for {row.base_model}" if row.base_model else "made for another base model"
+    changed = match.matched_modules - len(match.misfits)
+    example = f", such as {(match.misfits or match.unmatched)[0]!r}" if match.misfits or match.unmatched else ""
+    return (
+        f"{row.name!r} looks {made_for}: this model takes {max(changed, 0)} of its {match.modules} modules"
+        f"{example}; load it with a checkpoint of its own kind"
+    )
+
+
+def _line(row: RowReport, math: str) -> str:
+    match = row.match
+    share = f"{match.matched_modules}/{match.modules} modules ({match.norm_share:.0%} of the update)"
+    return (
+        f"{row.name}: model {row.strength_model:g}, clip {row.strength_clip:g}, matched {share}, "
+        f"{row.outcome} {row.wait_s * 1000:.1f} ms, {math}"
+    )
+
+
+def _only_text_encoder(modules: Sequence[str]) -> bool:
+    return all(module.startswith(("lora_te", "text_encoder", "text_model", "te")) for module in modules)

@@ -1,0 +1,108 @@
+"""What the nodes read from their inputs: stacks from text, checks of names before a prompt is queued, file states."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from ..lora.errors import AmbiguousLoraError, LoraError, LoraSyntaxError
+from ..lora.file import LoraFile
+from ..lora.row import shown
+from ..lora.stack import LoraRow, LoraStack, parse_stack
+
+
+class Names(Protocol):
+    """The catalog, as far as names need it. Both block: `find` looks at the disk."""
+
+    def find(self, name: str) -> LoraFile: ...
+
+    def select(self, category: str = "", base_model: str = "", pattern: str = "") -> Sequence[LoraFile]: ...
+
+
+def read_stack(names: Names, text: str | None, before: object = None, *, category: str = "") -> LoraStack:
+    """The rows of `before` (another pack's LORA_STACK, or None), then those that `text` writes: a JSON list, request
+    JSON, tags, or one bare name, which is what a list of names hands over. Rows without a category get `category`.
+    Raises LoraSyntaxError."""
+    earlier = LoraStack.from_tuples(_entries(before))
+    if not isinstance(text, str) or not text.strip():
+        return earlier
+    if _is_bare_name(text):
+        written = LoraStack((LoraRow(text.strip()),))
+    else:
+        written = parse_stack(text, category_of=lambda name: _category_of(names, name))
+    return earlier + LoraStack(tuple(row if row.category else replace(row, category=category) for row in written))
+
+
+def find_file(names: Names, row: LoraRow) -> LoraFile:
+    """The file of one row; its category settles an ambiguous name. Raises LoraError with the candidates."""
+    try:
+        return names.find(row.name)
+    except AmbiguousLoraError as ambiguous:
+        if row.category:
+            inside = {file.name for file in names.select(category=row.category)}
+            fitting = [name for name in ambiguous.candidates if name in inside]
+            if len(fitting) == 1:
+                return names.find(fitting[0])
+        raise
+
+
+def with_file_names(names: Names, stack: LoraStack) -> LoraStack:
+    """Every active row under the full name of its file, which any other pack's loader understands. Raises LoraError."""
+    return LoraStack(tuple(replace(row, name=find_file(names, row).name) for row in stack.active))
+
+
+async def check(names: Names, read: Callable[[], LoraStack]) -> bool | str:
+    """True, or one line that says what is wrong with the stack that `read()` returns and what it could have been.
+
+    All of it runs in a thread: validation happens on the server's loop, and looking up a name may ask the disk.
+    """
+    return await asyncio.to_thread(_verdict, names, read)
+
+
+def file_states(names: Names, stack: LoraStack) -> str:
+    """Changes whenever a file of the stack does, or starts or ceases to exist."""
+    return repr([_file_state(names, row) for row in stack.active])
+
+
+def _file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
+    try:
+        file = find_file(names, row)
+    except LoraError:
+        return (row.name,)
+    return (file.name, file.mtime_ns, file.size_bytes)
+
+
+def _verdict(names: Names, read: Callable[[], LoraStack]) -> bool | str:
+    try:
+        rows = read().active
+    except LoraSyntaxError as problem:
+        return str(problem)
+    return "; ".join(filter(None, (_problem(names, row) for row in rows))) or True
+
+
+def _problem(names: Names, row: LoraRow) -> str:
+    try:
+        file = find_file(names, row)
+    except LoraError as problem:
+        return str(problem)
+    return f"LoRA {file.name!r} cannot be loaded: {file.problem}" if file.problem else ""
+
+
+def _category_of(names: Names, name: str) -> str:
+    try:
+        return names.find(name).category
+    except LoraError:
+        return ""
+
+
+def _is_bare_name(text: str) -> bool:
+    written = text.strip()
+    return written[0] not in "[{" and not any(mark in written for mark in "<>\n")
+
+
+def _entries(stack: object) -> Sequence[object] | None:
+    if stack is None or isinstance(stack, list | tuple):
+        return stack
+    raise LoraSyntaxError(f"a LORA_STACK is a list of (name, strength_model, strength_clip), not {shown(stack)}")
