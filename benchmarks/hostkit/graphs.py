@@ -101,9 +101,7 @@ def _loras(
     return model, clip
 
 
-def _sampling(
-    model: Link, cond: Link, vae: Link, scheduler: str, hold_s: float, seed: int, tag: str
-) -> Prompt:
+def _sampling(model: Link, cond: Link, vae: Link, scheduler: str, hold_s: float, seed: int, tag: str) -> Prompt:
     return {
         "sampler": _node(
             "KSampler", model=model, positive=cond, negative=cond, latent_image=["empty", 0],

@@ -1,6 +1,7 @@
 """Test-only nodes, copied into the tiny host's custom_nodes. Runs inside ComfyUI: imports nothing of ours."""
 
 import hashlib
+import sys
 import time
 
 import torch
@@ -94,6 +95,22 @@ class TestModelDigest:
         return {"ui": {name: [_weights_digest(patcher)] for name, patcher in patchers.items()}}
 
 
+class TestModules:
+    """Which of the named modules this process has imported."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"names": ("STRING", {"default": ""}), "tag": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "look"
+    CATEGORY = "test"
+
+    def look(self, names, tag):
+        return {"ui": {"modules": [name for name in names.split(",") if name in sys.modules]}}
+
+
 def _weights_digest(patcher):
     total = hashlib.sha256()
     for key, weight in sorted(patcher.model.state_dict().items()):
@@ -103,4 +120,6 @@ def _weights_digest(patcher):
     return total.hexdigest()
 
 
-NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (TestConditioning, TestHold, TestDigest, TestModelDigest)}
+NODE_CLASS_MAPPINGS = {
+    cls.__name__: cls for cls in (TestConditioning, TestHold, TestDigest, TestModelDigest, TestModules)
+}
