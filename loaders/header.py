@@ -161,8 +161,8 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-# Floats stay text, so that 1.0 can never pass for the dimension 1.
-_DECODER = json.JSONDecoder(object_pairs_hook=_json_object, parse_constant=_refuse_constant, parse_float=str)
+# Floats become bytes, which nothing here accepts: 1.0 must pass neither for the dimension 1 nor for metadata text.
+_DECODER = json.JSONDecoder(object_pairs_hook=_json_object, parse_constant=_refuse_constant, parse_float=str.encode)
 
 
 def _metadata(path: str, block: Any) -> Mapping[str, str]:

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+WriteRaw = Callable[..., str]
+"""write_raw(header: object | bytes, data: bytes = b"", length: int | None = None) -> path"""
+
+
+@pytest.fixture
+def write_raw(tmp_path: Path) -> WriteRaw:
+    def write(header: object, data: bytes = b"", length: int | None = None) -> str:
+        text = header if isinstance(header, bytes) else json.dumps(header).encode()
+        path = tmp_path / "raw.safetensors"
+        path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def state_dict() -> dict[str, torch.Tensor]:
+    """Every dtype a LoRA or checkpoint comes in, a scalar, an empty tensor and a convolution."""
+    generator = torch.Generator().manual_seed(7)
+    plain = torch.randn(6, 10, generator=generator)
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
+    tensors = {f"block.{str(dtype).removeprefix('torch.')}": plain.to(dtype) for dtype in floats}
+    tensors |= {f"ints.{bits}": torch.arange(-9, 9).to(getattr(torch, f"int{bits}")) for bits in (8, 16, 32, 64)}
+    tensors["ints.unsigned"] = torch.arange(200, dtype=torch.uint8)
+    tensors["mask"] = torch.tensor([[True, False, True]])
+    tensors["alpha"] = torch.tensor(16.0)
+    tensors["empty"] = torch.empty(0, 4, dtype=torch.bfloat16)
+    tensors["conv"] = torch.randn(4, 3, 3, 3, generator=generator)
+    return tensors
+
+
+@pytest.fixture
+def saved(tmp_path: Path, state_dict: dict[str, torch.Tensor]) -> str:
+    path = tmp_path / "saved.safetensors"
+    save_file(state_dict, path, metadata={"format": "pt", "ss_output_name": "ink"})
+    return str(path)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    """A file of several read chunks (about 70 MB), so that threads, cancels and direct reads have something to
+    share."""
+    generator = torch.Generator().manual_seed(11)
+    tensors = {
+        f"layer_{index}.weight": torch.randint(0, 255, (1 << 20, 9), generator=generator, dtype=torch.uint8)
+        for index in range(8)
+    }
+    path = tmp_path / "large.safetensors"
+    save_file(tensors, path)
+    return str(path), tensors
+
+
+@pytest.fixture
+def same_tensors() -> Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], None]:
+    def check(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+        assert actual.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert (actual[key].dtype, actual[key].shape) == (tensor.dtype, tensor.shape), key
+            assert actual[key].is_contiguous()
+            assert bytes_of(actual[key]) == bytes_of(tensor), key
+
+    return check
+
+
+def bytes_of(tensor: torch.Tensor) -> bytes:
+    """Bits and not values: NaN equals NaN, and fp8 has no comparison."""
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from warmstack.loaders import PickledFileError, SafetensorsLoadError, load_pickled
+
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+TENSORS = {"up.weight": torch.arange(6.0).reshape(2, 3), "alpha": torch.tensor(4.0)}
+
+
+class Payload:
+    """Runs a command when somebody unpickles it."""
+
+    def __init__(self, trace: str) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, (self.trace,))
+
+
+def save(path: Path, content: object, *, zipped: bool = True) -> str:
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    return str(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensors: tensors,
+        lambda tensors: collections.OrderedDict(tensors),
+        lambda tensors: {"state_dict": tensors, "epoch": 3},
+        lambda tensors: {"params": tensors},
+        lambda tensors: {**tensors, "step": 7, "note": "text"},
+    ],
+    ids=["plain", "ordered", "checkpoint", "wrapped", "with values"],
+)
+def test_reads_what_trainers_save(tmp_path: Path, wrap, zipped: bool):
+    loaded = load_pickled(save(tmp_path / "a.pt", wrap(TENSORS), zipped=zipped))
+    assert loaded.keys() == TENSORS.keys()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in TENSORS.items())
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_never_runs_the_code_of_a_pickle(tmp_path: Path, zipped: bool):
+    trace = tmp_path / "it-ran"
+    path = save(tmp_path / "evil.pt", {**TENSORS, "x": Payload(str(trace))}, zipped=zipped)
+    with pytest.raises(PickledFileError, match="convert it to safetensors"):
+        load_pickled(path)
+    assert not trace.exists()
+
+
+def test_never_runs_the_code_of_a_bare_pickle(tmp_path: Path):
+    trace = tmp_path / "it-ran"
+    path = tmp_path / "evil.ckpt"
+    path.write_bytes(pickle.dumps(Payload(str(trace))))
+    with pytest.raises(PickledFileError):
+        load_pickled(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, torch.ones(2)], ids=str)
+def test_a_pickle_without_named_tensors_is_no_weight_file(tmp_path: Path, content: object):
+    with pytest.raises(SafetensorsLoadError, match="holds no tensors"):
+        load_pickled(save(tmp_path / "a.pt", content))
+
+
+def test_a_missing_file_says_so(tmp_path: Path):
+    with pytest.raises(SafetensorsLoadError, match="No such file"):
+        load_pickled(tmp_path / "absent.pt")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keep=st.floats(0, 0.99), zipped=st.booleans(), noise=st.binary(max_size=64))
+def test_a_damaged_file_is_an_ordinary_refusal(tmp_path: Path, keep: float, zipped: bool, noise: bytes):
+    path = Path(save(tmp_path / "cut.pt", TENSORS, zipped=zipped))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)] + noise)
+    with pytest.raises(SafetensorsLoadError):
+        load_pickled(path)

@@ -1,0 +1,215 @@
+"""What mapped and private tensors promise alike, and where they differ."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from warmstack.loaders import (
+    LoadCancelledError,
+    RateLimit,
+    SafetensorsLoadError,
+    map_tensors,
+    read_header,
+    read_tensors,
+)
+from warmstack.loaders.direct import can_read_directly, read_tensors_directly
+from warmstack.loaders.filling import Pace
+from warmstack.loaders.private import read_private
+
+LOADS = {"mapped": map_tensors, "private": read_tensors}
+
+
+@pytest.fixture(params=LOADS)
+def load(request: pytest.FixtureRequest):
+    return LOADS[request.param]
+
+
+def test_equals_the_library(load, saved, state_dict, same_tensors):
+    file = load(saved)
+    same_tensors(file.tensors, load_file(saved))
+    assert file.metadata == {"format": "pt", "ss_output_name": "ink"}
+    assert file.nbytes == sum(tensor.nbytes for tensor in state_dict.values())
+
+
+def test_says_what_its_memory_is(saved):
+    assert {name: load(saved).storage for name, load in LOADS.items()} == {"mapped": "mapped", "private": "private"}
+
+
+@pytest.mark.parametrize("dtype", ["U16", "U32", "U64", "C64", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4"])
+def test_every_dtype_that_torch_has(load, write_raw, same_tensors, dtype: str):
+    data = bytes(range(16))
+    elements = {"U16": 8, "U32": 4, "U64": 2, "C64": 2, "F4": 32}.get(dtype, 16)
+    path = write_raw({"a": {"dtype": dtype, "shape": [elements], "data_offsets": [0, 16]}}, data)
+    same_tensors(load(path).tensors, load_file(path))
+
+
+@pytest.mark.parametrize("dtype", ["F6_E2M3", "F6_E3M2"])
+def test_a_dtype_that_torch_lacks_is_named(load, write_raw, dtype: str):
+    path = write_raw({"a": {"dtype": dtype, "shape": [4], "data_offsets": [0, 3]}}, b"abc")
+    with pytest.raises(SafetensorsLoadError, match=f"'a' is {dtype}, which this torch lacks"):
+        load(path)
+
+
+@pytest.mark.parametrize("shape", [[], [2, 1, 3]])
+def test_packed_fp4_with_half_a_pair_is_refused(load, write_raw, shape: list[int]):
+    header = {"a": {"dtype": "F4", "shape": [2, 1], "data_offsets": [0, 1]}}
+    with pytest.raises(SafetensorsLoadError, match="odd last dimension"):
+        load(write_raw(header, b"a"))
+
+
+@pytest.mark.parametrize("pad", range(8))
+def test_misaligned_data(load, tmp_path: Path, pad: int):
+    header = {
+        "odd": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "double": {"dtype": "F64", "shape": [3], "data_offsets": [1, 25]},
+        "half": {"dtype": "F16", "shape": [2], "data_offsets": [25, 29]},
+    }
+    text = json.dumps(header).encode() + b" " * pad
+    doubles, halves = torch.tensor([1.5, -2.5, 3.5], dtype=torch.float64), torch.tensor([1.0, 2.0], dtype=torch.float16)
+    path = tmp_path / "misaligned.safetensors"
+    path.write_bytes(
+        len(text).to_bytes(8, "little") + text + b"\7" + doubles.numpy().tobytes() + halves.numpy().tobytes()
+    )
+    tensors = load(path).tensors
+    assert torch.equal(tensors["double"], doubles)
+    assert torch.equal(tensors["half"], halves)
+    assert tensors["odd"].item() == 7
+
+
+def test_a_file_without_tensors(load, write_raw):
+    file = load(write_raw({"__metadata__": {"a": "b"}}))
+    assert (file.tensors, file.nbytes, file.metadata) == ({}, 0, {"a": "b"})
+
+
+def test_the_buffer_lives_exactly_as_long_as_a_view(load, saved):
+    file = load(saved)
+    freed: list[bool] = []
+    weakref.finalize(file.buffer, freed.append, True)
+    survivor = file.tensors["conv"][1, 2]
+    del file
+    gc.collect()
+    assert not freed
+    assert survivor.sum().isfinite()
+    del survivor
+    gc.collect()
+    assert freed
+
+
+def test_writing_to_a_tensor_never_reaches_the_file(load, saved):
+    before = Path(saved).read_bytes()
+    for tensor in load(saved).tensors.values():
+        tensor.zero_()
+    assert Path(saved).read_bytes() == before
+
+
+def test_private_tensors_outlive_the_file_that_mapped_ones_show(saved, state_dict):
+    private, mapped = read_tensors(saved), map_tensors(saved)
+    with open(saved, "r+b") as file:
+        file.seek(private.header.data_start)
+        file.write(b"\0" * private.nbytes)
+    assert torch.equal(private.tensors["conv"], state_dict["conv"])
+    assert not mapped.tensors["conv"].any()
+
+
+@pytest.mark.parametrize("change", ["rewritten", "longer", "gone"])
+def test_a_header_of_an_older_file_is_refused(load, saved, change: str):
+    header = read_header(saved)
+    if change == "gone":
+        os.unlink(saved)
+    elif change == "longer":
+        with open(saved, "ab") as file:
+            file.write(b"more")
+        os.utime(saved, ns=(header.mtime_ns, header.mtime_ns))
+    else:
+        os.utime(saved, ns=(header.mtime_ns + 1, header.mtime_ns + 1))
+    with pytest.raises(SafetensorsLoadError, match="No such file" if change == "gone" else "changed while"):
+        load(saved, header=header)
+
+
+def test_a_file_that_changes_between_two_chunks_is_refused(large):
+    path, _ = large
+
+    def rewrite_once() -> bool:
+        os.utime(path)
+        return False
+
+    with pytest.raises(SafetensorsLoadError, match="changed while it was being read"):
+        read_tensors(path, cancelled=rewrite_once)
+
+
+def test_a_file_cut_between_two_chunks_is_refused(large):
+    path, _ = large
+
+    def cut() -> bool:
+        os.truncate(path, 1 << 20)
+        return False
+
+    with pytest.raises(SafetensorsLoadError, match="too early"):
+        read_tensors(path, cancelled=cut)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_cancelling_stops_between_two_chunks(large, threads: int):
+    path, _ = large
+    arrived: list[int] = []
+    pace = Pace(cancelled=lambda: bool(arrived), advanced=arrived.append)
+    with pytest.raises(LoadCancelledError):
+        read_private(read_header(path), pace, threads=threads, chunk_bytes=4 << 20)
+    assert 0 < sum(arrived) < os.path.getsize(path)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_and_chunks_change_nothing(large, same_tensors, threads: int):
+    path, tensors = large
+    arrived: list[int] = []
+    file = read_private(read_header(path), Pace(advanced=arrived.append), threads=threads, chunk_bytes=(7 << 20) + 3)
+    same_tensors(file.tensors, tensors)
+    assert sum(arrived) == file.nbytes
+
+
+def test_a_read_limit_is_charged_for_every_byte(saved):
+    slept: list[float] = []
+    limit = RateLimit(1000.0, clock=lambda: sum(slept), sleep=slept.append)
+    file = read_tensors(saved, limiter=limit)
+    assert sum(slept) == pytest.approx(file.nbytes / 1000.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct reads")
+@pytest.mark.parametrize("threads", [1, 4])
+def test_direct_reads_change_nothing(large, same_tensors, threads: int):
+    path, tensors = large
+    same_tensors(read_tensors_directly(read_header(path), Pace(), threads=threads).tensors, tensors)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct reads")
+@pytest.mark.parametrize("elements", [0, 1, 4080, 4096, 4097, 12_288])
+def test_direct_reads_of_any_length(tmp_path: Path, same_tensors, elements: int):
+    path = tmp_path / "tail.safetensors"
+    tensors = {"a": torch.randint(0, 255, (elements,), dtype=torch.uint8), "b": torch.tensor([1, 2, 3])}
+    save_file(tensors, path)
+    header = read_header(path)
+    assert can_read_directly(header)
+    same_tensors(read_tensors_directly(header, Pace(), threads=2).tensors, tensors)
+
+
+def test_direct_reads_are_not_offered_where_they_would_misalign(write_raw):
+    header = {"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+    lengths = {len(json.dumps(header)) + pad: pad for pad in range(8)}
+    offered = [
+        can_read_directly(read_header(write_raw(json.dumps(header).encode() + b" " * pad, b"a")))
+        for pad in lengths.values()
+    ]
+    assert offered.count(True) == (1 if hasattr(os, "O_DIRECT") else 0)
+
+
+def test_populating_brings_the_file_in(large, same_tensors):
+    path, tensors = large
+    same_tensors(map_tensors(path, populate=True).tensors, tensors)
