@@ -13,7 +13,7 @@ from ..loaders.page_cache import warm_file
 from ..loaders.rate_limit import RateLimit
 from ..lora.cache import AdapterCache
 from ..lora.cache_stats import AdapterView
-from ..lora.catalog import Ambiguous, Found, LoraCatalog
+from ..lora.catalog import Ambiguous, Found, LoraCatalog, Missing
 from ..lora.file import LoraFile
 from ..prefetch.pool import DaemonPool
 
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class Actions:
-    """Thread-safe; returns at once. Reads asked for by hand go one at a time in a thread of their own, and only into
+    """Thread-safe; blocks for one scan of the folders at most. Reads asked for by hand go one at a time in a thread of their own, and only into
     free
     room: ten clicks must neither seek a disk in ten places nor push out what the queue needs."""
 
@@ -43,6 +43,8 @@ class Actions:
 
     def act(self, verb: str, names: Sequence[str]) -> list[Row]:
         """One row per name: `{name, file, state, ...}`; state `missing` or `ambiguous` comes with `candidates`."""
+        if any(isinstance(self._catalog.resolve(name), Missing) for name in names):
+            self._catalog.refresh()
         return [self._act_on(self._verbs[verb], name) for name in names]
 
     def evict_unpinned(self) -> list[Row]:

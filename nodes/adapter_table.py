@@ -1,4 +1,4 @@
-"""AdapterTable: every LoRA file joined with what is known of it in memory and in the queue, filtered, sorted, paged."""
+"""AdapterTable: LoRA files joined with what is known of them in memory and in the queue, searched, sorted, paged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class AdapterTable:
 
     def page(self, query: AdapterQuery) -> Row:
         """`{total, offset, adapters}`: `total` counts the rows that match, `adapters` holds those of the page."""
-        files = [file for file in self._files if _matches(file, query)]
+        wanted = query.search.casefold()
+        files = [file for file in self._files if wanted in file.name.casefold()]
         if query.state or query.sort == "state":
             rows = [row for row in map(self._row, files) if query.state in ("", row["state"])]
             rows.sort(key=lambda row: (row[query.sort], row["name"]), reverse=query.descending)
@@ -81,14 +82,6 @@ class AdapterTable:
         except (OSError, SafetensorsLoadError):  # it has gone since the last scan
             return "cold"
         return "page" if cached_bytes is not None and cached_bytes >= file.size_bytes > 0 else "cold"
-
-
-def _matches(file: LoraFile, query: AdapterQuery) -> bool:
-    return (
-        (not query.category or file.category == query.category)
-        and (not query.base_model or file.base_model == query.base_model)
-        and query.search.casefold() in file.name.casefold()
-    )
 
 
 def _paged(query: AdapterQuery, total: int, rows: list[Row]) -> Row:

@@ -101,7 +101,7 @@ class Runtime:
 
     def adapters(self, query: AdapterQuery) -> dict[str, Any]:
         """One page of the library."""
-        files = self.catalog.snapshot.files
+        files = self.catalog.select(category=query.category, base_model=query.base_model)
         return AdapterTable(files, self.cache.snapshot(), self.prefetcher.status()).page(query)
 
     def act(self, verb: str, names: tuple[str, ...] | None) -> dict[str, Any]:

@@ -23,12 +23,18 @@ class SettingsFile:
         self._path = None if directory is None else directory / "settings.json"
 
     def applied_to(self, settings: PrefetchSettings) -> PrefetchSettings:
-        """`settings` with the kept changes. What cannot be read is left out with one line in the log."""
+        """`settings` with the kept changes. What cannot be read, or what a newer version
+        wrote, is left out with one line in the log."""
         try:
-            for name, value in self._kept().items():
+            kept = self._kept()
+        except (OSError, ValueError) as error:
+            logger.warning("settings.json is ignored: %s", getattr(error, "strerror", None) or error)
+            return settings
+        for name, value in kept.items():
+            try:
                 settings = settings.updated({name: value})
-        except (OSError, ValueError, AttributeError) as error:
-            logger.warning("settings.json is ignored: %s", error)
+            except ValueError as error:
+                logger.warning("a setting in settings.json is ignored: %s", error)
         return settings
 
     def keep(self, changes: Mapping[str, object]) -> bool:

@@ -1,0 +1,120 @@
+"""ComfyHost reads the real queue's shape in execution order, and never breaks the host that calls it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import fake_host
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> fake_host.FakeServer:
+    server = fake_host.FakeServer()
+    fake_host.install(monkeypatch, server, tmp_path / "loras", tmp_path / "user")
+    return server
+
+
+@pytest.fixture
+async def host(server: fake_host.FakeServer) -> Any:
+    from warmstack.nodes.host import ComfyHost
+
+    return ComfyHost()
+
+
+async def test_jobs_come_running_first_then_in_execution_order(server: fake_host.FakeServer, host: Any) -> None:
+    queue = server.prompt_queue
+    for number, prompt_id in ((5, "e"), (1, "a"), (3, "c"), (-2, "front"), (3, "b"), (4, "d")):
+        queue.put(number, prompt_id, {"id": prompt_id})
+    queue.start_next()
+    jobs = host.queued_jobs()
+    assert [(job.job_id, job.running) for job in jobs] == [
+        ("front", True), ("a", False), ("b", False), ("c", False), ("d", False), ("e", False),
+    ]  # fmt: skip
+    assert jobs[1].payload == ({"id": "a"}, ["9"])
+
+
+async def test_a_prompt_wakes_and_passes_unchanged(server: fake_host.FakeServer, host: Any) -> None:
+    woken: list[int] = []
+    host.on_change(lambda: woken.append(1), lambda: None)
+    body = {"prompt": {}}
+    assert server.trigger_on_prompt(body) is body
+    assert woken == [1]
+
+
+async def test_a_prompt_passes_when_waking_fails(server: fake_host.FakeServer, host: Any) -> None:
+    def broken() -> None:
+        raise RuntimeError("no loop")
+
+    host.on_change(broken, lambda: None)
+    body = {"prompt": {}}
+    assert server.trigger_on_prompt(body) is body
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "freed"),
+    [
+        ("/free", b'{"unload_models": true}', 1),
+        ("/api/free", b'{"free_memory": true}', 1),
+        ("/free", b"{}", 0),
+        ("/free", b'{"unload_models": false}', 0),
+        ("/free", b"[]", 0),
+        ("/free", b"{", 0),
+        ("/other", b'{"unload_models": true}', 0),
+    ],
+)
+async def test_freeing_memory_releases(server: Any, host: Any, path: str, body: bytes, freed: int) -> None:
+    released: list[int] = []
+    host.on_change(lambda: None, lambda: released.append(1))
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    for route in ("/free", "/api/free", "/other"):
+        server.app.router.add_post(route, answer)
+    async with TestClient(TestServer(server.app)) as client, client.post(path, data=body) as response:
+        assert response.status == 200
+    assert len(released) == freed
+
+
+async def test_a_release_that_fails_leaves_the_answer_alone(server: fake_host.FakeServer, host: Any) -> None:
+    def broken() -> None:
+        raise RuntimeError("nothing to release")
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(await request.json())
+
+    host.on_change(lambda: None, broken)
+    server.app.router.add_post("/free", answer)
+    async with (
+        TestClient(TestServer(server.app)) as client,
+        client.post("/free", json={"unload_models": True}) as response,
+    ):
+        assert (response.status, await response.json()) == (200, {"unload_models": True})
+
+
+async def test_what_is_started_when_serving_waits_for_the_server(server: fake_host.FakeServer, host: Any) -> None:
+    started: list[int] = []
+
+    async def start() -> None:
+        started.append(1)
+
+    host.when_serving(start)
+    assert started == []
+    async with TestClient(TestServer(server.app)):
+        assert started == [1]
+
+
+async def test_memory_of_a_machine_without_a_device(host: Any) -> None:
+    memory = host.memory()
+    assert memory.devices == ()
+    assert 2 * 10**9 <= memory.headroom_bytes <= 10 * 10**9
+    assert 0 < memory.available_bytes <= memory.total_bytes
