@@ -34,15 +34,14 @@ class PlainLora:
     @property
     def delta_shape(self) -> tuple[int, int]:
         """(out_features, in_features * kernel elements), or (-1, -1) when the factors do not fit each other."""
-        if not self._is_consistent():
+        rank, up, mid = self.rank, self.up.shape, self.mid
+        if len(up) < 2 or self.down.ndim < 2 or rank == 0 or math.prod(up[1:]) != rank:
             return -1, -1
-        kernel = 1 if self.mid is None else math.prod(self.mid.shape[2:])
-        return self.up.shape[0], self.down[0].numel() * kernel
-
-    def _is_consistent(self) -> bool:
-        if self.up.ndim < 2 or self.down.ndim < 2 or self.up[0].numel() != self.rank or self.rank == 0:
-            return False
-        return self.mid is None or (self.mid.ndim > 2 and self.mid.shape[:2] == (self.rank, self.rank))
+        if mid is None:
+            return up[0], math.prod(self.down.shape[1:])
+        if mid.ndim < 3 or mid.shape[:2] != (rank, rank):
+            return -1, -1
+        return up[0], math.prod(self.down.shape[1:]) * math.prod(mid.shape[2:])
 
 
 def fits(lora: PlainLora, shape: Sequence[int]) -> bool:
