@@ -1,6 +1,7 @@
 """Reads the queue ahead and warms the adapters that its jobs name. See docs/architecture.md.
 
-Names are imported on first use, so that planning never pays for torch.
+Names are imported on first use, so that planning never pays for torch. The function `references` is imported from its
+module: a package attribute of that name would be the module or the function, whichever was imported last.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .job import LoraReference, QueuedJob, References, UnknownReference
-    from .plan import Fetch, Limits, Plan, Warm, plan
+    from .plan import Fetch, Limits, Plan, Warm, make_plan
     from .prefetcher import Prefetcher
-    from .references import payload_references, references
+    from .references import payload_references
     from .settings import PrefetchSettings, parse_bytes
     from .status import AdapterStatus, FetchStatus, JobStatus, PlannedLora, PrefetchStatus
     from .texts import stack_references
@@ -35,8 +36,7 @@ _HOMES = {
     "Warm": "plan",
     "parse_bytes": "settings",
     "payload_references": "references",
-    "plan": "plan",
-    "references": "references",
+    "make_plan": "plan",
     "stack_references": "texts",
 }
 
@@ -56,10 +56,9 @@ __all__ = [
     "References",
     "UnknownReference",
     "Warm",
+    "make_plan",
     "parse_bytes",
     "payload_references",
-    "plan",
-    "references",
     "stack_references",
 ]
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..lora.tags import has_tags
 from .graph import Node, is_link
 from .shapes import Found, entry, named
-from .texts import has_tag, tag_references
+from .texts import tag_references
 from .values import MAX_ROWS, MAX_TEXT_CHARS, NAME_FIELDS, is_on, number_in, parsed
 
 MAX_DEPTH = 4
@@ -34,7 +35,7 @@ def read_generic(node: Node) -> Iterator[Found]:
         text = raw if isinstance(raw, str) else node.value(key) if lora_like else None
         if not isinstance(text, str):
             continue
-        if has_tag(text[:MAX_TEXT_CHARS]):
+        if "<" in text and has_tags(text[:MAX_TEXT_CHARS]):
             yield from tag_references(node, text, guessed=True)
         elif text[:1] in ("[", "{"):
             yield from _in_rows(node, parsed(text), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 MAX_HOPS = 32
 """Longest chain of value nodes that is followed; a longer one is a cycle or a joke."""
@@ -65,7 +66,7 @@ class Node:
         return value if isinstance(value, str) else follow(self.prompt, value)
 
 
-def is_link(value: object) -> bool:
+def is_link(value: object) -> TypeGuard[list[Any]]:
     """The host's own test: `["12", 0]`."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) in (int, float)
 
@@ -75,7 +76,7 @@ def follow(prompt: Mapping[str, object], value: object) -> object:
     for _ in range(MAX_HOPS):
         if not is_link(value):
             return _unwrapped(value)
-        node = node_of(prompt, value[0])  # type: ignore[index]
+        node = node_of(prompt, value[0])
         if node is None:
             return Computed("a missing node")
         if node.class_type not in LITERAL_INPUTS:
@@ -111,17 +112,14 @@ def ordered_nodes(prompt: Mapping[str, object], outputs: Sequence[str] | None) -
         node = node_of(prompt, item)
         if node is not None:
             stack.append(node)
-            stack.extend(value[0] for value in reversed(node.inputs.values()) if _links_on(value, seen))
+            links = [value[0] for value in node.inputs.values() if is_link(value)]
+            stack.extend(link for link in reversed(links) if link not in seen)
 
 
 def upstream(node: Node, key: str) -> set[str]:
     """Ids of all nodes that input `key` of `node` depends on."""
     value = node.inputs.get(key)
-    return {n.node_id for n in ordered_nodes(node.prompt, [value[0]])} if is_link(value) else set()  # type: ignore[index]
-
-
-def _links_on(value: object, seen: set[str]) -> bool:
-    return isinstance(value, list) and is_link(value) and value[0] not in seen
+    return {n.node_id for n in ordered_nodes(node.prompt, [value[0]])} if is_link(value) else set()
 
 
 def _unwrapped(value: object) -> object:

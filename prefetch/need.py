@@ -33,6 +33,11 @@ class Need:
         return self.resolution.file
 
     @property
+    def is_certain(self) -> bool:
+        """False for a guess that the catalog does not know: it was no LoRA."""
+        return self.resolution.state == "found" or not self.reference.guessed
+
+    @property
     def key(self) -> AdapterKey | None:
         return None if self.file is None else self.file.key
 
@@ -50,13 +55,9 @@ UNRESOLVED = Resolution("missing")
 
 
 def needs_of(job: QueuedJob, references: References, resolutions: dict[str, Resolution]) -> JobNeeds:
-    """Guesses that the catalog does not know were no LoRAs and are left out."""
-    needs = []
-    for reference in references.loras:
-        resolution = resolutions.get(reference.name, UNRESOLVED)
-        if resolution.state == "found" or not reference.guessed:
-            needs.append(Need(reference, resolution))
-    return JobNeeds(job, references, tuple(needs))
+    """The certain needs of a job; one not resolved yet counts as missing."""
+    needs = (Need(reference, resolutions.get(reference.name, UNRESOLVED)) for reference in references.loras)
+    return JobNeeds(job, references, tuple(need for need in needs if need.is_certain))
 
 
 def shown_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""plan: which files to warm, in which tier and order, for the jobs in the queue. Pure."""
+"""make_plan: which files to warm, in which tier and order, for the jobs in the queue. Pure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`fetches` in the order in which to start them; everything else of the visible queue is warm, refused or too far."""
+    """`fetches` in the order in which to start them; the rest of the visible queue is warm, refused or too far."""
 
     fetches: tuple[Fetch, ...] = ()
     wanted: frozenset[FetchKey] = frozenset()
@@ -61,7 +61,7 @@ class Plan:
     """Position of the first job that acquires the adapter from the cache."""
 
 
-def plan(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
+def make_plan(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
     """Earliest need first, each tier just as deep as its bytes reach. `jobs` in running order, running first."""
     fetches: list[Fetch] = []
     wanted: set[FetchKey] = set()

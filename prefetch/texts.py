@@ -8,18 +8,14 @@ from dataclasses import dataclass
 
 from ..lora.errors import LoraSyntaxError
 from ..lora.stack import LoraRow, LoraStack, parse_stack
-from ..lora.tags import extract_tags
+from ..lora.tags import extract_tags, has_tags
 from .graph import Computed, Node
 from .job import LoraReference
 from .shapes import Found, active, unknown
 from .values import MAX_TEXT_CHARS, NOT_NAMES
 
-_TAG = re.compile(r"<(?:lora|lyco):", re.IGNORECASE)
+_TAG = re.compile(r"<(?:lora|lyco):[^<>\r\n]*>", re.IGNORECASE)
 _WILDCARD = re.compile(r"__[\w.+*/\\-]{1,128}__")
-
-
-def has_tag(text: str) -> bool:
-    return "<" in text and _TAG.search(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +43,7 @@ class Tags:
         certain, drawn = _without_choices(text) if self.expanded else (text, "")
         syntax = node.value(self.syntax) if self.syntax else "comfy"
         yield from tag_references(node, certain, syntax=str(syntax), resident=self.resident)
-        if has_tag(drawn):
+        if has_tags(drawn):
             yield unknown(node, "a random choice in its text")
         if self.expanded and "__" in text and _WILDCARD.search(re.sub(r"<[^<>]{1,512}>", "", text[:MAX_TEXT_CHARS])):
             yield unknown(node, "a wildcard in its text")
@@ -87,19 +83,21 @@ def tag_references(
     node: Node, text: str, *, syntax: str = "comfy", resident: bool = False, guessed: bool = False
 ) -> Iterator[Found]:
     """Tags of `text` whose strengths are not both zero."""
-    if not has_tag(text):
+    if "<" not in text or not has_tags(text):
         return
     if len(text) > MAX_TEXT_CHARS:
         yield unknown(node, f"a text of {len(text)} characters")
         return
-    try:
-        rows = extract_tags(text, syntax)[1]
-    except LoraSyntaxError as error:
-        yield unknown(node, str(error))
-        return
-    for row in rows:
-        if (row.strength_model or row.strength_clip) and row.name.casefold() not in NOT_NAMES:
-            yield _reference(row, node.node_id, node.class_type, resident=resident, guessed=guessed)
+    # One at a time: packs skip a tag that they cannot read and load the others.
+    for tag in _TAG.findall(text):
+        try:
+            rows = extract_tags(tag, syntax)[1]
+        except LoraSyntaxError as error:
+            yield unknown(node, str(error))
+            continue
+        for row in rows:
+            if row.is_active and row.name.casefold() not in NOT_NAMES:
+                yield _reference(row, node.node_id, node.class_type, resident=resident, guessed=guessed)
 
 
 def _reference(row: LoraRow, node_id: str, class_type: str, *, resident: bool, guessed: bool) -> LoraReference:

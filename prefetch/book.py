@@ -1,0 +1,61 @@
+"""ReferenceBook: the references of every visible job, read once per job, in slices of the event loop's time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+from .job import QueuedJob, References
+
+SLICE_S = 0.002
+"""How long the event loop is held between two breaths."""
+LARGE_INPUTS = 1500
+"""A graph with more inputs is read in a thread: one reading cannot be sliced."""
+
+
+class ReferenceBook:
+    """Owned by the event loop. Payloads are immutable while queued, so a job id is read once."""
+
+    def __init__(
+        self,
+        references: Callable[[object], References],
+        offload: Callable[[Callable[[], References]], Awaitable[References]],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._references = references
+        self._offload = offload
+        self._clock = clock
+        self._known: dict[str, References] = {}
+
+    def forget(self, visible: Sequence[QueuedJob]) -> None:
+        """Drops the references of jobs that have left."""
+        alive = {job.job_id for job in visible}
+        for job_id in [job_id for job_id in self._known if job_id not in alive]:
+            del self._known[job_id]
+
+    async def read(self, visible: Sequence[QueuedJob]) -> Mapping[str, References]:
+        """References per job id, new jobs read now."""
+        deadline_s = self._clock() + SLICE_S
+        for job in visible:
+            if job.job_id in self._known:
+                continue
+            if _is_large(job.payload):
+                self._known[job.job_id] = await self._offload(partial(self._references, job.payload))
+            else:
+                self._known[job.job_id] = self._references(job.payload)
+            if self._clock() >= deadline_s:
+                await asyncio.sleep(0)
+                deadline_s = self._clock() + SLICE_S
+        return self._known
+
+
+def _is_large(payload: object) -> bool:
+    prompt = payload[0] if isinstance(payload, tuple) and payload else payload
+    if not isinstance(prompt, Mapping):
+        return False
+    if len(prompt) > LARGE_INPUTS:
+        return True
+    inputs = (node.get("inputs") for node in prompt.values() if isinstance(node, Mapping))
+    return sum(len(value) for value in inputs if isinstance(value, Mapping)) > LARGE_INPUTS

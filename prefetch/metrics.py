@@ -1,0 +1,52 @@
+"""PageTally: what the page-cache tier did for the jobs that started, and what it read for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+from ..lora.file import AdapterKey, LoraFile
+from .status import PageStatus
+
+
+@dataclass(slots=True)
+class PageTally:
+    """Owned by the event loop."""
+
+    hits: int = 0
+    joins: int = 0
+    misses: int = 0
+    demand_bytes: int = 0
+    hit_bytes: int = 0
+    warmed_bytes: int = 0
+    wasted_bytes: int = 0
+    unclaimed: dict[AdapterKey, int] = field(default_factory=dict)
+    """Bytes warmed per file for which no job has started yet."""
+
+    def count_warmed(self, key: AdapterKey, nbytes: int, *, claimed: bool) -> None:
+        """`claimed`: a job that needs the file is running already."""
+        self.warmed_bytes += nbytes
+        if not claimed:
+            self.unclaimed[key] = self.unclaimed.get(key, 0) + nbytes
+
+    def count_demand(self, file: LoraFile, ready: Container[AdapterKey], loading: Container[AdapterKey]) -> None:
+        """A job that reads `file` through the page cache has started."""
+        self.demand_bytes += file.size_bytes
+        if file.key in ready:
+            self.hits += 1
+            self.hit_bytes += file.size_bytes
+        elif file.key in loading:
+            self.joins += 1
+        else:
+            self.misses += 1
+        self.unclaimed.pop(file.key, None)
+
+    def write_off(self, needed: Container[AdapterKey]) -> None:
+        """What was warmed for jobs that are gone, none of which ran, was wasted."""
+        for key in [key for key in self.unclaimed if key not in needed]:
+            self.wasted_bytes += self.unclaimed.pop(key)
+
+    def status(self) -> PageStatus:
+        return PageStatus(
+            self.hits, self.joins, self.misses, self.demand_bytes, self.hit_bytes, self.warmed_bytes, self.wasted_bytes
+        )

@@ -1,0 +1,335 @@
+"""Prefetcher: reads the queue ahead and keeps warm what its next jobs will load."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..loaders.errors import SafetensorsLoadError
+from ..loaders.rate_limit import RateLimit
+from ..lora.file import AdapterKey
+from .job import QueuedJob, References
+from .machine import Machine
+from .need import Need
+from .plan import Limits, Plan, make_plan
+from .pressure import next_limit_bytes, page_budget_bytes
+from .queue_board import QueueBoard
+from .references import payload_references
+from .resolver import Resolver
+from .settings import PrefetchSettings
+from .status import PlannedLora, PrefetchStatus
+from .view import Shelves, fetch_statuses, job_statuses, planned_lora, planned_unknown, resident_keys
+from .warmer import Warmer
+
+if TYPE_CHECKING:
+    from ..lora.cache import AdapterCache
+    from ..lora.catalog import LoraCatalog
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BUSY_POLL_S = 0.25
+IDLE_POLL_S = 2.0
+"""`wake` makes up for it: an idle queue changes through a submission."""
+MEMORY_TICK_S = 3.0
+JOIN_S = 0.5
+RECHECKED_JOBS = 3
+"""Jobs whose warm pages are asked for again, since the kernel may take them back."""
+GRACE_S = 5.0
+"""How long an end waits for reads to notice it; a read that is stuck in the kernel is left to its daemon thread."""
+
+
+class Prefetcher:
+    """`run` on an event loop until `close`. `wake`, `configure`, `status`, `plan_for` and `close` from any thread.
+
+    Everything that blocks runs in daemon threads; what changes state runs on the loop, at most a few milliseconds at a
+    time. A pickle is never read, a failed file not again until it changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        jobs: Callable[[], Sequence[QueuedJob]],
+        catalog: LoraCatalog,
+        cache: AdapterCache,
+        references: Callable[[object], References] = payload_references,
+        settings: PrefetchSettings | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        """`jobs` gives the visible queue, running jobs first, then in running order; it is called on the loop."""
+        self._jobs = jobs
+        self._references = references
+        self._cache = cache
+        self._settings = settings or PrefetchSettings()
+        self._machine = machine or Machine()
+        self._resolver = Resolver(catalog)
+        self._chores = self._machine.make_pool(2, "warmstack-chore")
+        self._readers = self._machine.make_pool(16, "warmstack-read")
+        self._board = QueueBoard(references, self._resolver, self._offload, self._machine.clock)
+        self._warmer = Warmer(cache, self._machine, self._readers, self._call_soon, self._on_change)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+        self._close_asked = asyncio.Event()
+        self._closed = False
+        self._finished = threading.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        self._dirty = True
+        self._applied: PrefetchSettings | None = None
+        self._limits = Limits(None, None)
+        self._plan = Plan()
+        self._resident: frozenset[AdapterKey] = frozenset()
+        self._available_bytes = 0
+        self._target_bytes = 0
+        self._memory_at_s = float("-inf")
+        self._last = PrefetchStatus.nothing_yet(self._settings.enabled)
+
+    @property
+    def settings(self) -> PrefetchSettings:
+        return self._settings
+
+    async def run(self) -> None:
+        """Keeps the queue's adapters warm until `close`. Also when cancelled, no task, read or thread stays."""
+        self._loop = asyncio.get_running_loop()
+        work = asyncio.create_task(self._work())
+        asked = asyncio.create_task(self._close_asked.wait())
+        try:
+            if not self._closed:
+                await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            await self._shut_down({work, asked, *self._background})
+
+    def wake(self) -> None:
+        """The queue may have changed: look now."""
+        self._call_soon(self._woken.set)
+
+    def close(self, *, wait_s: float = GRACE_S) -> None:
+        """Ends `run`. From another thread than the loop's it returns once everything has ended, or after `wait_s`."""
+        self._closed = True
+        self._call_soon(self._close_asked.set)
+        loop = self._loop
+        if loop is None:
+            self._chores.close()
+            self._readers.close()
+        elif loop.is_running() and not _is_current(loop):
+            self._finished.wait(wait_s)
+
+    def configure(self, settings: PrefetchSettings) -> None:
+        """Takes effect at once; switching off cancels every read."""
+        self._settings = settings
+        self.wake()
+
+    def status(self) -> PrefetchStatus:
+        """The last look at the queue, with the cache's numbers of this moment."""
+        return self._last.joined(self._cache.snapshot())
+
+    def plan_for(self, payload: object) -> list[PlannedLora]:
+        """What a job with `payload` would load, and where from. Blocking: it looks at the files."""
+        references = self._references(payload)
+        shelves = self._shelves(resident_keys(self._cache.snapshot()))
+        needs = [
+            Need(reference, self._resolver.resolve_one(reference.name, suggest=not reference.guessed))
+            for reference in references.loras
+        ]
+        return [planned_lora(need, shelves) for need in needs if need.is_certain] + [
+            planned_unknown(unknown) for unknown in references.unknown
+        ]
+
+    async def _work(self) -> None:
+        self._spawn(self._refresh())
+        while True:
+            self._woken.clear()
+            await self._reconcile()
+            timeout_s = BUSY_POLL_S if self._last.queued_jobs or self._warmer.futures else IDLE_POLL_S
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), timeout_s)
+
+    async def _reconcile(self) -> None:
+        """One look at the queue, and everything that follows from it."""
+        settings = self._settings
+        if settings is not self._applied:
+            self._apply(settings)
+        visible = tuple(self._jobs())
+        departed = self._board.observe(visible if settings.enabled else ())
+        for departure in departed:
+            if departure.ran:
+                self._count_demand(departure.needs.needs)
+        if departed or not settings.enabled:
+            self._replan()
+        if settings.enabled:
+            if await self._board.complete(self._is_stopping):
+                self._dirty = True
+            for started in self._board.newly_started():
+                self._count_demand(started.needs)
+                self._dirty = True
+            await self._housekeep()
+            resident = resident_keys(self._cache.snapshot())
+            if self._dirty or resident != self._resident:
+                self._replan()
+        self._publish(len(visible))
+
+    def _apply(self, settings: PrefetchSettings) -> None:
+        rate = settings.read_limit_bytes_per_s
+        self._warmer.limiter = None if rate is None else RateLimit(rate)
+        self._warmer.concurrency = settings.concurrency
+        self._applied = settings
+        self._memory_at_s = float("-inf")
+        self._dirty = True
+
+    def _replan(self) -> None:
+        self._dirty = False
+        settings = self._settings
+        cached = self._cache.snapshot()
+        self._resident = resident_keys(cached)
+        pages_bytes = page_budget_bytes(settings.page_budget_bytes, self._available_bytes, settings.headroom_bytes)
+        self._limits = Limits(
+            cached.limit_bytes if settings.resident_tier else None,
+            pages_bytes if settings.page_tier else None,
+            settings.depth_jobs,
+        )
+        jobs = self._board.needs
+        plan = make_plan(jobs, self._limits, self._warmer.warm(self._resident))
+        if plan.next_uses != self._plan.next_uses:
+            self._cache.plan_uses(plan.next_uses)
+        self._plan = plan
+        running = {need.key for job in jobs if job.job.running for need in job.needs if need.key is not None}
+        self._warmer.follow(plan, running)
+
+    def _shelves(self, resident: Container[AdapterKey]) -> Shelves:
+        warmer = self._warmer
+        loading = frozenset(reading.fetch.key for reading in warmer.readings)
+        return Shelves(self._limits, resident, warmer.pages, loading, warmer.no_room, warmer.failed)
+
+    def _count_demand(self, needs: Sequence[Need]) -> None:
+        """A job has started: what it reads through the page cache was there in time, or was not."""
+        counted: set[AdapterKey] = set()
+        loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}
+        for need in needs:
+            file = need.file
+            if file is None or need.reference.resident or file.key in counted:
+                continue
+            counted.add(file.key)
+            self._warmer.tally.count_demand(file, self._warmer.pages, loading)
+
+    def _publish(self, queued_jobs: int) -> None:
+        shelves = self._shelves(self._resident)
+        shown = self._last._replace(
+            enabled=self._settings.enabled,
+            page=self._warmer.tally.status(),
+            under_pressure=self._available_bytes < self._settings.headroom_bytes and self._memory_at_s > 0,
+            in_flight=fetch_statuses(self._warmer.readings),
+            queued_jobs=queued_jobs,
+            queue=job_statuses(self._board.needs, shelves),
+        )
+        if shown != self._last:
+            self._last = shown._replace(revision=self._last.revision + 1)
+
+    async def _housekeep(self) -> None:
+        """Starts the periodic chores that are due. The first look at memory is waited for: it sets the page budget."""
+        if self._board.wants_refresh():
+            self._spawn(self._refresh())
+        now_s = self._machine.clock()
+        if now_s - self._memory_at_s < MEMORY_TICK_S:
+            return
+        first = self._memory_at_s == float("-inf")
+        self._memory_at_s = now_s
+        if first:
+            await self._watch_memory()
+        else:
+            self._spawn(self._watch_memory())
+            self._spawn(self._recheck_pages())
+
+    async def _refresh(self) -> None:
+        await self._offload(self._resolver.refresh)
+        self._on_change()
+
+    async def _watch_memory(self) -> None:
+        """Follows the machine's memory with the resident budget."""
+        settings, machine, cached = self._settings, self._machine, self._cache.snapshot()
+        self._available_bytes = await self._offload(machine.available_bytes)
+        target_bytes = settings.budget_bytes
+        if target_bytes is None:
+            target_bytes = self._target_bytes = self._target_bytes or await self._offload(machine.default_budget_bytes)
+        limit_bytes = next_limit_bytes(
+            target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, settings.headroom_bytes
+        )
+        if limit_bytes != cached.limit_bytes:
+            await self._offload(lambda: self._cache.resize(limit_bytes))
+        self._on_change()
+
+    async def _recheck_pages(self) -> None:
+        """Forgets pages of the next jobs that the kernel has taken back, so that they are read again."""
+        asked = {
+            need.file.key
+            for job in self._board.needs[:RECHECKED_JOBS]
+            for need in job.needs
+            if need.file is not None and self._warmer.pages.get(need.file.key)
+        }
+        gone = await self._offload(lambda: _no_longer_resident(asked, self._machine.resident_bytes))
+        if gone:
+            self._warmer.forget_pages(gone)
+            self._on_change()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _offload(self, call: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._chores.submit(call))
+
+    def _is_stopping(self) -> bool:
+        return self._closed
+
+    def _on_change(self) -> None:
+        self._dirty = True
+        self._woken.set()
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        loop = self._loop
+        if loop is not None:
+            # A loop that died without `close` has nobody left to tell.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(call)
+
+    async def _shut_down(self, tasks: set[asyncio.Task[Any]]) -> None:
+        self._closed = True
+        self._warmer.stop()
+        for task in tasks:
+            task.cancel()
+        self._chores.close()
+        self._readers.close()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            reads = [asyncio.wrap_future(future) for future in self._warmer.futures]
+            if reads:
+                await asyncio.wait(reads, timeout=GRACE_S)
+        finally:
+            self._last = self._last._replace(in_flight=(), revision=self._last.revision + 1)
+            for pool in (self._chores, self._readers):
+                if not pool.join(JOIN_S):
+                    logger.warning("a read does not end; its thread is left behind")
+            self._finished.set()
+
+
+def _is_current(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def _no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str], int | None]) -> set[AdapterKey]:
+    gone = set()
+    for key in keys:
+        with suppress(OSError, SafetensorsLoadError):
+            kept = resident_bytes(key.path)
+            if kept is not None and kept < key.size_bytes:
+                gone.add(key)
+    return gone

@@ -1,0 +1,86 @@
+"""Reading: one file being warmed by a thread, and how it ended."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ..loaders.errors import LoadCancelledError, SafetensorsLoadError
+from ..loaders.rate_limit import RateLimit
+from .machine import Machine
+from .plan import Fetch
+
+if TYPE_CHECKING:
+    from ..lora.cache import AdapterCache
+
+
+class Outcome(NamedTuple):
+    """How one reading ended. `already`: nothing had to be read."""
+
+    state: Literal["ready", "already", "no_room", "failed", "cancelled"]
+    read_bytes: int = 0
+    keeps_pages: bool = True
+    """False where the page cache does not show what was just read, so that asking it again means nothing."""
+    problem: str = ""
+
+
+class Reading:
+    """Made on the event loop, `run` in a thread. `cancel` takes effect within one chunk."""
+
+    def __init__(self, fetch: Fetch, limiter: Callable[[], RateLimit | None]) -> None:
+        self.fetch = fetch
+        self.meter = Meter(limiter)
+        self._cancel = threading.Event()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancel.is_set()
+
+    def cancel(self) -> None:
+        self._cancel.set()
+
+    def run(self, cache: AdapterCache, machine: Machine) -> Outcome:
+        if self.is_cancelled:
+            return Outcome("cancelled")
+        return self._make_resident(cache) if self.fetch.tier == "resident" else self._warm_pages(machine)
+
+    def _make_resident(self, cache: AdapterCache) -> Outcome:
+        state = cache.prefetch(self.fetch.file, cancelled=self._cancel.is_set, limiter=self.meter)
+        return Outcome(state, problem="it cannot be loaded" if state == "failed" else "")
+
+    def _warm_pages(self, machine: Machine) -> Outcome:
+        file = self.fetch.file
+        try:
+            if (machine.resident_bytes(file.path) or 0) >= file.size_bytes:
+                return Outcome("already")
+            nbytes = machine.warm_file(file.path, cancelled=self._cancel.is_set, limiter=self.meter)
+            kept = machine.resident_bytes(file.path)
+        except LoadCancelledError:
+            return Outcome("cancelled", self.meter.done_bytes)
+        except (OSError, SafetensorsLoadError) as error:
+            return Outcome("failed", self.meter.done_bytes, problem=_reason(error))
+        return Outcome("ready", nbytes, keeps_pages=kept is not None and 2 * kept >= file.size_bytes)
+
+
+class Meter(RateLimit):
+    """Counts the chunks that pass on their way to the limit that holds at the moment."""
+
+    def __init__(self, limiter: Callable[[], RateLimit | None]) -> None:
+        super().__init__(math.inf)
+        self.done_bytes = 0
+        self._limiter = limiter
+        self._asked_bytes = 0
+
+    def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
+        self.done_bytes += self._asked_bytes
+        self._asked_bytes = nbytes
+        limiter = self._limiter()
+        if limiter is not None:
+            limiter.spend(nbytes, cancelled)
+
+
+def _reason(error: OSError | SafetensorsLoadError) -> str:
+    """Without the path, which both carry."""
+    return error.reason if isinstance(error, SafetensorsLoadError) else error.strerror or type(error).__name__
