@@ -192,6 +192,8 @@ def _tensors(path: str, document: Mapping[str, Any], data_bytes: int) -> dict[st
     for key, value in document.items():
         dtype, shape, offsets = value if type(value) is _Entry else _entry(path, key, value)
         try:
+            if type(shape) is not list:
+                raise TypeError(shape)
             start, end = offsets
             kind = (dtype, tuple(shape))
             size_bytes = sizes.get(kind)
