@@ -1,0 +1,205 @@
+"""LoraCatalog: every LoRA file in the configured folders, found by header-only scans and looked up by name."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from itertools import chain
+from pathlib import Path
+
+from .categories import covers, folder_category
+from .errors import AmbiguousLoraError, LoraNotFoundError
+from .facts import HeaderFacts, read_facts
+from .file import AdapterKey, LoraFile
+from .index import HeaderIndex
+from .names import Ambiguous, Found, Missing, NameIndex
+from .scan import ListedFile, Listing, list_files
+
+__all__ = ["Ambiguous", "CatalogSnapshot", "Found", "LoraCatalog", "Missing"]
+
+_READERS = 4
+"""Enough to hide the latency of a network share; on one disk more only seek."""
+_BATCH_FILES = 1000
+"""Headers between two saves of the index: a first scan of a huge library that is cut short is not lost."""
+_NAMES_FIRST_FILES = 64
+"""With more headers to read than this, the names are published before them."""
+_UNREAD = HeaderFacts()
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogSnapshot:
+    """The catalog at one moment."""
+
+    files: tuple[LoraFile, ...] = ()
+    """Sorted by name; names are unique."""
+    revision: int = 0
+    """Changes when, and only when, something else did; 0 before the first scan."""
+    names: NameIndex = field(default_factory=lambda: NameIndex(()), repr=False, compare=False)
+
+
+class LoraCatalog:
+    """The LoRAs below `folders()`, which is asked at every refresh; of two files of one name the first folder's counts.
+
+    `index_path` is where headers are remembered between runs. Safe to use from any thread: a refresh blocks others that
+    want one, never a lookup.
+    """
+
+    def __init__(self, folders: Callable[[], Sequence[str]], *, index_path: Path | None = None) -> None:
+        self._folders = folders
+        self._index = HeaderIndex(index_path)
+        self._snapshot = CatalogSnapshot()
+        self._content: object = None
+        self._settled: Listing | None = None
+        self._refreshing = threading.Lock()
+        self._refreshes_begun = 0
+
+    @property
+    def snapshot(self) -> CatalogSnapshot:
+        return self._snapshot
+
+    def refresh(self) -> CatalogSnapshot:
+        """List the folders and read the headers of new files. Blocks on the disk; never raises for what lies there."""
+        begun = self._refreshes_begun
+        with self._refreshing:
+            # One that began while this call waited has seen everything that this call was made for.
+            if self._refreshes_begun == begun:
+                self._refreshes_begun += 1
+                listing = list_files(self._folders())
+                if listing != self._settled:
+                    self._read(listing)
+            return self._snapshot
+
+    def resolve(self, name: str) -> Found | Ambiguous | Missing:
+        """Which file `name` means, see `names.py`. A lookup in the snapshot: no disk, no refresh."""
+        return self._snapshot.names.resolve(name)
+
+    def find(self, name: str) -> LoraFile:
+        """The file that `name` means, as it is on disk now: a replaced file comes back with its new key.
+
+        A name that the snapshot does not answer, or a file that changed, costs one refresh. LoraNotFoundError,
+        AmbiguousLoraError.
+        """
+        found = self.resolve(name)
+        if isinstance(found, Found) and (current := _restat(found.file)) == found.file:
+            return current
+        self.refresh()
+        found = self.resolve(name)
+        if isinstance(found, Ambiguous):
+            raise AmbiguousLoraError(name, found.candidates)
+        # Stat again: a file that is being written is already another one.
+        file = _restat(found.file) if isinstance(found, Found) else None
+        if file is None:
+            raise LoraNotFoundError(name, found.suggestions if isinstance(found, Missing) else ())
+        return file
+
+    def category_of(self, name: str) -> str:
+        """The category of the file that `name` means; "" when it has none or no single file answers."""
+        found = self.resolve(name)
+        return found.file.category if isinstance(found, Found) else ""
+
+    def select(self, category: str = "", base_model: str = "", pattern: str = "") -> tuple[LoraFile, ...]:
+        """Files of the snapshot that pass every filter given; case does not matter.
+
+        `category` covers what lies below it: `characters` selects `characters/anime` too. `pattern` is a glob: with a
+        `/` it is matched against the whole name (`*` crosses folders), without one against the file's own name; with or
+        without the extension.
+        """
+        files = (file for file in self._snapshot.files if covers(category, file.category))
+        if base_model.strip():
+            files = (file for file in files if file.base_model.casefold() == base_model.strip().casefold())
+        if pattern.strip():
+            glob = pattern.strip().replace("\\", "/").casefold()
+            files = (file for file in files if _matches(file.name.casefold(), glob))
+        return tuple(files)
+
+    def _read(self, listing: Listing) -> None:
+        """Publish `listing`, with the headers of new files read."""
+        facts: dict[AdapterKey, HeaderFacts] = {}
+        unread = []
+        for listed in chain(listing.files, listing.shadowed):
+            key = AdapterKey(listed.path, listed.size_bytes, listed.mtime_ns)
+            known = HeaderFacts() if not _has_header(listed) else self._index.get(key)
+            if known is None:
+                unread.append(key)
+            else:
+                facts[key] = known
+        if len(unread) > _NAMES_FIRST_FILES:
+            self._publish(listing, facts)
+        facts.update(self._read_headers(unread))
+        self._index.retain(lambda key: key in facts or key.path.startswith(listing.absent_folders))
+        self._index.save()
+        self._publish(listing, facts)
+        self._settled = listing if all(fact.is_lasting for fact in facts.values()) else None
+
+    def _read_headers(self, keys: Sequence[AdapterKey]) -> Iterator[tuple[AdapterKey, HeaderFacts]]:
+        if not keys:
+            return
+        with ThreadPoolExecutor(min(_READERS, len(keys)), "warmstack-headers") as readers:
+            for start in range(0, len(keys), _BATCH_FILES):
+                batch = keys[start : start + _BATCH_FILES]
+                for key, facts in zip(batch, readers.map(read_facts, [key.path for key in batch]), strict=True):
+                    self._index.remember(key, facts)
+                    yield key, facts
+                self._index.save()
+
+    def _publish(self, listing: Listing, facts: Mapping[AdapterKey, HeaderFacts]) -> None:
+        files = tuple(_lora_file(listed, facts) for listed in listing.files)
+        shadowed = tuple(_lora_file(listed, facts) for listed in listing.shadowed)
+        content = (files, shadowed, *listing[2:5])
+        if content == self._content:
+            return
+        located = zip(chain(listing.files, listing.shadowed), chain(files, shadowed), strict=True)
+        names = NameIndex(
+            files,
+            shadowed=shadowed,
+            real_paths=((listed.real_path, file) for listed, file in located),
+            folders=listing.folders,
+            file_links=listing.file_links,
+            folder_links=listing.folder_links,
+        )
+        self._content = content
+        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, names)
+
+
+def _lora_file(listed: ListedFile, facts: Mapping[AdapterKey, HeaderFacts]) -> LoraFile:
+    found = facts.get(AdapterKey(listed.path, listed.size_bytes, listed.mtime_ns), _UNREAD)
+    folder = folder_category(listed.name)
+    return LoraFile(
+        name=listed.name,
+        path=listed.path,
+        size_bytes=listed.size_bytes,
+        mtime_ns=listed.mtime_ns,
+        category=folder.name or found.category,
+        category_evidence=folder.evidence or found.category_evidence,
+        base_model=found.base_model,
+        base_model_evidence=found.base_model_evidence,
+        alias=found.alias,
+        hashes=found.hashes,
+        rank=found.rank,
+        problem=found.problem,
+    )
+
+
+def _has_header(listed: ListedFile) -> bool:
+    return listed.path.lower().endswith((".safetensors", ".sft"))
+
+
+def _restat(file: LoraFile) -> LoraFile | None:
+    """`file` with its present size and time, or None when it is gone."""
+    try:
+        stat = os.stat(file.path)
+    except OSError:
+        return None
+    if (stat.st_size, stat.st_mtime_ns) == (file.size_bytes, file.mtime_ns):
+        return file
+    return replace(file, size_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
+
+
+def _matches(name: str, glob: str) -> bool:
+    if "/" not in glob:
+        name = name.rpartition("/")[2]
+    return fnmatchcase(name, glob) or fnmatchcase(os.path.splitext(name)[0], glob)

@@ -1,0 +1,234 @@
+"""NameIndex: which file a written name means.
+
+The ladder, first rung that answers wins, and a rung with several answers refuses; there is no guess by substring:
+
+1. *exact*       the catalog's own name, also through a symlinked folder; an absolute path that a folder lists
+2. *separators*  `styles\\ink.safetensors`, `./styles//ink.safetensors`
+3. *extension*   added (`styles/ink`), then another one (`styles/ink.pt` where the library holds `.safetensors`)
+4. *stem*        `ink` for `styles/ink.safetensors`; of a name with folders first the files whose path ends with it,
+                 then the last component alone
+5. *case*        rung 4 without regard to case
+6. *alias*       `ss_output_name` of the header, then without regard to case
+7. *hash*        8 or more leading hex digits of a digest in the header (AutoV3, sshs, modelspec)
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice, takewhile
+from typing import TypeAlias
+
+from .file import LoraFile
+from .scan import EXTENSIONS
+
+Matches: TypeAlias = "Sequence[LoraFile]"
+
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+_HASH = re.compile(r"(?:0x)?([0-9a-f]{8,64})")
+_MAX_NAME_CHARS = 4096
+_MAX_SUGGESTIONS = 3
+_MAX_SPELLINGS = 64
+# Written by diffusers and peft whatever the LoRA is: only the folder tells two of them apart.
+_NAMELESS_STEMS = frozenset({"pytorch_lora_weights", "adapter_model"})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`how` names the rung of the ladder that answered."""
+
+    file: LoraFile
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """Several files answer to `name`; each of `candidates` is the exact name of one."""
+
+    name: str
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """No file answers to `name`."""
+
+    name: str
+    _similar: Callable[[str], tuple[str, ...]] = field(default=lambda name: (), repr=False, compare=False)
+
+    @property
+    def suggestions(self) -> tuple[str, ...]:
+        """Names that look alike, best first. Computed when asked for: it takes milliseconds per thousand files."""
+        return self._similar(self.name)
+
+
+class NameIndex:
+    """Lookups over one set of files; immutable. Tables are built when a name first climbs that high."""
+
+    def __init__(
+        self,
+        files: Sequence[LoraFile],
+        *,
+        shadowed: Sequence[LoraFile] = (),
+        real_paths: Iterable[tuple[str, LoraFile]] = (),
+        folders: Iterable[str] = (),
+        file_links: Iterable[tuple[str, str]] = (),
+        folder_links: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self._files = files
+        self._exact = {file.name: file for file in files}
+        self._listed = {file.path: file for file in (*shadowed, *files)}
+        self._real_paths = tuple(real_paths)
+        self._folders = tuple(folders)
+        self._file_links = dict(file_links)
+        self._folder_links = tuple(folder_links)
+
+    def resolve(self, name: str) -> Found | Ambiguous | Missing:
+        """The file that `name` means. A lookup in memory, whatever `name` holds."""
+        if not name or len(name) > _MAX_NAME_CHARS or ".." in re.split(r"[/\\]", name):
+            return Missing(name)
+        for how, matches in self._rungs(name):
+            distinct = {file.path: file for file in matches}
+            if len(distinct) > 1:
+                return Ambiguous(name, tuple(sorted(file.name for file in distinct.values())))
+            if distinct:
+                return Found(matches[0], how)
+        return Missing(name, self._similar)
+
+    def _rungs(self, name: str) -> Iterator[tuple[str, Matches]]:
+        yield "exact", self._named(name)
+        if _ABSOLUTE.match(name):
+            yield "exact", self._by_path.get(_path_key(name), ())
+            yield "exact", self._by_real_path.get(_path_key(name), ())
+            return
+        tidy = _tidy(name)
+        yield "separators", self._named(tidy) or self._by_tidy.get(tidy, ())
+        bare = _bare(tidy)
+        yield "extension", self._extended(tidy)
+        yield "extension", self._extended(bare)
+        yield "stem", _by_stem(bare, self._by_stem, str)
+        yield "case", _by_stem(bare.casefold(), self._by_folded_stem, str.casefold)
+        yield "alias", self._by_alias.get(name, ())
+        yield "alias", self._by_folded_alias.get(name.casefold(), ())
+        yield "hash", self._by_hash(name)
+
+    def _named(self, name: str) -> Matches:
+        """By exact name, in the first folder that has it, as the host does."""
+        if name in self._exact and not (self._file_links or self._folder_links):
+            return (self._exact[name],)
+        for folder in self._folders:
+            file = self._at(os.path.join(folder, "") + name.replace("/", os.sep))
+            if file is not None:
+                return (file,)
+        return ()
+
+    def _at(self, path: str) -> LoraFile | None:
+        """The file at `path`, also by the other paths of what is reachable twice."""
+        spellings = [path]
+        for spelling in spellings:
+            file = self._listed.get(self._file_links.get(spelling, spelling))
+            if file is not None:
+                return file
+            for other, first in self._folder_links:
+                respelt = first + spelling[len(other) :]
+                if spelling.startswith(other) and respelt not in spellings and len(spellings) < _MAX_SPELLINGS:
+                    spellings.append(respelt)
+        return None
+
+    def _extended(self, bare: str) -> Matches:
+        return self._by_bare.get(bare) or [file for end in EXTENSIONS for file in self._named(bare + end)]
+
+    def _by_hash(self, name: str) -> Matches:
+        match = _HASH.fullmatch(name.lower())
+        if match is None:
+            return ()
+        first = bisect_left(self._hashes, match[1], key=_digest)
+        following = islice(self._hashes, first, None)
+        return [file for _, file in takewhile(lambda pair: pair[0].startswith(match[1]), following)]
+
+    def _similar(self, name: str) -> tuple[str, ...]:
+        tidy = _tidy(name)
+        stem = _stem(_bare(tidy)).casefold()
+        near = difflib.get_close_matches(stem, self._by_folded_stem, _MAX_SUGGESTIONS)
+        names = [file.name for match in near for file in self._by_folded_stem[match]]
+        return tuple(names[:_MAX_SUGGESTIONS])
+
+    @cached_property
+    def _by_path(self) -> dict[str, list[LoraFile]]:
+        return _table((_path_key(path), file) for path, file in self._listed.items())
+
+    @cached_property
+    def _by_real_path(self) -> dict[str, list[LoraFile]]:
+        return _table((_path_key(path), file) for path, file in self._real_paths)
+
+    @cached_property
+    def _by_tidy(self) -> dict[str, list[LoraFile]]:
+        return _table((_tidy(file.name), file) for file in self._files)
+
+    @cached_property
+    def _by_bare(self) -> dict[str, list[LoraFile]]:
+        return _table((_bare(_tidy(file.name)), file) for file in self._files)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[LoraFile]]:
+        return _table((_stem(_bare(_tidy(file.name))), file) for file in self._files)
+
+    @cached_property
+    def _by_folded_stem(self) -> dict[str, list[LoraFile]]:
+        return _table((_stem(_bare(_tidy(file.name))).casefold(), file) for file in self._files)
+
+    @cached_property
+    def _by_alias(self) -> dict[str, list[LoraFile]]:
+        return _table((file.alias, file) for file in self._files if file.alias)
+
+    @cached_property
+    def _by_folded_alias(self) -> dict[str, list[LoraFile]]:
+        return _table((file.alias.casefold(), file) for file in self._files if file.alias)
+
+    @cached_property
+    def _hashes(self) -> list[tuple[str, LoraFile]]:
+        return sorted(((digest, file) for file in self._files for digest in file.hashes), key=_digest)
+
+
+def _digest(pair: tuple[str, LoraFile]) -> str:
+    return pair[0]
+
+
+def _by_stem(bare: str, table: dict[str, list[LoraFile]], fold: Callable[[str], str]) -> Matches:
+    stem = _stem(bare)
+    matches = table.get(stem, [])
+    if stem == bare:
+        return matches
+    below = [file for file in matches if f"/{fold(_bare(_tidy(file.name)))}".endswith(f"/{bare}")]
+    return below or ([] if stem in _NAMELESS_STEMS else matches)
+
+
+def _table(pairs: Iterable[tuple[str, LoraFile]]) -> dict[str, list[LoraFile]]:
+    table: dict[str, list[LoraFile]] = {}
+    for key, file in pairs:
+        table.setdefault(key, []).append(file)
+    return table
+
+
+def _tidy(name: str) -> str:
+    """`name` with `/` alone, without empty and `.` components."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _bare(name: str) -> str:
+    """`name` without a weight file's extension; the dot in `ink v1.5` stays."""
+    root, extension = os.path.splitext(name)
+    return root if extension.lower() in EXTENSIONS else name
+
+
+def _stem(bare: str) -> str:
+    return bare.rpartition("/")[2]
+
+
+def _path_key(path: str) -> str:
+    return os.path.normcase(_tidy(path)).replace("\\", "/")
