@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from browser_kit.fake_backend import FakeBackend, a_busy_evening
 from fetch_frontends import DEFAULT_DIRECTORY, VERSIONS, static_folder
 
 if TYPE_CHECKING:
+    from browser_kit.component import ComponentPage
     from browser_kit.opened import Opened
     from playwright.sync_api import Browser
 
@@ -80,15 +81,37 @@ def opened(browser: Browser, static: Path, backend: FakeBackend) -> Iterator[Cal
     everything: list[Opened] = []
 
     def open_it(*, settings: dict[str, object] | None = None, **size: int) -> Opened:
-        host = StubHost(static, backend, settings or {})
-        view = Opened(browser, host, **size)
+        view = Opened(browser, StubHost(static, backend, settings or {}), **size)
         everything.append(view)
         view.boot()
         return view
 
     yield open_it
-    faults = [fault for view in everything for fault in view.faults()]
-    for view in everything:
+    _close(everything)
+
+
+@pytest.fixture
+def component(browser: Browser, backend: FakeBackend) -> Iterator[Callable[..., ComponentPage]]:
+    """`component(width=..., query=...)` opens the panel alone; same last check."""
+    from browser_kit.component import PAGE, ComponentPage
+    from browser_kit.stub_host import StubHost
+
+    everything: list[ComponentPage] = []
+
+    def open_it(*, query: str = "", width: int = 312, height: int = 900) -> ComponentPage:
+        static = static_folder(FRONTENDS, VERSIONS[0])
+        view = ComponentPage(browser, StubHost(static, backend, {}, PAGE), width=width, height=height)
+        everything.append(view)
+        view.boot(query)
+        return view
+
+    yield open_it
+    _close(everything)
+
+
+def _close(views: Sequence[Opened]) -> None:
+    faults = [fault for view in views for fault in view.faults()]
+    for view in views:
         view.close()
         view.host.close()
     assert faults == []

@@ -1,7 +1,7 @@
 /** The adapters table: filter, sort, pin, evict, warm; a grid for the keyboard and the screen reader. */
 
 import { h, icon, setAttribute, setIcon, setText } from './dom.js'
-import { formatBytes, formatCount, splitName } from './format.js'
+import { formatBytes, formatCount, formatSeconds, splitName } from './format.js'
 import { SORTS, mergeRows, selectRows } from './rows.js'
 import { usesByName } from './status.js'
 import { VirtualRows } from './virtual_rows.js'
@@ -72,7 +72,7 @@ export class AdaptersSection {
     const { folder, stem } = splitName(name)
     return h('div', { class: 'ws-row', role: 'row', title: name },
       h('div', { class: 'ws-cell ws-name', role: 'gridcell' }, h('span', { class: 'ws-glyph' }, icon('unknown')), h('span', { class: 'ws-folder' }, folder), h('b', {}, stem)),
-      h('div', { class: 'ws-cell ws-meta', role: 'gridcell' }, ...['state', 'size', 'base', 'category', 'uses', 'hits'].map((part) => h('span', { class: `ws-${part}` }))),
+      h('div', { class: 'ws-cell ws-meta', role: 'gridcell' }, ...['state', 'size', 'uses', 'base', 'hits', 'idle', 'category'].map((part) => h('span', { class: `ws-${part}` }))),
       h('div', { class: 'ws-cell ws-actions', role: 'gridcell' }, button('warm'), button('pin'), button('evict')))
   }
 
@@ -85,12 +85,16 @@ export class AdaptersSection {
     element.dataset.state = row.state
     setIcon(nameCell.firstElementChild.firstElementChild, row.state)
     const words = [
-      t(`state.${row.state}`), formatBytes(row.bytes, this.#locale), row.baseModel, row.category,
-      row.uses > 0 ? t('uses', { count: row.uses }) : '', row.hits > 0 ? t('hits', { count: row.hits }) : '',
+      t(`state.${row.state}`), formatBytes(row.bytes, this.#locale), row.uses > 0 ? t('uses', { count: row.uses }) : '',
+      row.baseModel, row.hits > 0 ? t('hits', { count: row.hits }) : '', this.#idle(row), row.category,
     ]
     words.forEach((word, column) => setText(meta.children[column], word))
     setAttribute(meta.firstElementChild, 'title', row.problem || t(`stateHint.${row.state}`))
     this.#updateActions(actions, row, reachable)
+  }
+
+  #idle({ idleS }) {
+    return idleS == null ? '' : this.#t('idle', { time: formatSeconds(idleS < 1 ? 0 : idleS, this.#locale) })
   }
 
   #updateActions(cell, row, reachable) {

@@ -8,22 +8,30 @@ export class CatalogRows {
   #store
   #watchers = new Set()
   #pending = null
+  #edition = ''
 
   constructor(store) {
     this.#store = store
     this.rows = []
   }
 
-  /** Calls `watcher()` when the rows changed; the first watcher makes them come. Returns the way out. */
+  /** Calls `watcher()` when the rows changed; returns the way out. */
   watch(watcher) {
     this.#watchers.add(watcher)
-    this.refresh()
     return () => this.#watchers.delete(watcher)
   }
 
-  /** Never throws: without a catalog the table still shows what is in memory. */
+  /** Fetches again when the server's catalog is another one than that of the rows. */
+  follow({ boot, catalogRevision }) {
+    const edition = `${boot} ${catalogRevision}`
+    if (edition === this.#edition) return
+    this.#edition = edition
+    this.refresh()
+  }
+
+  /** Never throws: without a catalog the table still shows what is in memory, and the next status asks again. */
   refresh() {
-    this.#pending ??= this.#fetch().catch(() => {}).finally(() => { this.#pending = null })
+    this.#pending ??= this.#fetch().catch(() => { this.#edition = '' }).finally(() => { this.#pending = null })
     return this.#pending
   }
 

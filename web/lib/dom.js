@@ -26,21 +26,28 @@ export function setAttribute(element, name, value) {
 
 /**
  * Children of `parent` = one per item, in order; an item's element is kept while its key stays, and with it focus and
- * hover. `update(element, item, index)` runs for every item.
+ * hover. Of items with one key the last is drawn. `update(element, item, index)` runs for every item.
  */
 export function keyed(parent, items, key, create, update) {
-  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]))
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null
+  const wanted = new Map(items.map((item, index) => [String(key(item, index)), item]))
+  const old = new Map()
+  for (const child of [...parent.children]) {
+    if (wanted.has(child.dataset.key)) old.set(child.dataset.key, child)
+    else child.remove()
+  }
   let cursor = parent.firstElementChild
-  items.forEach((item, index) => {
-    const id = String(key(item, index))
+  let index = 0
+  for (const [id, item] of wanted) {
     const element = old.get(id) ?? create(item)
-    old.delete(id)
     element.dataset.key = id
     if (element === cursor) cursor = cursor.nextElementSibling
     else parent.insertBefore(element, cursor)
     update(element, item, index)
-  })
-  for (const element of old.values()) element.remove()
+    index += 1
+  }
+  // An element that is moved loses the focus, and the next key would go to the host.
+  if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true })
 }
 
 const PATHS = {

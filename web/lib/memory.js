@@ -1,6 +1,6 @@
 /** Memory as bars: what is ours, what is everybody else's, what is free. */
 
-import { h, keyed, setAttribute, setText } from './dom.js'
+import { h, icon, keyed, setAttribute, setText } from './dom.js'
 import { formatBytes, formatBytesOf, ratio } from './format.js'
 
 export class MemorySection {
@@ -11,10 +11,12 @@ export class MemorySection {
     this.#t = t
     this.#locale = locale
     this.bars = h('div', { class: 'ws-bars' })
-    this.element = h('section', { class: 'ws-card' }, h('h3', {}, t('memory')), this.bars)
+    this.short = h('p', { class: 'ws-verdict', 'data-kind': 'cold' }, icon('failed'), t('underPressure'))
+    this.element = h('section', { class: 'ws-card' }, h('h3', {}, t('memory')), this.short, this.bars)
   }
 
   update(status) {
+    this.short.hidden = !status.prefetch.underPressure
     keyed(this.bars, this.#rows(status), (row) => row.id, () => createBar(), (element, row) => this.#updateBar(element, row))
   }
 

@@ -61,8 +61,8 @@ export class WarmStackPanel extends HTMLElement {
     this.queue = new QueueSection(words)
     this.timeline = new TimelineSection(words)
     this.adapters = new AdaptersSection({ ...words, onAction: (action, name) => this.#onAdapter(action, name) })
-    const sections = [this.summary, this.queue, this.timeline, this.memory, this.adapters]
-    this.content = h('div', { class: 'ws-body' }, ...sections.map((section) => section.element))
+    const pair = h('div', { class: 'ws-pair' }, this.timeline.element, this.memory.element)
+    this.content = h('div', { class: 'ws-body' }, this.summary.element, this.queue.element, pair, this.adapters.element)
     this.replaceChildren(h('header', { class: 'ws-head' }, h('h2', {}, t('title')), this.link, refresh), h('div', { class: 'ws-body ws-notes' }, this.note, this.waiting), this.content)
   }
 
@@ -77,14 +77,16 @@ export class WarmStackPanel extends HTMLElement {
     this.#timer = 0
     if (!this.isConnected) return
     this.#drawnAt = performance.now()
-    const { link, status, message } = this.store.state
+    const { link, status, history, message } = this.store.state
     this.link.dataset.link = link
     setText(this.link, this.t(link))
     this.waiting.hidden = status !== null || link === 'error'
     this.#drawNote(link, message)
     this.content.hidden = status === null
     if (status === null) return
-    for (const section of [this.summary, this.memory, this.queue, this.timeline]) section.update(status)
+    for (const section of [this.summary, this.memory, this.queue]) section.update(status)
+    this.timeline.update(history)
+    this.catalog.follow(status)
     this.adapters.update(status, this.catalog.rows)
   }
 

@@ -21,9 +21,10 @@ export function parseStatus(raw) {
     budget: { limitBytes: known(raw.budget?.limit_bytes), usedBytes: count(raw.budget?.used_bytes), peakBytes: count(raw.budget?.peak_bytes) },
     memory: parseMemory(raw.memory ?? {}),
     adapters: list(raw.adapters).map(parseAdapter),
+    catalogRevision: count(raw.catalog?.revision),
+    settings: raw.settings ?? {},
     queue: list(raw.queue).map(parseJob),
-    queuedJobs: Math.max(count(raw.queued_jobs ?? raw.prefetch?.queued_jobs), list(raw.queue).length),
-    history: list(raw.history).map(parseOutcome),
+    queuedJobs: Math.max(count(raw.prefetch?.queued_jobs), list(raw.queue).length),
   })
 }
 
@@ -87,6 +88,7 @@ function parsePrefetch(raw) {
     savedS: Math.max(0, loadS - waitS),
     hiddenShare: known(raw.hidden_share),
     wastedBytes: count(raw.wasted_bytes),
+    underPressure: raw.under_pressure === true,
     inFlight: list(raw.in_flight).map((item) => ({
       name: String(item.name ?? ''), tier: String(item.tier ?? ''), bytesDone: count(item.bytes_done), bytesTotal: known(item.bytes_total),
     })),
@@ -106,17 +108,13 @@ function parseJob(raw) {
   return {
     id: String(raw.job_id ?? ''),
     running: raw.running === true,
-    adapters: list(raw.adapters).map((item) => ({ name: String(item.name ?? ''), state: chipState(item), reason: String(item.problem ?? '') })),
+    adapters: list(raw.adapters).map((item) => ({ name: String(item.name ?? ''), state: chipState(item), reason: String(item.reason ?? '') })),
   }
 }
 
 /** Ready in the page cache is not ready in memory: the load is short, but it is still to be done. */
 function chipState({ state, tier }) {
   return state === 'ready' && tier === 'page' ? 'page' : knownState(state)
-}
-
-function parseOutcome(raw) {
-  return { id: String(raw.job_id ?? ''), loadS: count(raw.load_s), waitS: count(raw.wait_s) }
 }
 
 function knownState(state) {

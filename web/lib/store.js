@@ -1,5 +1,6 @@
 /** The one place that talks to the server: its events, its snapshots, its actions. Draws nothing. */
 
+import { NO_HISTORY, nextHistory } from './history.js'
 import { isNewer, parseStatus } from './status.js'
 
 const ROOT = '/warmstack/v1'
@@ -8,7 +9,7 @@ const EVENT = 'warmstack.status'
 const POLL_MS = 15_000
 
 /**
- * `state` is `{ link, status, message }`.
+ * `state` is `{ link, status, history, message }`.
  * link: loading | live | stale (data kept, server silent) | error (no data) | reconnecting
  */
 export class StatusStore {
@@ -21,7 +22,7 @@ export class StatusStore {
   /** @param api the host's `api`: an EventTarget with `fetchApi(route, init)` */
   constructor(api) {
     this.#api = api
-    this.state = Object.freeze({ link: 'loading', status: null, message: '' })
+    this.state = Object.freeze({ link: 'loading', status: null, history: NO_HISTORY, message: '' })
     api.addEventListener(EVENT, (event) => this.#accept(event.detail))
     api.addEventListener('reconnecting', () => this.#set({ link: this.state.status ? 'reconnecting' : 'loading' }))
     api.addEventListener('reconnected', () => this.refresh())
@@ -42,7 +43,7 @@ export class StatusStore {
     return () => {
       if (open) this.#openPanels -= 1
       open = false
-      this.#schedule(false)
+      if (this.#openPanels === 0) clearTimeout(this.#timer)
     }
   }
 
@@ -52,12 +53,11 @@ export class StatusStore {
     return this.#pending
   }
 
-  /** POST `body` to an action; resolves to its answer. @throws {Error} with the server's one line. */
+  /** POST `body` to an action; resolves to its answer, with the new state taken in. @throws {Error} with the server's one line. */
   async act(action, body) {
     const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
     const answer = await this.#json(`/${action}`, init)
-    if (answer?.schema !== undefined && answer.prefetch) this.#accept(answer)
-    else await this.refresh()
+    await this.refresh()
     return answer
   }
 
@@ -89,8 +89,8 @@ export class StatusStore {
       this.#set({ link: this.state.status ? 'stale' : 'error', message: error.message })
       return
     }
-    if (isNewer(status, this.state.status)) this.#set({ link: 'live', status, message: '' })
-    else this.#set({ link: 'live', message: '' })
+    const news = isNewer(status, this.state.status) ? { status, history: nextHistory(this.state.history, status) } : {}
+    this.#set({ link: 'live', message: '', ...news })
   }
 
   #set(change) {

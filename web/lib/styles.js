@@ -1,6 +1,6 @@
 /**
- * The panel's look. Only variables that both the old and the new front end have (--fg-color, --comfy-menu-bg,
- * --comfy-input-bg, --border-color); own accents through light-dark(), which follows the host's `color-scheme`.
+ * The panel's look. Only variables that both the old and the new front end have (--fg-color,
+ * --comfy-menu-bg); own accents through light-dark(), which follows the host's `color-scheme`.
  */
 export const CSS = `
 warmstack-panel {
@@ -16,6 +16,9 @@ warmstack-panel {
   --ws-cold: light-dark(#54606e, #a9b4c0);
   --ws-warn: light-dark(#8a5a00, #f2c14e);
   --ws-bad: light-dark(#b3261e, #ff8f87);
+  --ws-bar-ours: light-dark(#1f9d57, #4fc985);
+  --ws-bar-other: light-dark(#8793a1, #848f9b);
+  --ws-bar-waited: light-dark(#d99100, #f2c14e);
   container-type: inline-size; display: block; block-size: 100%; min-block-size: 0; overflow: auto; overflow-x: hidden;
   box-sizing: border-box; background: var(--ws-paper); color: var(--ws-ink);
   font-size: 12px; font-weight: 400; line-height: 1.45; scrollbar-width: thin; overflow-anchor: none;
@@ -34,7 +37,8 @@ warmstack-panel .ws-link { display: inline-flex; align-items: center; gap: 6px; 
 warmstack-panel .ws-link::before { content: ''; inline-size: 8px; block-size: 8px; border-radius: 50%; background: var(--ws-warn); }
 warmstack-panel .ws-link[data-link=live]::before { background: var(--ws-ready); }
 warmstack-panel .ws-link[data-link=error]::before { background: var(--ws-bad); }
-warmstack-panel .ws-body { display: flex; flex-direction: column; gap: 8px; padding: 8px; }
+warmstack-panel :is(.ws-body, .ws-pair) { display: flex; flex-direction: column; gap: 8px; }
+warmstack-panel .ws-body { padding: 8px; }
 warmstack-panel .ws-card { display: flex; flex-direction: column; gap: 8px; padding: 12px; background: var(--ws-card); border: 1px solid var(--ws-line); border-radius: 10px; }
 warmstack-panel h3 { display: flex; align-items: center; flex-wrap: wrap; gap: 4px 8px; font-size: 12px; font-weight: 600; }
 warmstack-panel .ws-count { padding: 0 7px; border-radius: 9px; background: var(--ws-tint); color: var(--ws-dim); font-weight: 500; font-variant-numeric: tabular-nums; }
@@ -49,7 +53,7 @@ warmstack-panel .ws-hero { display: flex; align-items: center; gap: 14px; }
 warmstack-panel .ws-dial { position: relative; display: grid; place-items: center; inline-size: 68px; block-size: 68px; flex: none; }
 warmstack-panel .ws-dial svg { position: absolute; inset: 0; rotate: -90deg; fill: none; stroke-width: 3.5; }
 warmstack-panel .ws-ring-track { stroke: var(--ws-tint); }
-warmstack-panel .ws-ring-value { stroke: var(--ws-ready); }
+warmstack-panel .ws-ring-value { stroke: var(--ws-bar-ours); }
 warmstack-panel .ws-off .ws-ring-value { stroke: var(--ws-cold); }
 warmstack-panel .ws-share { font-size: 16px; font-weight: 650; font-variant-numeric: tabular-nums; }
 warmstack-panel .ws-facts { display: flex; flex-direction: column; min-inline-size: 0; }
@@ -68,11 +72,11 @@ warmstack-panel :is(.ws-load-size, .ws-bar-value) { color: var(--ws-dim); white-
 warmstack-panel .ws-bar-line { display: flex; justify-content: space-between; gap: 8px; }
 warmstack-panel .ws-bar-label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 warmstack-panel .ws-track { display: flex; gap: 1px; block-size: 6px; margin-block-start: 3px; overflow: hidden; border-radius: 3px; background: var(--ws-tint); }
-warmstack-panel .ws-fill-ours { background: var(--ws-ready); }
-warmstack-panel .ws-fill-other { background: var(--ws-cold); }
+warmstack-panel .ws-fill-ours { background: var(--ws-bar-ours); }
+warmstack-panel .ws-fill-other { background: var(--ws-bar-other); }
 warmstack-panel .ws-fill-page { background: var(--ws-page); }
 warmstack-panel .ws-fill-loading { background: var(--ws-loading); }
-warmstack-panel .ws-fill-waited { background: var(--ws-warn); }
+warmstack-panel .ws-fill-waited { background: var(--ws-bar-waited); }
 warmstack-panel .ws-track:not([aria-valuenow]) .ws-fill { inline-size: 35%; animation: ws-busy 1.4s ease-in-out infinite alternate; }
 @keyframes ws-busy { to { margin-inline-start: 65%; } }
 warmstack-panel .ws-over .ws-fill { background: var(--ws-bad); }
@@ -83,12 +87,12 @@ warmstack-panel .ws-verdict[data-kind=ready] { color: var(--ws-ready); }
 warmstack-panel .ws-verdict[data-kind=loading] { color: var(--ws-loading); }
 warmstack-panel .ws-verdict[data-kind=cold] { color: var(--ws-warn); }
 warmstack-panel .ws-verdict[data-kind=problem] { color: var(--ws-bad); }
-warmstack-panel .ws-job { position: relative; display: grid; grid-template-columns: 52px minmax(0, 1fr); gap: 6px; align-items: baseline; padding-block: 4px; border-block-start: 1px solid var(--ws-line); }
+warmstack-panel .ws-job { position: relative; display: grid; grid-template-columns: 50px minmax(0, 1fr); gap: 4px; align-items: baseline; padding-block: 4px; border-block-start: 1px solid var(--ws-line); }
 warmstack-panel .ws-where { color: var(--ws-dim); font-variant-numeric: tabular-nums; }
 warmstack-panel .ws-running .ws-where { color: var(--ws-ready); font-weight: 600; }
 warmstack-panel .ws-chips { display: flex; flex-wrap: wrap; gap: 4px; min-inline-size: 0; }
-warmstack-panel .ws-chip { --ws-state: var(--ws-cold); position: relative; display: inline-flex; align-items: center; gap: 4px; max-inline-size: 100%; min-inline-size: 0; padding: 1px 8px 1px 6px; border: 1px solid color-mix(in srgb, var(--ws-state) 45%, transparent); border-radius: 10px; background: color-mix(in srgb, var(--ws-state) 13%, transparent); }
-warmstack-panel .ws-chip .ws-icon { inline-size: 11px; block-size: 11px; color: var(--ws-state); stroke-width: 2; }
+warmstack-panel .ws-chip { --ws-state: var(--ws-cold); position: relative; display: inline-flex; align-items: center; gap: 4px; max-inline-size: 100%; min-inline-size: 0; padding: 1px 7px 1px 5px; font-size: 11px; border: 1px solid color-mix(in srgb, var(--ws-state) 45%, transparent); border-radius: 10px; background: color-mix(in srgb, var(--ws-state) 13%, transparent); }
+warmstack-panel .ws-chip .ws-icon { inline-size: 10px; block-size: 10px; color: var(--ws-state); stroke-width: 2; }
 warmstack-panel .ws-chip-name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 warmstack-panel [data-state=ready] { --ws-state: var(--ws-ready); }
 warmstack-panel [data-state=page] { --ws-state: var(--ws-page); }
@@ -99,7 +103,7 @@ warmstack-panel :is([data-state=missing], [data-state=failed]) { --ws-state: var
 warmstack-panel .ws-chip:is([data-state=cold], [data-state=unknown]) { border-style: dashed; background: none; }
 
 warmstack-panel .ws-tools { display: flex; gap: 6px; }
-warmstack-panel .ws-input { min-inline-size: 0; block-size: 28px; padding: 0 8px; border: 1px solid var(--border-color, var(--ws-line)); border-radius: 6px; background: var(--comfy-input-bg, transparent); color: var(--ws-ink); font: inherit; }
+warmstack-panel .ws-input { min-inline-size: 0; block-size: 28px; padding: 0 8px; border: 1px solid color-mix(in srgb, var(--ws-ink) 28%, transparent); border-radius: 6px; background: var(--ws-card); color: var(--ws-ink); font: inherit; }
 warmstack-panel input.ws-input { flex: 1; }
 warmstack-panel .ws-input::placeholder { color: var(--ws-dim); opacity: 1; }
 warmstack-panel .ws-adapters { padding-inline: 0; }
@@ -115,7 +119,7 @@ warmstack-panel .ws-glyph .ws-icon { vertical-align: -2px; }
 warmstack-panel .ws-folder { color: var(--ws-dim); }
 warmstack-panel .ws-meta { grid-area: meta; padding-inline-start: 18px; color: var(--ws-dim); font-variant-numeric: tabular-nums; }
 warmstack-panel .ws-meta .ws-state { color: var(--ws-state, var(--ws-cold)); }
-warmstack-panel .ws-meta span:empty { display: none; }
+warmstack-panel :is(.ws-meta span:empty, .ws-meta .ws-category) { display: none; }
 warmstack-panel .ws-meta span:not(:empty) + span:not(:empty)::before, warmstack-panel .ws-meta span:empty + span:not(:empty)::before { content: ' · '; color: var(--ws-dim); }
 warmstack-panel .ws-actions { grid-area: actions; display: flex; align-items: center; }
 warmstack-panel .ws-empty { padding-block: 8px; text-align: center; }
@@ -139,17 +143,19 @@ warmstack-panel .ws-waiting { block-size: 96px; border-radius: 10px; background:
   warmstack-panel .ws-share { font-size: 13px; }
   warmstack-panel .ws-tools { flex-direction: column; }
   warmstack-panel input.ws-input { flex: none; }
-  warmstack-panel .ws-meta :is(.ws-category, .ws-hits) { display: none; }
+  warmstack-panel .ws-folder { display: none; }
 }
 @container (min-width: 560px) {
   warmstack-panel .ws-rows { --ws-row: 34; }
-  warmstack-panel .ws-row { grid-template: 'name meta actions' auto / minmax(0, 1fr) minmax(0, 1.3fr) 62px; }
-  warmstack-panel .ws-meta { display: grid; grid-template-columns: 1.2fr 1.1fr .8fr 1fr 1.5fr .9fr; padding: 0; column-gap: 8px; }
-  warmstack-panel .ws-meta span:empty { display: block; }
+  warmstack-panel .ws-row { align-items: center; grid-template: 'name meta actions' auto / minmax(0, 1fr) minmax(0, 1.7fr) 62px; }
+  warmstack-panel .ws-meta { display: grid; grid-template-columns: 1.1fr 1fr 1fr .8fr .8fr 1.2fr 1.2fr; padding: 0; column-gap: 8px; }
+  warmstack-panel .ws-rows .ws-meta span { display: block; }
   warmstack-panel .ws-meta span { overflow: hidden; text-overflow: ellipsis; }
   warmstack-panel .ws-meta span::before { content: none !important; }
   warmstack-panel .ws-actions { justify-content: flex-end; }
-  warmstack-panel .ws-pair { display: grid; grid-template-columns: 1fr 1fr; gap: 8px; }
+  warmstack-panel .ws-pair { flex-direction: row; }
+  warmstack-panel .ws-pair > * { flex: 1; }
+  warmstack-panel .ws-timeline { flex: 1; }
 }
 @media (prefers-reduced-motion: reduce) {
   warmstack-panel .ws-track .ws-fill { animation: none; }

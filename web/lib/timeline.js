@@ -15,10 +15,10 @@ export class TimelineSection {
     this.element = h('section', { class: 'ws-card', title: t('historyHint') }, h('h3', {}, t('history'), legend), this.columns)
   }
 
-  update({ history }) {
-    this.element.hidden = history.length === 0
-    const longestS = Math.max(0.001, ...history.map(totalS))
-    keyed(this.columns, history, (job) => job.id, () => h('li', {}, h('i', { class: 'ws-fill-ours' }), h('i', { class: 'ws-fill-waited' }), h('span', { class: 'ws-hear' })), (column, job) => {
+  update({ jobs }) {
+    this.element.hidden = jobs.length === 0
+    const longestS = Math.max(0.001, ...jobs.map(totalS))
+    keyed(this.columns, jobs, (job) => job.id, () => h('li', {}, h('i', { class: 'ws-fill-ours' }), h('i', { class: 'ws-fill-waited' }), h('span', { class: 'ws-hear' })), (column, job) => {
       const [hidden, waited, words] = column.children
       hidden.style.blockSize = `${((totalS(job) - job.waitS) / longestS) * 100}%`
       waited.style.blockSize = `${(job.waitS / longestS) * 100}%`

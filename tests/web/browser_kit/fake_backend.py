@@ -31,6 +31,7 @@ class Row:
         return {
             "name": self.name, "bytes": self.size_bytes, "state": self.state, "category": category,
             "base_model": self.base_model, "pinned": self.pinned, "leases": self.leases, "hits": self.hits,
+            "idle_s": None, "problem": "",
         }  # fmt: skip
 
 
@@ -44,14 +45,29 @@ class FakeBackend:
         self.enabled = True
         self.prefetch: dict[str, object] = {}
         self.queue: list[dict[str, object]] = []
-        self.history: list[dict[str, object]] = []
+        self.catalog_revision = 1
         self.actions: list[tuple[str, tuple[str, ...] | None]] = []
 
     def job(self, job_id: str, *names: str, running: bool = False, **states: str) -> None:
         """Queue a job; a LoRA's state is its row's, or the one given as `name=state`."""
-        adapters = [{"name": name, "state": states.get(name) or self.rows[name].state} for name in names]
+        adapters = [_chip(name, states.get(name) or self.rows[name].state) for name in names]
         self.queue.append({"job_id": job_id, "running": running, "adapters": adapters})
         self.revision += 1
+
+    def history(self, jobs: int = 18) -> list[dict[str, object]]:
+        """Statuses as they were while `jobs` earlier jobs ran, the first of which waited for its LoRAs."""
+        now, load_s, wait_s = self.status(), 0.0, 0.0
+        statuses: list[dict[str, object]] = []
+        for index in range(jobs):
+            job: dict[str, object] = {"job_id": f"old-{index}", "running": True, "adapters": []}
+            totals = {"load_s": load_s, "wait_s": wait_s}
+            load_s += 1.2 + (index * 37 % 11) / 6
+            wait_s += {0: 1.1, 3: 0.4, 11: 0.3}.get(index, 0.0)
+            later = {"load_s": load_s, "wait_s": wait_s}
+            statuses += [
+                {**now, "queue": [job], "prefetch": {**_mapping(now["prefetch"]), **t}} for t in (totals, later)
+            ]
+        return [{**status, "revision": 0} for status in statuses]
 
     def set(self, name: str, **changes: Any) -> None:
         for field, value in changes.items():
@@ -70,7 +86,8 @@ class FakeBackend:
                        "headroom_bytes": GIB, "devices": [_GPU]},
             "adapters": [row.sent() for row in live],
             "queue": self.queue,
-            "history": self.history,
+            "catalog": {"files": len(self.rows), "revision": self.catalog_revision},
+            "settings": {"enabled": self.enabled},
         }  # fmt: skip
 
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> dict[str, object]:
@@ -95,6 +112,16 @@ class FakeBackend:
         self.enabled = bool(changes.get("enabled", self.enabled))
         self.revision += 1
         return {"settings": {"enabled": self.enabled}}
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    assert isinstance(value, Mapping)
+    return value
+
+
+def _chip(name: str, state: str) -> dict[str, object]:
+    tier, state = ("page", "ready") if state == "page" else ("resident", state)
+    return {"name": name, "file": name, "state": state, "tier": tier, "bytes": 0, "reason": ""}
 
 
 def a_library() -> list[Row]:
@@ -129,9 +156,4 @@ def a_busy_evening() -> FakeBackend:
         "in_flight": [{"name": "concepts/floating_islands.safetensors", "tier": "resident",
                        "bytes_done": 96 * MIB, "bytes_total": 171 * MIB}],
     }  # fmt: skip
-    waits = {0: 2.1, 3: 0.4, 11: 0.3}
-    backend.history = [
-        {"job_id": f"old{index}", "load_s": 1.2 + (index * 37 % 11) / 6, "wait_s": waits.get(index, 0.0)}
-        for index in range(18)
-    ]
     return backend

@@ -38,9 +38,11 @@ QUIET = {
 class StubHost:
     """Serves on one port until closed; `stop` and `start` play a server that dies and comes back."""
 
-    def __init__(self, static: Path, backend: Any, settings: Mapping[str, object]) -> None:
+    def __init__(self, static: Path, backend: Any, settings: Mapping[str, object], page: str = "") -> None:
+        """`page` is served at /component: a test's own page, with our files but without the front end."""
         self._static = static
         self._backend = backend
+        self._page = page
         self._settings = {**QUIET, **settings}
         self._sockets: set[web.WebSocketResponse] = set()
         self._sending: set[asyncio.Task[None]] = set()
@@ -83,7 +85,14 @@ class StubHost:
             if isinstance(route, web.RouteDef):
                 routes.route(route.method, f"/api{route.path}")(route.handler)
         app.add_routes(routes)
-        app.add_routes([web.get("/ws", self._socket), web.get("/", self._index), *self._host_routes()])
+        app.add_routes(
+            [
+                web.get("/ws", self._socket),
+                web.get("/", self._index),
+                web.get("/component", self._component),
+                *self._host_routes(),
+            ]
+        )
         app.add_routes([web.static(PACK, WEB), web.static("/", self._static)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -129,6 +138,9 @@ class StubHost:
 
     async def _index(self, _request: web.Request) -> web.FileResponse:
         return web.FileResponse(self._static / "index.html")
+
+    async def _component(self, _request: web.Request) -> web.Response:
+        return web.Response(text=self._page, content_type="text/html")
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()

@@ -1,0 +1,318 @@
+"""The panel alone: every state it can be in, every size, language and input device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser_kit.fake_backend import MIB, FakeBackend, Row
+
+if TYPE_CHECKING:
+    from browser_kit.component import ComponentPage
+
+    Component = Callable[..., ComponentPage]
+
+WIDTHS = (220, 312, 600, 845)
+
+
+def test_error_before_the_first_answer_and_the_way_out(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    view.page.evaluate("kit.api.fetchApi = () => Promise.resolve(new Response('{}', { status: 404 }))")
+    view.page.evaluate("kit.store.state = { ...kit.store.state, status: null, link: 'loading' }; kit.show()")
+    expect(view.panel.get_by_role("alert")).to_contain_text("The server does not answer")
+    expect(view.panel.get_by_role("alert")).to_contain_text("HTTP 404")
+    expect(view.panel.get_by_role("switch")).to_be_hidden()
+    view.page.evaluate("kit.api.fetchApi = (route, init) => fetch('/api' + route, init)")
+    view.panel.get_by_role("button", name="Try again").click()
+    expect(view.panel.get_by_role("switch")).to_be_visible()
+    expect(view.panel.get_by_role("alert")).to_have_count(0)
+
+
+def test_first_run_says_what_will_come(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    backend.rows, backend.queue, backend.prefetch = {}, [], {}
+    view = component()
+    expect(view.panel.get_by_text("Nothing loaded yet")).to_be_visible()
+    expect(view.panel.get_by_text("The queue is empty.")).to_be_visible()
+    expect(view.panel.get_by_text("No LoRAs yet.")).to_be_visible()
+    expect(view.panel.get_by_role("searchbox")).to_be_hidden()
+
+
+def test_stock_loaders_alone_show_what_was_read_ahead(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    backend.prefetch = {"page": {"hits": 9, "joins": 1, "misses": 0, "hidden_share": 0.996}, "under_pressure": True}
+    view = component()
+    expect(view.panel.locator(".ws-share")).to_have_text("99%")
+    expect(view.panel.get_by_text("of LoRA bytes read ahead")).to_be_visible()
+    expect(view.panel.get_by_text("9 hit · 1 joined · 0 missed")).to_be_visible()
+    expect(view.panel.get_by_text("Memory is short")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("states", "verdict"),
+    [
+        (("ready", "page"), "The next job is ready."),
+        (("ready", "loading"), "The next job is still loading b."),
+        (("cold", "cold"), "The next job would wait for a and 1 more."),
+        (("loading", "missing"), "The next job has a problem with b."),
+    ],
+)
+def test_one_line_tells_whether_the_next_job_waits(
+    component: Component, backend: FakeBackend, states: tuple[str, str], verdict: str
+) -> None:
+    from playwright.sync_api import expect
+
+    backend.queue = []
+    backend.job("running", "x/z.safetensors", running=True, **{"x/z.safetensors": "cold"})
+    backend.job(
+        "next",
+        "x/a.safetensors",
+        "x/b.safetensors",
+        **dict(zip(("x/a.safetensors", "x/b.safetensors"), states, strict=True)),
+    )
+    view = component()
+    expect(view.panel.locator(".ws-verdict").first).to_have_text(verdict)
+
+
+def test_older_revisions_are_dropped_and_a_new_boot_is_not(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    switch = view.panel.get_by_role("switch")
+    expect(switch).to_be_checked()
+    old = {**backend.status(), "revision": 0, "prefetch": {"enabled": False}}
+    view.push(old)
+    view.page.wait_for_timeout(600)
+    expect(switch).to_be_checked()
+    view.push({**old, "boot": "boot-2"})
+    expect(switch).not_to_be_checked()
+
+
+def test_a_burst_of_pushes_is_two_redraws_a_second_and_none_while_hidden(
+    component: Component, backend: FakeBackend
+) -> None:
+    view = component()
+    view.page.wait_for_timeout(700)
+    drawn = view.page.evaluate(
+        """async (status) => {
+          let draws = 0
+          const observer = new MutationObserver(() => { draws += 1 })
+          observer.observe(document.querySelector('.ws-share'), { childList: true, characterData: true, subtree: true })
+          const burst = async (share) => {
+            for (let step = 0; step < 60; step += 1) {
+              status.revision += 1
+              status.prefetch.hidden_share = share + step / 200
+              kit.push(structuredClone(status))
+              await new Promise((resolve) => setTimeout(resolve, 15))
+            }
+          }
+          await burst(0.1)
+          const shown = draws
+          Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true })
+          await new Promise((resolve) => setTimeout(resolve, 700))
+          const before = draws
+          await burst(0.5)
+          return [shown, draws - before]
+        }""",
+        backend.status(),
+    )
+    assert 1 <= drawn[0] <= 4
+    assert drawn[1] == 0
+
+
+def test_the_timeline_gives_each_job_what_the_totals_grew_by(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    jobs = view.page.evaluate(
+        """async (statuses) => {
+          const { NO_HISTORY, nextHistory } = await import('/extensions/comfyui-warmstack/lib/history.js')
+          const { parseStatus } = await import('/extensions/comfyui-warmstack/lib/status.js')
+          return statuses.map(parseStatus).reduce(nextHistory, NO_HISTORY).jobs
+        }""",
+        backend.history(5),
+    )
+    assert [job["id"] for job in jobs] == ["old-0", "old-1", "old-2", "old-3"]
+    assert [round(job["loadS"], 3) for job in jobs] == [round(1.2 + (i * 37 % 11) / 6, 3) for i in range(4)]
+    assert [round(job["waitS"], 3) for job in jobs] == [1.1, 0, 0, 0.4]
+    for status in backend.history(5):
+        view.push({**status, "boot": "boot-2"})
+    expect(view.panel.get_by_role("list", name="Last jobs").get_by_role("listitem")).to_have_count(4)
+
+
+def test_ten_thousand_rows_are_drawn_a_screen_at_a_time(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    backend.rows = {
+        name: Row(name, 90 * MIB) for name in (f"pack{i % 40:02}/lora_{i:05}.safetensors" for i in range(10_000))
+    }
+    backend.queue = []
+    view = component()
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("10,000")
+    assert view.panel.locator(".ws-row").count() < 60
+    view.panel.evaluate("(panel) => { panel.scrollTop = panel.scrollHeight }")
+    expect(view.row("pack39/lora_09999.safetensors")).to_be_in_viewport()
+    assert view.panel.locator(".ws-row").count() < 60
+    view.panel.get_by_role("searchbox").fill("pack07 0500")
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("1 of 10,000")
+    view.panel.get_by_role("searchbox").fill("nowhere")
+    expect(view.panel.get_by_text("Nothing matches “nowhere”.")).to_be_visible()
+
+
+def test_keyboard_alone_moves_pins_evicts_and_keeps_its_place(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text(str(len(backend.rows)))
+    names = view.panel.locator(".ws-row").evaluate_all("(rows) => rows.map((row) => row.dataset.key)")
+    view.panel.get_by_role("combobox").focus()
+    view.page.keyboard.press("Tab")
+    expect(view.row(names[0])).to_be_focused()
+    view.page.keyboard.press("ArrowDown")
+    view.page.keyboard.press("ArrowDown")
+    expect(view.row(names[2])).to_be_focused()
+    view.page.keyboard.press("p")
+    expect(view.row(names[2]).get_by_role("button", name="Pin")).to_have_attribute("aria-pressed", "true")
+    expect(view.row(names[2])).to_be_focused()
+    view.page.keyboard.press("Delete")
+    expect(view.row(names[2])).to_have_attribute("data-state", "cold")
+    expect(view.panel.locator(".ws-row:focus")).to_have_count(1)
+    assert backend.actions == [("pin", (names[2],)), ("evict", (names[2],))]
+    view.page.keyboard.press("End")
+    expect(view.panel.locator(".ws-row:focus")).to_have_attribute("aria-rowindex", str(len(backend.rows)))
+    view.page.keyboard.press("w")
+    view.page.wait_for_function("document.activeElement.classList.contains('ws-row')")
+    assert backend.actions[-1][0] == "warm"
+
+
+def test_focus_on_a_button_survives_a_push(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    name = "styles/ink_wash_v3.safetensors"
+    button = view.row(name).get_by_role("button", name=f"Pin {name}")
+    button.focus()
+    backend.set("styles/linocut.safetensors", hits=50)
+    view.push(backend.status())
+    expect(view.row("styles/linocut.safetensors")).to_contain_text("50 hits")
+    expect(button).to_be_focused()
+
+
+def test_a_refused_action_is_told(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    expect(view.panel.get_by_role("switch")).to_be_visible()
+    view.page.evaluate(
+        """() => {
+          const refusal = { error: { type: 'x', message: 'no room for it' } }
+          kit.api.fetchApi = () => Promise.resolve(new Response(JSON.stringify(refusal), { status: 409 }))
+        }"""
+    )
+    view.panel.get_by_role("switch").click()
+    view.page.wait_for_function("kit.reports.length === 1")
+    assert view.page.evaluate("kit.reports") == ["WarmStack could not do that: no room for it"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_panel(component: Component, backend: FakeBackend, width: int) -> None:
+    from playwright.sync_api import expect
+
+    long = "a_very_long_style_name_without_any_break_at_all_v2_final_really.safetensors"
+    backend.rows[f"{'deep_folder/' * 4}{long}"] = Row(f"{'deep_folder/' * 4}{long}", 300 * MIB, "ready")
+    backend.job("long", f"{'deep_folder/' * 4}{long}")
+    view = component(width=width)
+    expect(view.panel.locator(".ws-row")).not_to_have_count(0)
+    wide = view.panel.evaluate(
+        """(panel) => [...panel.querySelectorAll('*')]
+             .filter((e) => !e.parentElement.closest('.ws-cell, .ws-chip'))
+             .filter((e) => e.getBoundingClientRect().right > panel.getBoundingClientRect().right + 0.5)
+             .map((e) => e.className.baseVal ?? e.className)"""
+    )
+    # Inside a cell or a chip text is cut with an ellipsis; only boxes count.
+    assert wide == []
+    assert view.panel.evaluate("(panel) => panel.scrollWidth <= panel.clientWidth")
+
+
+@pytest.mark.parametrize("palette", ["dark", "light", "solarized", "nord"])
+def test_axe_finds_nothing_serious(component: Component, backend: FakeBackend, palette: str) -> None:
+    view = component(height=1600)
+    for status in backend.history(4):
+        view.push(status)
+    view.page.wait_for_timeout(600)
+    view.page.evaluate("(palette) => document.documentElement.classList.add(palette)", palette)
+    found = find_spec("axe_playwright_python")
+    assert found is not None and found.origin is not None
+    view.page.add_script_tag(path=str(Path(found.origin).with_name("axe.min.js")))
+    violations: list[dict[str, Any]] = view.page.evaluate("axe.run('warmstack-panel').then((r) => r.violations)")
+    told = [f"{v['id']}: {v['nodes'][0]['html'][:120]} {v['nodes'][0]['failureSummary']}" for v in violations]
+    assert [line for v, line in zip(violations, told, strict=True) if v["impact"] in ("serious", "critical")] == []
+
+
+@pytest.mark.parametrize(("locale", "word"), [("zh", "队列"), ("zh-TW", "队列"), ("ja", "キュー"), ("de", "Queue")])
+def test_speaks_the_language_of_the_host(component: Component, locale: str, word: str) -> None:
+    from playwright.sync_api import expect
+
+    view = component(query=f"?locale={locale}")
+    expect(view.panel.get_by_role("heading", name=word)).to_be_visible()
+
+
+def test_every_language_has_every_word(component: Component) -> None:
+    view = component()
+    words: dict[str, list[str]] = view.page.evaluate(
+        """async () => {
+          const { TABLES } = await import('/extensions/comfyui-warmstack/lib/text.js')
+          const isWord = (value) => typeof value === 'string' || 'other' in value
+          const keys = (table, at = '') => Object.entries(table).flatMap(([key, value]) =>
+            isWord(value) ? [at + key + ' ' + slots(value)] : keys(value, at + key + '.'))
+          const slots = (value) => [...new Set((value.other ?? value).match(/\\{\\w+\\}/g) ?? [])].sort().join()
+          return Object.fromEntries(Object.entries(TABLES).map(([language, table]) => [language, keys(table).sort()]))
+        }"""
+    )
+    assert words["zh"] == words["en"]
+    assert words["ja"] == words["en"]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ("formatBytes(1536)", "1.5 KiB"),
+        ("formatBytes(0)", "0 B"),
+        ("formatBytes(null)", "–"),
+        ("formatBytes(1024 ** 4 * 3)", "3.0 TiB"),
+        ("formatSeconds(0.0421)", "42 ms"),
+        ("formatSeconds(59.96)", "1 min 0 s"),
+        ("formatSeconds(3725)", "1 h 2 min"),
+        ("formatSeconds(NaN)", "–"),
+        ("formatShare(0.9999)", "99%"),
+        ("formatShare(1)", "100%"),
+        ("formatShare(0.29)", "29%"),
+        ("formatBytesOf(1024 ** 3 / 2, 15 * 1024 ** 3).join()", "0.5,15.0 GiB"),
+        ("splitName('a/b/ink.v2.safetensors').stem", "ink.v2"),
+    ],
+)
+def test_numbers_for_people(formats: Callable[[str], str], call: str, text: str) -> None:
+    assert formats(call) == text
+
+
+@pytest.fixture(scope="module")
+def formats(browser: Any) -> Callable[[str], str]:
+    """Evaluates a call of web/lib/format.js, in a bare page: the module needs nothing else."""
+    source = (Path(__file__).resolve().parents[2] / "web" / "lib" / "format.js").read_text("utf-8")
+    page = browser.new_page()
+
+    def call(expression: str) -> str:
+        module = f"{source}\nexport const result = {expression}"
+        result: str = page.evaluate(
+            "(module) => import('data:text/javascript,' + encodeURIComponent(module)).then((m) => m.result)", module
+        )
+        return result
+
+    return call
