@@ -158,7 +158,7 @@ class Prefetcher:
         visible = tuple(self._jobs())
         departed = self._board.observe(visible if settings.enabled else ())
         for departure in departed:
-            if departure.ran:
+            if departure.ran_unseen:
                 self._count_demand(departure.needs.needs)
         if departed or not settings.enabled:
             self._replan()

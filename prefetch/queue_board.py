@@ -34,8 +34,8 @@ class Departure(NamedTuple):
     """A job that has left the queue."""
 
     needs: JobNeeds
-    ran: bool
-    """False when it was taken out before its turn."""
+    ran_unseen: bool
+    """It had its turn between two looks. Jobs that were seen running, or taken out before their turn, did not."""
 
 
 class QueueBoard:
@@ -75,9 +75,11 @@ class QueueBoard:
             if job.job_id in alive:
                 somebody_before_stayed = True
                 continue
-            ran = job.job_id in self._started or not (somebody_before_stayed or (not alive and departed))
+            # Who overtakes a job that is still there was taken out; so was, but for the first, a queue gone at once.
+            taken_out = somebody_before_stayed or (not alive and departed)
             if job.job_id in self._needs:
-                departed.append(Departure(self._needs.pop(job.job_id), ran))
+                ran_unseen = job.job_id not in self._started and not taken_out
+                departed.append(Departure(self._needs.pop(job.job_id), ran_unseen))
         for job in self._jobs:
             known = self._needs.get(job.job_id)
             if known is not None and known.job.running != job.running:
