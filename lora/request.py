@@ -55,7 +55,6 @@ def _body(request: object) -> Mapping[object, object]:
     if not isinstance(body, Mapping):
         raise LoraSyntaxError(f'request: "lora" is {shown(body)}, not an object; write {{"lora": {{"models": [...]}}}}')
     if body is request and body and not any(field in body for field in _FIELDS):
-        require_known(body, ("lora", *_FIELDS), "request")
         raise LoraSyntaxError(f'request {shown(dict(body))} has neither "lora" nor "models"')
     return body
 

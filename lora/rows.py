@@ -13,6 +13,8 @@ MODEL_FIELDS = ("strength_model", "strength", "weight", "model_strength", "stren
 CLIP_FIELDS = ("strength_clip", "clipStrength", "strengthTwo", "clip_strength", "strengthClip")
 SWITCH_FIELDS = ("on", "active", "enabled")
 _FIELDS = (*NAME_FIELDS, *MODEL_FIELDS, *CLIP_FIELDS, *SWITCH_FIELDS, "category")
+_SAME_WORD = 0.82
+"""difflib's ratio above which a field is a misspelling: "weigth" is one, another tool's "mode" is not "models"."""
 
 
 def read_rows(entries: Iterable[object]) -> tuple[LoraRow, ...]:
@@ -56,7 +58,7 @@ def require_known(entry: Mapping[object, object], fields: Sequence[str], where: 
     for key in entry:
         if not isinstance(key, str):
             raise LoraSyntaxError(f"{where}: field {shown(key)} is not text")
-        if key not in fields and (near := get_close_matches(key, fields, 1, 0.8)):
+        if key not in fields and (near := get_close_matches(key, fields, 1, _SAME_WORD)):
             raise LoraSyntaxError(f"{where}: unknown field {shown(key)}; did you mean {near[0]!r}?")
 
 
@@ -92,7 +94,7 @@ def _from_sequence(entry: Sequence[object], where: str) -> LoraRow | None:
 def _only(entry: Mapping[object, object], fields: Sequence[str], where: str) -> object:
     """The value under whichever of `fields` is there; two that contradict each other are refused."""
     present = [field for field in fields if entry.get(field) is not None]
-    if any(entry[field] != entry[present[0]] for field in present):
+    if any(entry[field] != entry[present[0]] for field in present[1:]):
         raise LoraSyntaxError(f"{where}: {' and '.join(map(repr, present))} contradict each other; write one of them")
     return entry[present[0]] if present else None
 

@@ -1,0 +1,42 @@
+"""Small but valid LoRA files."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+Shapes = Mapping[str, "list[int]"]
+WriteLora = Callable[..., Path]
+
+PLAIN: Shapes = {"lora_unet_x.lora_up.weight": [8, 4], "lora_unet_x.lora_down.weight": [4, 8]}
+
+
+@pytest.fixture(scope="session")
+def write_lora() -> WriteLora:
+    """`write_lora(path, shapes=..., metadata=...)` writes a safetensors file of half-precision zeros."""
+
+    def write(path: Path, shapes: Shapes = PLAIN, metadata: Mapping[str, str] | None = None) -> Path:
+        header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+        end = 0
+        for key, shape in shapes.items():
+            start, end = end, end + 2 * _elements(shape)
+            header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
+        text = json.dumps(header).encode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(struct.pack("<Q", len(text)) + text)
+        with path.open("r+b") as file:
+            file.truncate(8 + len(text) + end)
+        return path
+
+    return write
+
+
+def _elements(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
