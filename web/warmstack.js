@@ -4,11 +4,14 @@ import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { CatalogRows } from './lib/catalog.js'
 import { WarmStackPanel } from './lib/panel.js'
+import { SettingsLink } from './lib/settings.js'
 import { problemNames } from './lib/status.js'
 import { StatusStore } from './lib/store.js'
 import { translator } from './lib/text.js'
 
 const TAB = 'warmstack'
+// The place to break: a wide screen shows the label below a narrow icon.
+const LABEL = 'Warm\u200bStack'
 
 // At load, not in the panel: a push that nobody listens to is an error in the console of every open browser.
 const store = new StatusStore(api)
@@ -17,7 +20,12 @@ const catalog = new CatalogRows(store)
 const host = {
   locale: () => app.extensionManager.setting.get('Comfy.Locale') || navigator.language || 'en',
   report: (summary, detail) => app.extensionManager.toast.add({ severity: 'error', summary, detail, life: 6000 }),
+  getSetting: (id) => app.extensionManager.setting.get(id),
+  setSetting: (id, value) => app.extensionManager.setting.set(id, value),
+  refused: (error) => host.report(translator(host.locale())('failedAction'), error.message),
 }
+
+const settings = new SettingsLink(store, host)
 
 /**
  * The host re-uses one box for all custom tabs and does not call destroy() when another tab takes it over, so the panel
@@ -43,7 +51,7 @@ async function togglePrefetch() {
     await store.act('settings', { enabled })
     app.extensionManager.toast.add({ severity: 'info', summary: t('title'), detail: t(enabled ? 'prefetchOn' : 'prefetchOff'), life: 4000 })
   } catch (error) {
-    host.report(t('failedAction'), error.message)
+    host.refused(error)
   }
 }
 
@@ -61,14 +69,17 @@ function followProblems(tabs) {
 
 app.registerExtension({
   name: 'WarmStack',
+  settings: settings.entries,
   commands: [{ id: 'WarmStack.TogglePrefetch', label: 'WarmStack: turn prefetch on or off', icon: 'pi pi-bolt', function: togglePrefetch }],
   setup() {
+    settings.follow()
+    store.refresh() // not awaited: the host shows nothing until setup has returned
     const tabs = app.extensionManager?.registerSidebarTab ? app.extensionManager : app.extensionManager?.sidebarTab
     if (!tabs?.registerSidebarTab) {
       console.warn('WarmStack: this front end has no sidebar; the nodes work, the panel is not shown')
       return
     }
-    tabs.registerSidebarTab({ id: TAB, icon: 'pi pi-bolt', title: 'WarmStack', tooltip: 'WarmStack', type: 'custom', render })
+    tabs.registerSidebarTab({ id: TAB, icon: 'pi pi-bolt', title: 'WarmStack', label: LABEL, tooltip: 'WarmStack', type: 'custom', render })
     followProblems(tabs)
   },
 })

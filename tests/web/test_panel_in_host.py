@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from browser_kit.fake_backend import FakeBackend
+from browser_kit.fake_backend import GIB, MIB, FakeBackend
 
 if TYPE_CHECKING:
     from browser_kit.opened import Opened
@@ -39,8 +39,8 @@ def test_prefetch_switch_reaches_the_server_and_back(opened: Open, backend: Fake
     switch.click()
     expect(switch).not_to_be_checked()
     expect(view.panel.get_by_text("Off: every job loads its own LoRAs")).to_be_visible()
-    assert backend.enabled is False
-    backend.enabled = True
+    assert backend.settings["enabled"] is False
+    backend.settings["enabled"] = True
     backend.revision += 1
     view.host.push()
     expect(switch).to_be_checked()
@@ -106,3 +106,30 @@ def test_badge_counts_problems_until_they_were_seen(opened: Open, backend: FakeB
     backend.revision += 1
     view.host.push()
     view.page.wait_for_function(f"() => {badge} === null")
+
+
+def test_settings_page_tells_the_server_and_is_told_by_it(opened: Open, backend: FakeBackend) -> None:
+    stored = {"WarmStack.Prefetch": False, "WarmStack.Budget": 3}
+    view = opened(settings=stored)
+    value = "(id) => window.comfyAPI.app.app.extensionManager.setting.get(id)"
+    view.page.wait_for_function(f"() => ({value})('WarmStack.Prefetch') === true")
+    assert view.page.evaluate(value, "WarmStack.Budget") == 0
+    assert backend.settings["enabled"] is True, "what one browser has stored is no wish"
+    change = "([id, value]) => window.comfyAPI.app.app.extensionManager.setting.set(id, value)"
+    view.page.evaluate(change, ["WarmStack.Budget", 6.5])
+    view.page.evaluate(change, ["WarmStack.ReadLimit", 200])
+    told = "(s) => s.settings.budget_bytes && s.settings.read_limit_bytes_per_s"
+    view.page.wait_for_function(f"() => fetch('/api/warmstack/v1/status').then((r) => r.json()).then({told})")
+    assert backend.settings["budget_bytes"] == int(6.5 * GIB)
+    assert backend.settings["read_limit_bytes_per_s"] == 200 * MIB
+    backend.settings["concurrency"] = 4
+    backend.revision += 1
+    view.host.push()
+    view.page.wait_for_function(f"() => ({value})('WarmStack.Concurrency') === 4")
+
+
+def test_command_turns_prefetch_off(opened: Open, backend: FakeBackend) -> None:
+    view = opened()
+    view.page.evaluate("window.comfyAPI.app.app.extensionManager.command.execute('WarmStack.TogglePrefetch')")
+    view.page.get_by_text("Off: every job loads its own LoRAs and waits for them.").first.wait_for()
+    assert backend.settings["enabled"] is False

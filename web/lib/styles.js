@@ -147,15 +147,21 @@ warmstack-panel .ws-waiting { block-size: 96px; border-radius: 10px; background:
 }
 @container (min-width: 560px) {
   warmstack-panel .ws-rows { --ws-row: 34; }
-  warmstack-panel .ws-row { align-items: center; grid-template: 'name meta actions' auto / minmax(0, 1fr) minmax(0, 1.7fr) 62px; }
-  warmstack-panel .ws-meta { display: grid; grid-template-columns: 1.1fr 1fr 1fr .8fr .8fr 1.2fr 1.2fr; padding: 0; column-gap: 8px; }
+  warmstack-panel .ws-row { align-items: center; grid-template: 'name meta actions' auto / minmax(0, 1fr) minmax(0, 1.3fr) 62px; }
+  warmstack-panel .ws-meta { display: grid; grid-template-columns: 1.2fr 1fr 1.1fr .8fr .9fr; padding: 0; column-gap: 8px; }
   warmstack-panel .ws-rows .ws-meta span { display: block; }
+  warmstack-panel .ws-rows .ws-meta :is(.ws-idle, .ws-category) { display: none; }
   warmstack-panel .ws-meta span { overflow: hidden; text-overflow: ellipsis; }
   warmstack-panel .ws-meta span::before { content: none !important; }
   warmstack-panel .ws-actions { justify-content: flex-end; }
   warmstack-panel .ws-pair { flex-direction: row; }
   warmstack-panel .ws-pair > * { flex: 1; }
   warmstack-panel .ws-timeline { flex: 1; }
+}
+@container (min-width: 800px) {
+  warmstack-panel .ws-row { grid-template-columns: minmax(0, 1fr) minmax(0, 1.8fr) 62px; }
+  warmstack-panel .ws-meta { grid-template-columns: 1fr .9fr 1fr .7fr .7fr 1.1fr 1fr; }
+  warmstack-panel .ws-rows .ws-meta :is(.ws-idle, .ws-category) { display: block; }
 }
 @media (prefers-reduced-motion: reduce) {
   warmstack-panel .ws-track .ws-fill { animation: none; }

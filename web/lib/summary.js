@@ -43,10 +43,10 @@ export class SummarySection {
     setRing(this.ring, share ?? 0)
     setText(this.share, formatShare(share))
     setText(this.shareLabel, t(timed ? 'hidden' : share === null ? 'hiddenNone' : 'hiddenPage'))
-    setText(this.times, !timed ? '' : `${this.#time('saved', prefetch.savedS)} · ${this.#time('waited', prefetch.waitS)}`)
+    setText(this.times, !timed ? '' : unbroken(`${this.#time('saved', prefetch.savedS)} · ${this.#time('waited', prefetch.waitS)}`))
     const counts = { hits: prefetch.hits, joins: prefetch.joins, misses: prefetch.misses }
     for (const name of Object.keys(counts)) counts[name] = formatCount(counts[name], this.#locale)
-    setText(this.outcomes, t('outcomes', counts))
+    setText(this.outcomes, unbroken(t('outcomes', counts)))
     setAttribute(this.toggle, 'aria-checked', prefetch.enabled)
     setText(this.toggleHint, t(prefetch.enabled ? 'prefetchOn' : 'prefetchOff'))
     this.element.classList.toggle('ws-off', !prefetch.enabled)
@@ -77,4 +77,9 @@ export class SummarySection {
     setAttribute(track, 'aria-valuenow', share > 0 ? Math.floor(share * 100) : null)
     track.firstElementChild.style.inlineSize = share > 0 ? `${share * 100}%` : ''
   }
+}
+
+/** "1 min 5 s saved · 0.9 s waited" may break at the dot only. */
+function unbroken(phrases) {
+  return phrases.split(' · ').map((phrase) => phrase.replaceAll(' ', '\u00a0')).join(' · ')
 }

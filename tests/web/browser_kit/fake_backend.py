@@ -13,6 +13,11 @@ GIB = 1 << 30
 
 _GPU = {"name": "cuda:0", "total_bytes": 24 * GIB, "free_bytes": 9 * GIB}
 
+_DEFAULTS: Mapping[str, object] = {
+    "enabled": True, "budget_bytes": None, "page_budget_bytes": None, "headroom_bytes": GIB, "concurrency": 1,
+    "read_limit_bytes_per_s": None, "depth_jobs": None, "page_tier": True, "resident_tier": True,
+}  # fmt: skip
+
 
 @dataclass(slots=True)
 class Row:
@@ -25,13 +30,14 @@ class Row:
     pinned: bool = False
     leases: int = 0
     hits: int = 0
+    idle_s: float | None = None
 
     def sent(self) -> dict[str, object]:
         category = self.name.rpartition("/")[0]
         return {
             "name": self.name, "bytes": self.size_bytes, "state": self.state, "category": category,
             "base_model": self.base_model, "pinned": self.pinned, "leases": self.leases, "hits": self.hits,
-            "idle_s": None, "problem": "",
+            "idle_s": self.idle_s, "problem": "",
         }  # fmt: skip
 
 
@@ -42,7 +48,7 @@ class FakeBackend:
         self.rows = {row.name: row for row in rows}
         self.boot = "boot-1"
         self.revision = 1
-        self.enabled = True
+        self.settings: dict[str, object] = dict(_DEFAULTS)
         self.prefetch: dict[str, object] = {}
         self.queue: list[dict[str, object]] = []
         self.catalog_revision = 1
@@ -67,7 +73,8 @@ class FakeBackend:
             statuses += [
                 {**now, "queue": [job], "prefetch": {**_mapping(now["prefetch"]), **t}} for t in (totals, later)
             ]
-        return [{**status, "revision": 0} for status in statuses]
+        first, self.revision = self.revision + 1, self.revision + len(statuses) + 1
+        return [{**status, "revision": first + step} for step, status in enumerate(statuses)]
 
     def set(self, name: str, **changes: Any) -> None:
         for field, value in changes.items():
@@ -79,15 +86,16 @@ class FakeBackend:
         used_bytes = sum(row.size_bytes for row in live if row.state == "ready")
         return {
             "schema": 1, "boot": self.boot, "revision": self.revision,
-            "prefetch": {"enabled": self.enabled, "hits": 0, "joins": 0, "misses": 0, "wait_s": 0.0, "load_s": 0.0,
-                         "hidden_share": None, "wasted_bytes": 0, "in_flight": [], **self.prefetch},
+            "prefetch": {"enabled": self.settings["enabled"], "hits": 0, "joins": 0, "misses": 0,
+                         "wait_s": 0.0, "load_s": 0.0, "hidden_share": None, "wasted_bytes": 0,
+                         "in_flight": [], **self.prefetch},
             "budget": {"limit_bytes": 4 * GIB, "used_bytes": used_bytes, "peak_bytes": used_bytes + 200 * MIB},
             "memory": {"total_bytes": 32 * GIB, "available_bytes": 19 * GIB, "page_cache_bytes": 6 * GIB,
                        "headroom_bytes": GIB, "devices": [_GPU]},
             "adapters": [row.sent() for row in live],
             "queue": self.queue,
             "catalog": {"files": len(self.rows), "revision": self.catalog_revision},
-            "settings": {"enabled": self.enabled},
+            "settings": self.settings,
         }  # fmt: skip
 
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> dict[str, object]:
@@ -109,9 +117,9 @@ class FakeBackend:
         return {"done": list(names or ())}
 
     def configure(self, changes: Mapping[str, Any]) -> dict[str, object]:
-        self.enabled = bool(changes.get("enabled", self.enabled))
+        self.settings.update(changes)
         self.revision += 1
-        return {"settings": {"enabled": self.enabled}}
+        return {"settings": self.settings}
 
 
 def _mapping(value: object) -> Mapping[str, object]:
@@ -127,17 +135,17 @@ def _chip(name: str, state: str) -> dict[str, object]:
 def a_library() -> list[Row]:
     """A dozen LoRAs as an artist has them."""
     return [
-        Row("characters/aurora_knight.safetensors", 228 * MIB, "ready", hits=14, pinned=True),
-        Row("characters/old_fisherman.safetensors", 114 * MIB, "ready", hits=3),
+        Row("characters/aurora_knight.safetensors", 228 * MIB, "ready", hits=14, pinned=True, idle_s=48),
+        Row("characters/old_fisherman.safetensors", 114 * MIB, "ready", hits=3, idle_s=400),
         Row("characters/tea_house_spirit.safetensors", 218 * MIB),
         Row("concepts/double_exposure.safetensors", 91 * MIB, "page"),
         Row("concepts/floating_islands.safetensors", 171 * MIB, "loading"),
         Row("concepts/glass_anatomy.safetensors", 86 * MIB),
         Row("flux/kodak_portra_flux.safetensors", 306 * MIB, base_model="flux"),
         Row("flux/soft_volume_flux.safetensors", 612 * MIB, "page", base_model="flux"),
-        Row("styles/gouache_night.safetensors", 457 * MIB, "ready", hits=9, leases=1),
-        Row("styles/ink_wash_v3.safetensors", 228 * MIB, "ready", hits=22),
-        Row("styles/linocut.safetensors", 37 * MIB, "ready", hits=5),
+        Row("styles/gouache_night.safetensors", 457 * MIB, "ready", hits=9, leases=1, idle_s=2),
+        Row("styles/ink_wash_v3.safetensors", 228 * MIB, "ready", hits=22, idle_s=2),
+        Row("styles/linocut.safetensors", 37 * MIB, "ready", hits=5, idle_s=95),
         Row("styles/risograph_two_tone.safetensors", 74 * MIB, base_model="sd15"),
     ]
 

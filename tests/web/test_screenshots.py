@@ -1,0 +1,60 @@
+"""Pictures of the panel in the front end. WARMSTACK_SCREENSHOTS=docs/images renews those of the README."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from browser_kit.fake_backend import FakeBackend
+from fetch_frontends import VERSIONS
+
+if TYPE_CHECKING:
+    from browser_kit.opened import Opened
+
+    Open = Callable[..., Opened]
+
+PICTURES = {
+    "panel-dark": ("dark", 1100, 1230, 0),
+    "panel-light": ("light", 1100, 1230, 0),
+    "panel-narrow": ("dark", 400, 1230, 0),
+    "panel-wide": ("dark", 1800, 900, 540),
+}
+
+
+@pytest.mark.parametrize("static", VERSIONS[-1:], indirect=True)
+@pytest.mark.parametrize("name", PICTURES)
+def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    palette, width, height, drag = PICTURES[name]
+    view = opened(settings={"Comfy.ColorPalette": palette}, width=width, height=height)
+    view.page.evaluate("window.comfyAPI.app.app.graph.clear()")
+    send = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
+    for status in [*backend.history(), backend.status()]:
+        view.page.evaluate(send, status)
+    view.open_panel()
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text(str(len(backend.rows)))
+    if drag:
+        _widen(view, drag)
+    box = view.panel.bounding_box()
+    assert box is not None and box["width"] >= 220
+    folder = Path(os.environ.get("WARMSTACK_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    clip = {"x": 0, "y": 0, "width": box["x"] + box["width"] + 1, "height": height}
+    view.page.screenshot(path=folder / f"{name}.png", clip=clip)  # type: ignore[arg-type]
+    assert (folder / f"{name}.png").stat().st_size > 20_000
+
+
+def _widen(view: Opened, by: int) -> None:
+    """Drags the edge between panel and graph."""
+    edge = view.page.locator("[role=separator]").first.bounding_box()
+    assert edge is not None
+    view.page.mouse.move(edge["x"], 500)
+    view.page.mouse.down()
+    view.page.mouse.move(edge["x"] + by, 500, steps=4)
+    view.page.mouse.up()
+    view.page.mouse.move(edge["x"] + by + 200, 600)
+    view.page.wait_for_timeout(300)
