@@ -37,13 +37,13 @@ def choose_strategy(
     3. one file of 64 MiB or more: `fast_single_file`;
     4. else `eager`."""
     refusals = registry.refusals(request)
+    if len(refusals) == len(registry.strategies):
+        raise NoCapableLoaderError(request.paths[0] if request.paths else "", refusals)
     for name, reason in _preferences(request, free_bytes or _free_bytes):
         if name in registry.strategies and name not in refusals:
             return Choice(registry.strategies[name], (reason,))
-    for name, strategy in registry.strategies.items():
-        if name not in refusals:
-            return Choice(strategy, ("all the others refused",))
-    raise NoCapableLoaderError(request.paths[0] if request.paths else "", refusals)
+    left = next(strategy for name, strategy in registry.strategies.items() if name not in refusals)
+    return Choice(left, ("the preferred ones refused",))
 
 
 def _preferences(request: LoadRequest, free_bytes: Callable[[], int]) -> list[tuple[str, str]]:

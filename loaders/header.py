@@ -69,12 +69,8 @@ class SafetensorsHeader:
         return FileStamp(self.file_bytes, self.mtime_ns)
 
 
-class _Entry(NamedTuple):
-    """A tensor's JSON object, still unchecked."""
-
-    dtype: Any
-    shape: Any
-    offsets: Any
+_Fields = tuple[Any, Any, Any]
+"""dtype, shape and data_offsets of one entry, still unchecked. JSON has no tuples, so nothing else looks like it."""
 
 
 class _DuplicateKeyError(ValueError):
@@ -145,11 +141,11 @@ def _parse(path: str, raw: bytearray) -> dict[str, Any]:
     return document
 
 
-def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Entry:
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Fields:
     if len(pairs) == 3:
         (first, dtype), (second, shape), (third, offsets) = pairs
         if first == "dtype" and second == "shape" and third == "data_offsets":
-            return _Entry(dtype, shape, offsets)
+            return dtype, shape, offsets
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [key for key, _ in pairs]
@@ -190,7 +186,7 @@ def _tensors(path: str, document: Mapping[str, Any], data_bytes: int) -> dict[st
     tensors: dict[str, TensorEntry] = {}
     numbers: list[int] = []
     for key, value in document.items():
-        dtype, shape, offsets = value if type(value) is _Entry else _entry(path, key, value)
+        dtype, shape, offsets = value if type(value) is tuple else _fields(path, key, value)
         try:
             if type(shape) is not list:
                 raise TypeError(shape)
@@ -212,10 +208,10 @@ def _tensors(path: str, document: Mapping[str, Any], data_bytes: int) -> dict[st
     return _in_data_order(path, tensors, data_bytes)
 
 
-def _entry(path: str, key: str, value: Any) -> _Entry:
+def _fields(path: str, key: str, value: Any) -> _Fields:
     if not isinstance(value, dict):
         raise SafetensorsValidationError(path, "is not a tensor entry", key)
-    return _Entry(value.get("dtype"), value.get("shape"), value.get("data_offsets"))
+    return value.get("dtype"), value.get("shape"), value.get("data_offsets")
 
 
 def _size_bytes(path: str, key: str, dtype: str, shape: tuple[int, ...]) -> int:
@@ -241,7 +237,8 @@ def _require_integers(path: str, tensors: Mapping[str, TensorEntry], numbers: li
 
 
 def _in_data_order(path: str, tensors: dict[str, TensorEntry], data_bytes: int) -> dict[str, TensorEntry]:
-    ordered = dict(sorted(tensors.items(), key=_span))
+    spans = [entry[2:] for entry in tensors.values()]
+    ordered = tensors if spans == sorted(spans) else dict(sorted(tensors.items(), key=_span))
     covered = 0
     for key, (_, _, start, end) in ordered.items():
         if start != covered:
