@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from warmstack.lora.fuse import PlainLora, add_fused_, fits
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

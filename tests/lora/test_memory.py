@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from warmstack.lora.memory import Memory, available_bytes, budget_for, default_budget_bytes, measure_memory
 
 GIB = 1 << 30
