@@ -34,7 +34,7 @@ def measure(install: HostInstall, base: Path, batch: Batch, loader: str) -> dict
     return {mode: run_batch(install, base, batch, loader, **options) for mode, options in MODES.items()}
 
 
-def summary(runs: dict[str, BatchRun]) -> dict[str, Any]:
+def summary(runs: dict[str, BatchRun], hold_s: float) -> dict[str, Any]:
     """Figures of one loader; seconds are sums over all jobs but the first."""
     off, on, floor = (runs[mode] for mode in ("off", "on", "floor"))
     return {
@@ -44,6 +44,9 @@ def summary(runs: dict[str, BatchRun]) -> dict[str, Any]:
         "median_job_ms": {mode: 1000 * run.median_s for mode, run in runs.items()},
         "hidden_share_by_wall_clock": hidden_share(off.busy_s, on.busy_s, floor.busy_s),
         "images_identical": off.digests == on.digests == floor.digests,
+        "own_hidden_share": on.own_hidden_share,
+        "own_page_share": on.own_page_share,
+        "job_to_load_ratio": (off.median_s + hold_s) / max(off.median_s - floor.median_s, 1e-3),
         "own_figures": {mode: run.status["prefetch"] | {"in_flight": None} for mode, run in runs.items()},
         "budget": on.status["budget"],
     }
@@ -53,7 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=24)
     parser.add_argument("--megabytes", type=int, default=128, help="size of each LoRA file")
-    parser.add_argument("--hold", type=float, default=1.0, help="seconds of GPU-like waiting in each job")
+    parser.add_argument("--hold", type=float, default=1.2, help="seconds of GPU-like waiting in each job")
     parser.add_argument("--out", type=Path, help="write the JSON here instead of to standard output")
     arguments = parser.parse_args()
     install = HostInstall.from_environment()
@@ -69,7 +72,7 @@ def main() -> int:
     report = {
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
         "batch": asdict(batch),
-        **{loader: summary(by_mode) for loader, by_mode in runs.items()},
+        **{loader: summary(by_mode, batch.hold_s) for loader, by_mode in runs.items()},
         "exact_stack_equals_stock": runs["stack"]["on"].digests == runs["stock"]["off"].digests,
     }
     text = json.dumps(report, indent=2)

@@ -23,7 +23,8 @@ Row = dict[str, Any]
 
 
 class Actions:
-    """Thread-safe; blocks for one scan of the folders at most. Reads asked for by hand go one at a time in a thread of their own, and only into
+    """Thread-safe; blocks for one scan of the folders at most. Reads asked for by hand go one at a time in a thread
+    of their own, and only into
     free
     room: ten clicks must neither seek a disk in ten places nor push out what the queue needs."""
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +54,9 @@ class Runtime:
         self._settings_file = SettingsFile(directory)
         self._changing = threading.Lock()
         self._revision = Revision()
-        self.settings = self._settings_file.applied_to(PrefetchSettings.from_environment())
+        self.settings = self._settings_file.applied_to(
+            _yielding_to(self._memory(), PrefetchSettings.from_environment())
+        )
         index_path = None if directory is None else directory / "index.json"
         self.catalog = LoraCatalog(host.lora_folders, index_path=index_path)
         limit_bytes = self.settings.budget_bytes
@@ -144,6 +147,15 @@ class Runtime:
     def _file_of(self, name: str) -> LoraFile | None:
         match = self.catalog.resolve(name)
         return match.file if isinstance(match, Found) else None
+
+
+def _yielding_to(memory: MemoryState | None, settings: PrefetchSettings) -> PrefetchSettings:
+    """Below its headroom the host drops its own caches, which are dearer than ours: unless told otherwise, ours go
+    first."""
+    default_bytes = PrefetchSettings().headroom_bytes
+    if memory is None or settings.headroom_bytes != default_bytes:
+        return settings
+    return replace(settings, headroom_bytes=max(default_bytes, memory.headroom_bytes))
 
 
 def _writable(directory: Callable[[], Path | None]) -> Path | None:

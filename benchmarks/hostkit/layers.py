@@ -57,6 +57,5 @@ def tiny_autoencoder(latent_channels: int, prefix: str = "") -> Tensors:
                 tensors |= conv(f"{part}.{block}.conv.{layer}", 64, 64)
         for index in strided:
             tensors |= conv(f"{part}.{index}", 64, 64, bias=False)
-    if prefix:
-        tensors |= {f"{prefix}vae_scale": Tensor((), constant(1)), f"{prefix}vae_shift": Tensor((), constant(0))}
+    tensors |= {f"{prefix}vae_scale": Tensor((), constant(1)), f"{prefix}vae_shift": Tensor((), constant(0))}
     return tensors

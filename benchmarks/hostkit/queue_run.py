@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +40,32 @@ class BatchRun:
     digests: tuple[str, ...]
     first_s: float
     rest_s: tuple[float, ...]
+    after_first: dict[str, Any]
+    """The pack's own figures when the first job was done ..."""
     status: dict[str, Any]
-    """The pack's own figures afterwards; empty where the pack is not installed."""
+    """... and when all were."""
     log: str
 
     @property
     def busy_s(self) -> float:
         return sum(self.rest_s)
+
+    @property
+    def own_hidden_share(self) -> float | None:
+        """Of the adapters that our nodes acquired after the first job: the share of their cold reads that nobody
+        waited for."""
+        wait_s, load_s = (self._since_first(name) for name in ("wait_s", "load_s"))
+        return 1 - wait_s / load_s if load_s else None
+
+    @property
+    def own_page_share(self) -> float | None:
+        """Of the bytes that stock loaders read after the first job: the share that was in the page cache in time."""
+        hit, demanded = (self._since_first(name, "page") for name in ("hit_bytes", "demand_bytes"))
+        return hit / demanded if demanded else None
+
+    def _since_first(self, name: str, part: str = "") -> float:
+        before, after = self.after_first["prefetch"], self.status["prefetch"]
+        return float((after[part] if part else after)[name] - (before[part] if part else before)[name])
 
     @property
     def median_s(self) -> float:
@@ -62,6 +82,18 @@ def prepare(base: Path, batch: Batch) -> Path:
     return base
 
 
+def hold_for(base: Path, batch: Batch, times_the_load: float) -> float:
+    """Seconds that make a job `times_the_load` as long as reading one of its files cold takes here and now."""
+    reads_s = []
+    for name in batch.names[:3]:
+        path = lora_path(base, name)
+        _drop(path)
+        started = time.perf_counter()
+        _read_through(path)
+        reads_s.append(time.perf_counter() - started)
+    return times_the_load * max(reads_s)
+
+
 def run_batch(
     install: HostInstall, base: Path, batch: Batch, loader: str, *, prefetch: bool, warm: bool = False
 ) -> BatchRun:
@@ -75,18 +107,22 @@ def run_batch(
         server.client.run(flux_graph(hold_s=0.0))
         for path in files:
             _read_through(path) if warm else _drop(path)
-        finished = server.client.run(*batch.prompts(loader), timeout_s=60 + batch.jobs * (batch.hold_s + 5))
+        ids = [server.client.queue(prompt) for prompt in batch.prompts(loader)]
+        timeout_s = 60 + batch.jobs * (batch.hold_s + 5)
+        server.client.wait(ids[:1], timeout_s)
+        after_first = server.client.get("/warmstack/v1/status")
+        finished = server.client.wait(ids, timeout_s)
         status = server.client.get("/warmstack/v1/status")
-    return _result(finished, batch, status, server.log)
-
-
-def _result(finished: Sequence[Finished], batch: Batch, status: dict[str, Any], log: str) -> BatchRun:
-    failed = [job.messages[-1] for job in finished if job.status != "success"]
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {batch.jobs} jobs failed: {failed[0]}")
+    _require_success(finished)
     times = [job.run_s - batch.hold_s for job in finished]
     digests = tuple(job.output("digest")[0] for job in finished)
-    return BatchRun(digests, times[0], tuple(times[1:]), status, log)
+    return BatchRun(digests, times[0], tuple(times[1:]), after_first, status, server.log)
+
+
+def _require_success(finished: Sequence[Finished]) -> None:
+    failed = [job.messages[-1] for job in finished if job.status != "success"]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(finished)} jobs failed: {failed[0]}")
 
 
 def _drop(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,15 @@ def host_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_models(base)
     write_library(base)
     return base
+
+
+@pytest.fixture
+def own_base(host_base: Path, tmp_path: Path) -> Path:
+    """Another base directory on the same models, for a test that needs a server of its own."""
+    make_base_directory(tmp_path)
+    shutil.rmtree(tmp_path / "models")
+    (tmp_path / "models").symlink_to(host_base / "models", target_is_directory=True)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
