@@ -1,1 +1,64 @@
-"""See docs/architecture.md."""
+"""Front 2: diffusers. `LoRAWorker`, queues of requests, the command line. See docs/architecture.md."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .application import Application, AppliedLora, StackError, WorkerStatus
+    from .batch import Batch, run_batch
+    from .config import LoRAWorkerConfig
+    from .fitting import WrongModelError
+    from .lora_worker import LoRAWorker
+    from .naming import UnsupportedLoraError
+    from .report import RequestReport, RunReport
+    from .request import MalformedLine, QueueRequest, parse_queue, read_queue
+
+_HOMES = {
+    "Application": "application",
+    "AppliedLora": "application",
+    "Batch": "batch",
+    "LoRAWorker": "lora_worker",
+    "LoRAWorkerConfig": "config",
+    "MalformedLine": "request",
+    "QueueRequest": "request",
+    "RequestReport": "report",
+    "RunReport": "report",
+    "StackError": "application",
+    "UnsupportedLoraError": "naming",
+    "WorkerStatus": "application",
+    "WrongModelError": "fitting",
+    "parse_queue": "request",
+    "read_queue": "request",
+    "run_batch": "batch",
+}
+
+__all__ = [
+    "Application",
+    "AppliedLora",
+    "Batch",
+    "LoRAWorker",
+    "LoRAWorkerConfig",
+    "MalformedLine",
+    "QueueRequest",
+    "RequestReport",
+    "RunReport",
+    "StackError",
+    "UnsupportedLoraError",
+    "WorkerStatus",
+    "WrongModelError",
+    "parse_queue",
+    "read_queue",
+    "run_batch",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,86 @@
+"""Application: what one `apply_to_pipeline` did, row by row. Immutable, holds no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from ..lora.errors import LoraError
+from ..lora.lease import AcquireOutcome
+
+
+class AppliedLora(NamedTuple):
+    """One row of the stack, as it was applied."""
+
+    name: str
+    """As the catalog spells it."""
+    category: str
+    strength_model: float
+    strength_clip: float
+    outcome: AcquireOutcome
+    wait_s: float
+    """Seconds that the row was waited for."""
+    nbytes: int
+    matched: int
+    """Modules of the pipeline that it updates."""
+    unmatched: tuple[str, ...]
+    matched_share: float
+    """Share of the update's norm that applies."""
+    warning: str = ""
+    """What was written and takes no effect, or slows the run, in one line."""
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    def as_json(self) -> dict[str, object]:
+        return {**self._asdict(), "unmatched": list(self.unmatched)}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know, a line each."""
+        lines = [self.warning] if self.warning else []
+        if self.unmatched:
+            total = self.matched + len(self.unmatched)
+            lines.append(
+                f"LoRA {self.name!r}: {len(self.unmatched)} of {total} parts are not in this pipeline "
+                f"({self.matched_share:.0%} of its strength applies), the first is {self.unmatched[0]!r}"
+            )
+        return tuple(lines)
+
+
+class Application(NamedTuple):
+    """One stack on one pipeline."""
+
+    loras: tuple[AppliedLora, ...] = ()
+    weights_updated: int = 0
+    apply_s: float = 0.0
+    """Seconds to fit and to write the weights, loads not included."""
+
+    @property
+    def wait_s(self) -> float:
+        return sum(lora.wait_s for lora in self.loras)
+
+
+class WorkerStatus(NamedTuple):
+    """The worker at one moment."""
+
+    files: int
+    resident_bytes: int
+    budget_bytes: int
+    base_copy_bytes: int
+    hits: int
+    joins: int
+    misses: int
+    evictions: Mapping[str, int]
+    process_bytes: int | None
+    """Resident memory of the process; None unless monitoring is on."""
+
+
+class StackError(LoraError):
+    """Some rows of a stack cannot be applied; `problems` has each one's error. The pipeline has its base weights."""
+
+    def __init__(self, problems: tuple[LoraError, ...]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems

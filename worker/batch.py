@@ -1,0 +1,193 @@
+"""run_batch: a queue of requests through one pipeline, each request's LoRAs loading while its predecessor runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ..lora.errors import LoraError
+from ..lora.stack import LoraRow
+from ..prefetch.job import LoraReference, QueuedJob, References
+from ..prefetch.prefetcher import Prefetcher
+from ..prefetch.settings import PrefetchSettings
+from .application import Application, StackError
+from .lora_worker import LoRAWorker
+from .naming import LoraPipeline
+from .report import RequestReport, RunReport
+from .request import MalformedLine, QueueLine, QueueRequest
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["on-demand", "prefetch"]
+
+
+class Image(Protocol):
+    """A PIL image, as far as it matters here."""
+
+    def save(self, fp: Path) -> None: ...
+
+    def tobytes(self) -> bytes: ...
+
+
+class Generate(Protocol):
+    """Makes one picture with the pipeline as it is."""
+
+    def __call__(self, pipeline: LoraPipeline, request: QueueRequest) -> Image: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What to run and where its pictures go."""
+
+    lines: Sequence[QueueLine]
+    pipeline: LoraPipeline
+    generate: Generate
+    images: Path
+    """Folder of the pictures; made when missing."""
+    settings: PrefetchSettings = field(default_factory=PrefetchSettings)
+
+    @property
+    def requests(self) -> tuple[QueueRequest, ...]:
+        return tuple(line for line in self.lines if isinstance(line, QueueRequest))
+
+
+def run_batch(
+    worker: LoRAWorker, batch: Batch, mode: Mode, on_report: Callable[[RequestReport], None] | None = None
+) -> RunReport:
+    """Runs every request in order; the pipeline has its own weights afterwards.
+
+    A request that fails (a missing name, a LoRA for another model) is reported and the queue goes on. `on_report` is
+    called as each request ends, in a thread of the run. Blocking; owns an event loop.
+    """
+    batch.images.mkdir(parents=True, exist_ok=True)
+    run = _Run(worker, batch, on_report or _ignore)
+    started_s = time.perf_counter()
+    try:
+        reports = asyncio.run(run.prefetched() if mode == "prefetch" else run.on_demand())
+    finally:
+        worker.remove_from_pipeline(batch.pipeline)
+    malformed = [_malformed_report(line) for line in batch.lines if isinstance(line, MalformedLine)]
+    return RunReport(
+        mode=mode,
+        requests=tuple(sorted([*reports, *malformed], key=lambda report: report.line)),
+        seconds=time.perf_counter() - started_s,
+        cache=worker.cache.snapshot(),
+    )
+
+
+class _Run:
+    """One pass over the queue. `jobs` is what the prefetcher sees of it."""
+
+    def __init__(self, worker: LoRAWorker, batch: Batch, on_report: Callable[[RequestReport], None]) -> None:
+        self._worker = worker
+        self._batch = batch
+        self._on_report = on_report
+        self._position = 0
+
+    def jobs(self) -> list[QueuedJob]:
+        waiting = self._batch.requests[self._position :]
+        return [QueuedJob(request.id, request, running=index == 0) for index, request in enumerate(waiting)]
+
+    async def on_demand(self) -> list[RequestReport]:
+        return [await asyncio.to_thread(self._request, request) for request in self._batch.requests]
+
+    async def prefetched(self) -> list[RequestReport]:
+        prefetcher = Prefetcher(
+            jobs=self.jobs,
+            references=lambda payload: _references(self._worker, payload),
+            catalog=self._worker.catalog,
+            cache=self._worker.cache,
+            settings=self._batch.settings,
+        )
+        warming = asyncio.create_task(prefetcher.run())
+        try:
+            reports = []
+            for position, request in enumerate(self._batch.requests):
+                self._position = position
+                prefetcher.wake()
+                reports.append(await asyncio.to_thread(self._request, request))
+            return reports
+        finally:
+            prefetcher.close()
+            await _end(warming)
+
+    def _request(self, request: QueueRequest) -> RequestReport:
+        report = self._made(request)
+        self._on_report(report)
+        return report
+
+    def _made(self, request: QueueRequest) -> RequestReport:
+        started_s = time.perf_counter()
+        image_path = self._batch.images / f"{request.id}.png"
+        try:
+            application = self._worker.apply_to_pipeline(self._batch.pipeline, request.stack)
+            self._batch.generate(self._batch.pipeline, request).save(image_path)
+        except LoraError as problem:
+            return self._report(request, started_s, Application(), problems=_lines(problem))
+        except (RuntimeError, ValueError, OSError) as problem:
+            logger.warning("request %s failed", request.id, exc_info=problem)
+            return self._report(request, started_s, Application(), problems=_lines(problem), expected=False)
+        return self._report(request, started_s, application, image=image_path.name)
+
+    def _report(
+        self,
+        request: QueueRequest,
+        started_s: float,
+        application: Application,
+        *,
+        image: str = "",
+        problems: tuple[str, ...] = (),
+        expected: bool = True,
+    ) -> RequestReport:
+        return RequestReport(
+            id=request.id,
+            line=request.line,
+            prompt=request.prompt,
+            image=image,
+            loras=application.loras,
+            seconds=time.perf_counter() - started_s,
+            apply_s=application.apply_s,
+            problems=problems,
+            expected=expected,
+        )
+
+
+async def _end(warming: asyncio.Task[None]) -> None:
+    """A prefetcher that broke made the run slower, not wrong."""
+    await asyncio.wait({warming})
+    problem = None if warming.cancelled() else warming.exception()
+    if problem is not None:
+        logger.warning("the prefetcher stopped: %s", problem, exc_info=problem)
+
+
+def _references(worker: LoRAWorker, payload: object) -> References:
+    if not isinstance(payload, QueueRequest):
+        return References()
+    return References(tuple(_reference(worker, row) for row in payload.stack.active))
+
+
+def _reference(worker: LoRAWorker, row: LoraRow) -> LoraReference:
+    try:
+        name = worker.find(row).name
+    except LoraError:
+        name = row.name
+    return LoraReference(name, row.strength_model, row.strength_clip, resident=True)
+
+
+def _lines(problem: Exception) -> tuple[str, ...]:
+    if isinstance(problem, StackError):
+        return tuple(map(str, problem.problems))
+    return (" ".join(str(problem).split()) or type(problem).__name__,)
+
+
+def _malformed_report(line: MalformedLine) -> RequestReport:
+    return RequestReport(id=f"line {line.line}", line=line.line, problems=(line.reason,))
+
+
+def _ignore(report: RequestReport) -> None:
+    pass

@@ -1,0 +1,131 @@
+"""warmstack: run a queue of requests, list the LoRAs, plan a queue without running it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..lora.catalog import LoraCatalog
+from ..lora.errors import LoraError
+from .request import MalformedLine, read_queue
+from .tables import mebibytes
+
+if TYPE_CHECKING:
+    from .run_command import RunOptions
+
+MODES = ("on-demand", "prefetch", "both")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 when every failure is its request's own fault, 1 when not, 2 when nothing could be run."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
+    console = Console()
+    try:
+        status: int = arguments.command(arguments, console)
+    except (OSError, ValueError, LoraError) as problem:
+        Console(stderr=True).print(f"[red]{escape(str(problem))}[/red]")
+        return 2
+    return status
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
+    # Here, not above: diffusers takes seconds to import, and `list` needs none of it.
+    from .run_command import run_command
+
+    return run_command(_options(arguments), console)
+
+
+def _options(arguments: argparse.Namespace) -> RunOptions:
+    from .run_command import RunOptions
+
+    return RunOptions(
+        queue=arguments.queue,
+        pipeline=arguments.pipeline,
+        loras=tuple(arguments.loras),
+        output=arguments.output,
+        modes=("on-demand", "prefetch") if arguments.mode == "both" else (arguments.mode,),
+        cold=arguments.cold,
+        steps=arguments.steps,
+        memory_limit_mb=arguments.memory_limit_mb,
+        device=arguments.device,
+        dtype=arguments.dtype,
+    )
+
+
+def _list(arguments: argparse.Namespace, console: Console) -> int:
+    catalog = _catalog(arguments)
+    table = Table("name", "category", "base model", "rank", "size", "problem")
+    for file in catalog.select(arguments.category, arguments.base_model, arguments.pattern):
+        rank = "" if file.rank is None else str(file.rank)
+        cells = (file.name, file.category, file.base_model, rank, mebibytes(file.size_bytes), file.problem)
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, console: Console) -> int:
+    catalog = _catalog(arguments)
+    table = Table("request", "LoRA", "strength", "file", "size")
+    for line in read_queue(arguments.queue, catalog.category_of):
+        if isinstance(line, MalformedLine):
+            table.add_row(f"line {line.line}", "", "", f"[red]{escape(line.reason)}[/red]", "")
+            continue
+        for row in line.stack.active:
+            try:
+                file = catalog.find(row.name)
+                found = (escape(file.name), mebibytes(file.size_bytes))
+            except LoraError as problem:
+                found = (f"[red]{escape(str(problem))}[/red]", "")
+            table.add_row(escape(line.id), escape(row.name), f"{row.strength_model:g}", *found)
+    console.print(table)
+    return 0
+
+
+def _catalog(arguments: argparse.Namespace) -> LoraCatalog:
+    catalog = LoraCatalog(lambda: [str(folder) for folder in arguments.loras])
+    catalog.refresh()
+    return catalog
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="warmstack", description=__doc__)
+    parser.add_argument("--verbose", action="store_true", help="log what happens")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="make the pictures of a queue")
+    run.set_defaults(command=_run)
+    run.add_argument("queue", type=Path, help="JSON lines: objects or strings")
+    run.add_argument("--pipeline", type=Path, required=True, help="folder of a saved diffusers pipeline")
+    run.add_argument("--output", type=Path, required=True, help="folder for images, contact sheet and report.json")
+    run.add_argument("--mode", choices=MODES, default="prefetch", help="both: twice, and compare the pictures")
+    run.add_argument("--steps", type=int, help="of requests that say none (default: the pipeline's)")
+    run.add_argument("--cold", action="store_true", help="drop the LoRA files from the page cache before each pass")
+    run.add_argument("--memory-limit-mb", type=int, help="budget of resident adapters (default: by this machine)")
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda when there is one)")
+    run.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
+
+    listed = commands.add_parser("list", help="list the LoRAs")
+    listed.set_defaults(command=_list)
+    listed.add_argument("--category", default="", help="with what lies below it")
+    listed.add_argument("--base-model", default="", help="sd15, sdxl, flux, ...")
+    listed.add_argument("--pattern", default="", help="glob over names")
+
+    plan = commands.add_parser("plan", help="show which files a queue will load")
+    plan.set_defaults(command=_plan)
+    plan.add_argument("queue", type=Path, help="JSON lines: objects or strings")
+    for command in (run, listed, plan):
+        command.add_argument("--loras", type=Path, action="append", required=True, help="LoRA folder; may be repeated")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Fit: which updates of an adapter meet a weight of the pipeline, and which do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..lora.adapter import Adapter
+from ..lora.errors import LoraError
+from ..lora.fuse import PlainLora, fits
+from .base_weights import BaseWeights
+from .naming import LoraPipeline, Place, named_lora
+
+
+class WrongModelError(LoraError):
+    """The LoRA was made for another model: nothing of it, or not its shapes, meets this pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The part of one adapter that applies to one pipeline."""
+
+    loras: Mapping[Place, PlainLora]
+    """At strength 1."""
+    unmatched: tuple[str, ...]
+    """Module paths and keys of the file that no weight of the pipeline answers to."""
+    matched_share: float
+    """Share of the update's Frobenius norm that applies; 1.0 when everything matched."""
+
+
+def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter) -> Fit:
+    """The fit of `adapter`, worked out once per file and architecture and kept beside the adapter.
+
+    Raises UnsupportedLoraError for formats that are no plain LoRA, and WrongModelError when it was made for another
+    model.
+    """
+    key = ("diffusers", type(pipeline).__name__, weights.signature)
+    fit = adapter.prepared.get(key)
+    if not isinstance(fit, Fit):
+        fit = adapter.prepared[key] = _fit(pipeline, weights, name, adapter)
+    return fit
+
+
+def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter) -> Fit:
+    named = named_lora(pipeline, name, adapter.tensors, adapter.metadata)
+    loras: dict[Place, PlainLora] = {}
+    homeless: list[Place] = []
+    for place, lora in named.loras.items():
+        found = weights.find(place)
+        if found is None:
+            homeless.append(place)
+        elif fits(lora, weights.shape(found)):
+            loras[found] = lora
+        else:
+            raise _misfit(pipeline, name, found, lora, weights.shape(found))
+    if not loras:
+        raise WrongModelError(
+            f"LoRA {name!r} was made for another model: none of its {len(homeless) or len(named.leftover)} parts is in "
+            f"{type(pipeline).__name__}; use a LoRA for this model"
+        )
+    share = _share(loras.values(), (named.loras[place] for place in homeless))
+    return Fit(loras, (*(f"{place.component}.{place.module}" for place in homeless), *named.leftover), share)
+
+
+def _misfit(
+    pipeline: LoraPipeline, name: str, place: Place, lora: PlainLora, shape: tuple[int, ...]
+) -> WrongModelError:
+    made_for = "x".join(map(str, lora.delta_shape))
+    here = f"{shape[0]}x{math.prod(shape[1:])}"
+    return WrongModelError(
+        f"LoRA {name!r} was made for another model: its update of {place.component}.{place.module} is {made_for}, "
+        f"the weight of {type(pipeline).__name__} {here}; use a LoRA for this model"
+    )
+
+
+def _share(matched: Iterable[PlainLora], lost: Iterable[PlainLora]) -> float:
+    lost_square = sum(map(_square_norm, lost))
+    if not lost_square:
+        return 1.0
+    matched_square = sum(map(_square_norm, matched))
+    return math.sqrt(matched_square / (matched_square + lost_square))
+
+
+def _square_norm(lora: PlainLora) -> float:
+    """The squared Frobenius norm of the update, from rank-sized products; a Tucker core is left out."""
+    up = lora.up.detach().flatten(1).float()
+    down = lora.down.detach().flatten(1).float()
+    return max(0.0, float(((up.T @ up) * (down @ down.T)).sum())) * lora.scale**2

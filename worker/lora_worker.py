@@ -1,0 +1,203 @@
+"""LoRAWorker: LoRAs for diffusers pipelines, from one catalog and one cache."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import psutil
+
+from ..lora.budget import ByteBudget
+from ..lora.cache import AdapterCache
+from ..lora.catalog import Ambiguous, LoraCatalog
+from ..lora.categories import covers
+from ..lora.errors import AmbiguousLoraError, LoraError
+from ..lora.file import LoraFile
+from ..lora.fuse import PlainLora
+from ..lora.lease import Lease
+from ..lora.memory import default_budget_bytes
+from ..lora.stack import LoraRow, LoraStack
+from .application import Application, AppliedLora, StackError, WorkerStatus
+from .base_weights import BaseWeights
+from .config import LoRAWorkerConfig
+from .fitting import Fit, fit_adapter
+from .naming import LoraPipeline, Place
+from .stack_of import StackLike, stack_of
+
+logger = logging.getLogger(__name__)
+
+_PICKLE = "LoRA {!r} is a pickle, which is never read ahead; save it as .safetensors"
+
+
+class _Fitted(NamedTuple):
+    row: LoraRow
+    file: LoraFile
+    lease: Lease
+    fit: Fit
+
+
+class LoRAWorker:
+    """Applies stacks to pipelines and takes them off again to the last bit.
+
+    A pipeline must not run while its stack changes. `catalog` and `cache` may be shared with a prefetcher that warms
+    the adapters of the next request meanwhile.
+    """
+
+    def __init__(
+        self, config: LoRAWorkerConfig, *, catalog: LoraCatalog | None = None, cache: AdapterCache | None = None
+    ) -> None:
+        self.config = config
+        self.catalog = catalog or LoraCatalog(self._folders, index_path=config.index_path)
+        self.cache = cache or AdapterCache(ByteBudget(_budget_bytes(config)))
+        self._weights: WeakKeyDictionary[LoraPipeline, BaseWeights] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def discover(self) -> tuple[LoraFile, ...]:
+        """Scans the directories again (headers only); every LoRA found, sorted by name."""
+        return self.catalog.refresh().files
+
+    def apply_to_pipeline(
+        self, pipeline: LoraPipeline, adapter_names: StackLike, strengths: Sequence[float] | None = None
+    ) -> Application:
+        """Makes `adapter_names` the pipeline's stack, whatever was applied before. What it may be: see `stack_of`.
+
+        UNet or transformer take a row's `strength_model`, text encoders its `strength_clip`. The weights are computed
+        from the originals and rounded once. Raises LoraSyntaxError for what cannot be read, and StackError when any row
+        is missing, ambiguous, unreadable or for another model: the pipeline then has its base weights.
+        """
+        stack = stack_of(adapter_names, strengths, category_of=self.catalog.category_of)
+        with self._lock, ExitStack() as leases:
+            weights = self._weights_of(pipeline)
+            try:
+                fitted = self._fit(pipeline, weights, stack, leases)
+                started_s = time.perf_counter()
+                updates = _updates(fitted)
+                weights.update(updates)
+            except BaseException:
+                weights.restore()
+                raise
+            apply_s = time.perf_counter() - started_s
+            applied = Application(tuple(map(_applied, fitted)), len(updates), apply_s)
+            files = [item.file for item in fitted]
+            del fitted, updates
+        self._trim(files)
+        self._log_memory()
+        return applied
+
+    def remove_from_pipeline(self, pipeline: LoraPipeline) -> None:
+        """Gives the pipeline its own weights back, bit for bit."""
+        with self._lock:
+            if pipeline in self._weights:
+                self._weights[pipeline].restore()
+
+    def forget(self, pipeline: LoraPipeline) -> None:
+        """`remove_from_pipeline`, and drops the copies of its weights: they are taken anew at the next application."""
+        with self._lock:
+            weights = self._weights.pop(pipeline, None)
+            if weights is not None:
+                weights.restore()
+
+    def status(self) -> WorkerStatus:
+        view = self.cache.snapshot()
+        return WorkerStatus(
+            files=len(self.catalog.snapshot.files),
+            resident_bytes=view.used_bytes,
+            budget_bytes=view.limit_bytes,
+            base_copy_bytes=sum(weights.copied_bytes for weights in list(self._weights.values())),
+            hits=view.stats.hits,
+            joins=view.stats.joins,
+            misses=view.stats.misses,
+            evictions={str(reason): count for reason, count in view.stats.evictions.items()},
+            process_bytes=psutil.Process().memory_info().rss if self.config.enable_memory_monitoring else None,
+        )
+
+    def find(self, row: LoraRow) -> LoraFile:
+        """The file of `row`; its category decides between several of one name.
+
+        Raises LoraNotFoundError and AmbiguousLoraError.
+        """
+        answer = self.catalog.resolve(row.name)
+        if not (row.category and isinstance(answer, Ambiguous)):
+            return self.catalog.find(row.name)
+        inside = [name for name in answer.candidates if covers(row.category, self.catalog.category_of(name))]
+        if len(inside) != 1:
+            raise AmbiguousLoraError(row.name, inside or answer.candidates)
+        return self.catalog.find(inside[0])
+
+    def _folders(self) -> list[str]:
+        return [str(folder) for folder in self.config.lora_directories]
+
+    def _weights_of(self, pipeline: LoraPipeline) -> BaseWeights:
+        if pipeline not in self._weights:
+            self._weights[pipeline] = BaseWeights(pipeline)
+        return self._weights[pipeline]
+
+    def _fit(self, pipeline: LoraPipeline, weights: BaseWeights, stack: LoraStack, leases: ExitStack) -> list[_Fitted]:
+        """All rows, or a StackError with every problem, so that a person mends a request once."""
+        fitted: list[_Fitted] = []
+        problems: list[LoraError] = []
+        for row in stack.active:
+            try:
+                file = self.find(row)
+                lease = leases.enter_context(self.cache.acquire(file))
+                fitted.append(_Fitted(row, file, lease, fit_adapter(pipeline, weights, file.name, lease.adapter)))
+            except LoraError as problem:
+                problems.append(problem)
+        if problems:
+            raise StackError(tuple(problems))
+        return fitted
+
+    def _trim(self, files: Sequence[LoraFile]) -> None:
+        """Holds the cache to `enable_caching` and `cache_size`, least recently used first."""
+        if not self.config.enable_caching:
+            for file in files:
+                self.cache.evict(file.key)
+        elif self.config.cache_size is not None:
+            ready = [view for view in self.cache.snapshot().adapters if view.storage == "private" and not view.leases]
+            used = [view for view in ready if view.last_used_s is not None]
+            used.sort(key=lambda view: view.last_used_s or 0.0)
+            for view in used[: max(0, len(ready) - self.config.cache_size)]:
+                self.cache.evict(view.key)
+
+    def _log_memory(self) -> None:
+        if self.config.enable_memory_monitoring:
+            logger.info("memory after application: %s", self.status())
+
+
+def _budget_bytes(config: LoRAWorkerConfig) -> int:
+    limit_bytes = config.memory_limit_bytes
+    return default_budget_bytes() if limit_bytes is None else limit_bytes
+
+
+def _updates(fitted: Sequence[_Fitted]) -> dict[Place, list[PlainLora]]:
+    """Per weight the updates of all rows, strengths folded into their scales; rows without effect there left out."""
+    updates: dict[Place, list[PlainLora]] = {}
+    for item in fitted:
+        for place, lora in item.fit.loras.items():
+            text = place.component.startswith("text_encoder")
+            strength = item.row.strength_clip if text else item.row.strength_model
+            if strength and lora.scale:
+                updates.setdefault(place, []).append(replace(lora, scale=lora.scale * strength))
+    return updates
+
+
+def _applied(item: _Fitted) -> AppliedLora:
+    return AppliedLora(
+        name=item.file.name,
+        category=item.file.category,
+        strength_model=item.row.strength_model,
+        strength_clip=item.row.strength_clip,
+        outcome=item.lease.outcome,
+        wait_s=item.lease.wait_s,
+        nbytes=item.lease.adapter.nbytes,
+        matched=len(item.fit.loras),
+        unmatched=item.fit.unmatched,
+        matched_share=item.fit.matched_share,
+        warning=item.row.warning or (_PICKLE.format(item.file.name) if item.file.is_pickle else ""),
+    )

@@ -1,0 +1,215 @@
+"""The keys of a LoRA file -> the module paths of a diffusers pipeline, by diffusers' own converters.
+
+Scales are found by following each tensor through the converter: one that it merely renamed still has the alpha that
+stood beside it in the file; one that it computed (a Flux qkv split, say) has the alpha folded in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from diffusers.utils.state_dict_utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
+
+from ..lora.errors import LoraError
+from ..lora.fuse import PlainLora
+
+_FACTOR = re.compile(
+    r"(?P<module>.+?)[._](?P<side>lora_down|lora_up|lora_A|lora_B|lora_mid|lora\.down|lora\.up)(?:\.default)?\.weight"
+)
+_PLACED = re.compile(r"(?P<module>.+)\.(?P<side>lora_A|lora_B)(?:\.default)?\.weight")
+_NOT_PLAIN = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "oft_": "OFT",
+    "boft_": "BOFT",
+    ".a1.": "GLoRA",
+    "ia3_": "IA3",
+    ".diff": "full-difference",
+    "w_norm": "norm",
+    "b_norm": "norm",
+    "lora_B.bias": "bias",
+    "lora_up.bias": "bias",
+}
+_PEFT_METADATA = "lora_adapter_metadata"
+
+
+class UnsupportedLoraError(LoraError):
+    """The file is a LoRA that cannot be applied here as its author meant it; refused rather than applied wrong."""
+
+
+class Place(NamedTuple):
+    """One weight of a pipeline."""
+
+    component: str
+    """Attribute of the pipeline: `unet`, `transformer`, `text_encoder`, ..."""
+    module: str
+    """Dotted path of the module inside the component."""
+
+
+class LoraPipeline(Protocol):
+    """What is asked of a diffusers pipeline: any class with a LoRA loader mixin."""
+
+    _lora_loadable_modules: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedLora:
+    """A LoRA file in the names of one pipeline class."""
+
+    loras: Mapping[Place, PlainLora]
+    """At strength 1. Views of the adapter's tensors wherever the converter computed nothing."""
+    leftover: tuple[str, ...]
+    """Converted keys that belong to no component of the pipeline or have no partner."""
+
+
+def named_lora(
+    pipeline: LoraPipeline, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> NamedLora:
+    """Every low-rank pair of file `name` under the place it would have in `pipeline`, whether or not that exists.
+
+    Raises UnsupportedLoraError for formats that are not plain LoRA and for keys that no converter of diffusers reads.
+    """
+    configs = _peft_configs(metadata)
+    _require_plain(name, tensors, configs)
+    source = _Source(tensors)
+    state = _converted(pipeline, name, source.without_mids)
+    loras: dict[Place, PlainLora] = {}
+    for component in pipeline._lora_loadable_modules:
+        named = state.pop(component, {})
+        for module, (down, up) in _pop_pairs(named).items():
+            scale = source.scale(down, up, named.pop(f"{module}.alpha", None))
+            if scale is None:
+                scale = _configured_scale(configs.get(component, {}), module, down.shape[0])
+            loras[Place(component, module)] = PlainLora(up, down, scale, source.mid(down, up))
+        state[component] = named
+    return NamedLora(loras, tuple(f"{part}.{key}" if part else key for part, keys in state.items() for key in keys))
+
+
+class _Source:
+    """The file's tensors by identity, to recognise them again behind the converter."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._alphas = {key.removesuffix(".alpha"): value for key, value in tensors.items() if key.endswith(".alpha")}
+        self._mids: dict[str, torch.Tensor] = {}
+        self._module_of: dict[int, str] = {}
+        self.without_mids: dict[str, torch.Tensor] = {}
+        """No converter of diffusers knows them; they come back by `mid`."""
+        for key, tensor in tensors.items():
+            factor = _FACTOR.fullmatch(key)
+            if factor and factor["side"] == "lora_mid":
+                self._mids[factor["module"]] = tensor
+                continue
+            if factor:
+                self._module_of[id(tensor)] = factor["module"]
+            self.without_mids[key] = tensor
+
+    def scale(self, down: torch.Tensor, up: torch.Tensor, alpha: torch.Tensor | None) -> float | None:
+        """alpha / rank when an alpha stands beside the pair, before or after conversion; 1 when folded in."""
+        module = self._module(down, up)
+        if module is None and alpha is None and self._alphas:
+            return 1.0
+        alpha = self._alphas.get(module or "") if alpha is None else alpha
+        return None if alpha is None else float(alpha) / down.shape[0]
+
+    def mid(self, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor | None:
+        module = self._module(down, up)
+        return None if module is None else self._mids.get(module)
+
+    def _module(self, down: torch.Tensor, up: torch.Tensor) -> str | None:
+        module = self._module_of.get(id(down))
+        return module if module == self._module_of.get(id(up)) else None
+
+
+def _require_plain(name: str, tensors: Mapping[str, torch.Tensor], configs: Mapping[str, Mapping[str, object]]) -> None:
+    kinds = {kind for key in tensors for mark, kind in _NOT_PLAIN.items() if mark in key}
+    if any(config.get("use_dora") for config in configs.values()):
+        kinds.add("DoRA")
+    if kinds:
+        raise UnsupportedLoraError(
+            f"LoRA {name!r} is not plain LoRA ({', '.join(sorted(kinds))}) and cannot be applied exactly here; "
+            "load it with pipeline.load_lora_weights, or use a plain LoRA"
+        )
+
+
+def _converted(
+    pipeline: LoraPipeline, name: str, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The keys in PEFT's names, by component; "" has those of no component."""
+    unet = getattr(pipeline, "unet", None)
+    options = {"unet_config": unet.config} if unet is not None else {}
+    try:
+        answer = type(pipeline).lora_state_dict(dict(tensors), **options)  # type: ignore[attr-defined]
+        state = answer[0] if isinstance(answer, tuple) else answer
+        return {part: _in_peft_names(part, keys) for part, keys in _split(pipeline, state).items()}
+    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as problem:
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise UnsupportedLoraError(
+            f"LoRA {name!r} does not fit {type(pipeline).__name__}: its keys cannot be converted ({reason[:120]}); "
+            "use a LoRA made for this model"
+        ) from problem
+
+
+def _split(pipeline: LoraPipeline, state: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in state.items():
+        part, _, rest = key.partition(".")
+        owned = part in pipeline._lora_loadable_modules
+        parts.setdefault(part if owned else "", {})[rest if owned else key] = tensor
+    return parts
+
+
+def _in_peft_names(part: str, keys: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if not part or all("lora_A" in key or "lora_B" in key for key in keys):
+        return keys
+    if part.startswith("text_encoder"):
+        keys = convert_state_dict_to_peft(convert_state_dict_to_diffusers(keys))
+    else:
+        keys = convert_unet_state_dict_to_peft(keys)
+    return keys
+
+
+def _pop_pairs(named: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    sides: dict[str, dict[str, str]] = {}
+    for key in named:
+        placed = _PLACED.fullmatch(key)
+        if placed:
+            sides.setdefault(placed["module"], {})[placed["side"]] = key
+    whole = {module: keys for module, keys in sides.items() if len(keys) == 2}
+    return {module: (named.pop(keys["lora_A"]), named.pop(keys["lora_B"])) for module, keys in whole.items()}
+
+
+def _peft_configs(metadata: Mapping[str, str]) -> dict[str, dict[str, object]]:
+    """Per component the PEFT configuration that `save_lora_weights` writes into the header."""
+    try:
+        entries = json.loads(metadata.get(_PEFT_METADATA, "{}"))
+    except ValueError:
+        return {}
+    configs: dict[str, dict[str, object]] = {}
+    for key, value in entries.items() if isinstance(entries, dict) else ():
+        component, _, setting = key.partition(".")
+        configs.setdefault(component, {})[setting] = value
+    return configs
+
+
+def _configured_scale(config: Mapping[str, object], module: str, rank: int) -> float:
+    alpha = config.get("lora_alpha", rank)
+    patterns = config.get("alpha_pattern")
+    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+        if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module):
+            alpha = value
+            break
+    if not isinstance(alpha, (int, float)):
+        return 1.0
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

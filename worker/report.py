@@ -1,0 +1,105 @@
+"""RunReport: one pass over a queue, and how two passes compare. Immutable, JSON-able, no paths but file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..lora.cache_stats import CacheSnapshot
+from .application import AppliedLora
+
+
+class RequestReport(NamedTuple):
+    """One request, or one malformed line."""
+
+    id: str
+    line: int
+    prompt: str = ""
+    image: str = ""
+    """File name in the run's folder; "" when there is no picture."""
+    loras: tuple[AppliedLora, ...] = ()
+    seconds: float = 0.0
+    apply_s: float = 0.0
+    problems: tuple[str, ...] = ()
+    """Why there is no picture, a line each."""
+    expected: bool = True
+    """False when something other than the request itself is at fault: the pipeline, the disk, memory."""
+
+    @property
+    def wait_s(self) -> float:
+        return sum(lora.wait_s for lora in self.loras)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(note for lora in self.loras for note in lora.notes)
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            **self._asdict(),
+            "loras": [lora.as_json() for lora in self.loras],
+            "problems": list(self.problems),
+            "wait_s": self.wait_s,
+            "notes": list(self.notes),
+        }
+
+
+class RunReport(NamedTuple):
+    """One pass over the queue."""
+
+    mode: str
+    requests: tuple[RequestReport, ...]
+    seconds: float
+    cache: CacheSnapshot
+    """At the end of the pass."""
+
+    @property
+    def failures(self) -> tuple[RequestReport, ...]:
+        return tuple(request for request in self.requests if request.problems)
+
+    @property
+    def wait_s(self) -> float:
+        return sum(request.wait_s for request in self.requests)
+
+    def as_json(self) -> dict[str, object]:
+        stats = self.cache.stats
+        return {
+            "mode": self.mode,
+            "seconds": self.seconds,
+            "totals": {
+                "requests": len(self.requests),
+                "failures": len(self.failures),
+                "wait_s": self.wait_s,
+                "load_s": stats.load_s,
+                "hidden_share": stats.hidden_share,
+                "hits": stats.hits,
+                "joins": stats.joins,
+                "misses": stats.misses,
+                "read_bytes": stats.read_bytes,
+                "wasted_bytes": stats.wasted_bytes,
+                "peak_bytes": self.cache.peak_bytes,
+                "limit_bytes": self.cache.limit_bytes,
+            },
+            "requests": [request.as_json() for request in self.requests],
+        }
+
+
+class ImageComparison(NamedTuple):
+    """The pictures of two passes, byte by byte."""
+
+    compared: int
+    different: tuple[str, ...]
+    """Names of those that differ or that only one pass has."""
+
+    @property
+    def identical(self) -> bool:
+        return not self.different
+
+
+def compare_images(left: Path, right: Path) -> ImageComparison:
+    """Compares every `.png` of two folders."""
+    names = {path.name for folder in (left, right) for path in folder.glob("*.png")}
+    return ImageComparison(len(names), tuple(sorted(n for n in names if not _same_bytes(left / n, right / n))))
+
+
+def _same_bytes(left: Path, right: Path) -> bool:
+    return left.is_file() and right.is_file() and left.read_bytes() == right.read_bytes()

@@ -1,0 +1,130 @@
+"""QueueRequest: one line of a JSONL queue.
+
+A line is an object, `{"id", "prompt", "negative_prompt", "seed", "steps", "guidance_scale", "width", "height",
+"lora"}`, in which only `prompt` is needed, or a string: the prompt. `lora` is a request (`{"enabled", "global_weight",
+"category_weights", "models"}`), a list of rows, one name, or text with tags. `<lora:name:weight>` tags in either form's
+prompt are taken out of it and added to the stack.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..lora.errors import LoraSyntaxError
+from ..lora.stack import LoraStack
+from ..lora.tags import extract_tags
+from .stack_of import stack_of
+
+_UNSAFE = re.compile(r"[^\w.-]+")
+_LONGEST_ID = 80
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRequest:
+    """One picture to make. Immutable: the prefetcher reads its references once."""
+
+    id: str
+    """Unique in its queue and safe as a file name."""
+    line: int
+    prompt: str
+    """Without tags."""
+    stack: LoraStack
+    seed: int = 0
+    negative_prompt: str = ""
+    steps: int | None = None
+    guidance_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedLine:
+    """A line that is no request. Reported; the queue goes on."""
+
+    line: int
+    reason: str
+
+
+QueueLine: TypeAlias = "QueueRequest | MalformedLine"
+CategoryOf: TypeAlias = Callable[[str], str]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str
+    id: str | int = ""
+    negative_prompt: str = ""
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance_scale: float | None = Field(default=None, ge=0)
+    width: int | None = Field(default=None, ge=8, le=8192, multiple_of=8)
+    height: int | None = Field(default=None, ge=8, le=8192, multiple_of=8)
+    lora: Any = None
+
+
+def read_queue(path: Path, category_of: CategoryOf | None = None) -> tuple[QueueLine, ...]:
+    """Every line of the file, in order. Raises OSError and UnicodeDecodeError."""
+    # Not splitlines(): a JSON string may hold U+2028 as it is.
+    return parse_queue(path.read_text(encoding="utf-8").split("\n"), category_of)
+
+
+def parse_queue(lines: Iterable[str], category_of: CategoryOf | None = None) -> tuple[QueueLine, ...]:
+    """One entry per line; blank lines are skipped. `category_of(name)` tells the category of rows that name none."""
+    taken: set[str] = set()
+    return tuple(_parse(text, line, taken, category_of) for line, text in enumerate(lines, 1) if text.strip())
+
+
+def _parse(text: str, line: int, taken: set[str], category_of: CategoryOf | None) -> QueueLine:
+    try:
+        value = json.loads(text)
+        if not isinstance(value, (dict, str)):
+            return MalformedLine(line, "neither an object nor a string")
+        read = _Line.model_validate({"prompt": value} if isinstance(value, str) else value)
+        prompt, stack = _stack(read, category_of)
+    except json.JSONDecodeError as problem:
+        return MalformedLine(line, f"not JSON: {problem.msg} at column {problem.colno}")
+    except ValidationError as problem:
+        return MalformedLine(line, "; ".join(map(_told, problem.errors())))
+    except (LoraSyntaxError, RecursionError) as problem:
+        return MalformedLine(line, str(problem))
+    return QueueRequest(
+        id=_unique(str(read.id), line, taken),
+        line=line,
+        prompt=prompt,
+        stack=stack,
+        seed=read.seed,
+        negative_prompt=read.negative_prompt,
+        steps=read.steps,
+        guidance_scale=read.guidance_scale,
+        width=read.width,
+        height=read.height,
+    )
+
+
+def _stack(read: _Line, category_of: CategoryOf | None) -> tuple[str, LoraStack]:
+    prompt, tagged = extract_tags(read.prompt)
+    stack = LoraStack() if read.lora is None else stack_of(read.lora, category_of=category_of)
+    return prompt.strip(), stack + LoraStack(tagged)
+
+
+def _told(error: Any) -> str:
+    where = ".".join(map(str, error["loc"])) or "line"
+    return f"{where}: {error['msg']}"
+
+
+def _unique(written: str, line: int, taken: set[str]) -> str:
+    """`written` as a file name of its own: `../x` would leave the output folder, `a` twice would overwrite."""
+    name = _UNSAFE.sub("_", written).strip("._")[:_LONGEST_ID] or f"line-{line:04}"
+    found = name if name not in taken else f"{name}-{line}"
+    while found in taken:
+        found += "_"
+    taken.add(found)
+    return found

@@ -1,0 +1,127 @@
+"""`warmstack run`: one or two passes over a queue, their pictures, contact sheet and report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from transformers.utils import logging as transformers_logging
+
+from ..loaders.page_cache import drop_file
+from ..lora.file import LoraFile
+from ..prefetch.settings import PrefetchSettings
+from .batch import Batch, Mode, run_batch
+from .config import LoRAWorkerConfig
+from .contact_sheet import save_contact_sheet
+from .lora_worker import LoRAWorker
+from .naming import LoraPipeline
+from .pipelines import Generator, load_pipeline
+from .report import ImageComparison, RequestReport, RunReport, compare_images
+from .request import read_queue
+from .tables import mebibytes, request_table, totals_table
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The command line of `warmstack run`."""
+
+    queue: Path
+    pipeline: Path
+    loras: tuple[Path, ...]
+    output: Path
+    modes: tuple[Mode, ...] = ("prefetch",)
+    """With two, the pictures of both are compared."""
+    cold: bool = False
+    steps: int | None = None
+    """Of requests that say none."""
+    memory_limit_mb: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def images(self, mode: Mode) -> Path:
+        """The last pass owns `images/`, the one before it `images-<mode>/`."""
+        return self.output / ("images" if mode == self.modes[-1] else f"images-{mode}")
+
+
+def run_command(options: RunOptions, console: Console) -> int:
+    """Returns the exit status. Raises OSError and ValueError for a queue or pipeline that cannot be read."""
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
+    pipeline: LoraPipeline = load_pipeline(options.pipeline, options.device, options.dtype)
+    runs = [_pass(options, mode, pipeline, console) for mode in options.modes]
+    comparison = compare_images(*map(options.images, options.modes)) if len(runs) == 2 else None
+    sheet = options.output / "contact-sheet.png"
+    save_contact_sheet(runs[-1].requests, options.images(options.modes[-1]), sheet)
+    report = options.output / "report.json"
+    report.write_text(json.dumps(_report(runs, comparison), indent=2) + "\n", encoding="utf-8")
+    _show(runs, comparison, console)
+    pictures = options.images(options.modes[-1])
+    console.print(f"Pictures in {pictures}, overview {sheet}, figures {report}", soft_wrap=True)
+    unexpected = any(not request.expected for run in runs for request in run.requests)
+    return 1 if unexpected or (comparison is not None and not comparison.identical) else 0
+
+
+def _pass(options: RunOptions, mode: Mode, pipeline: LoraPipeline, console: Console) -> RunReport:
+    """A worker of its own each time: the second pass must not profit from what the first has loaded."""
+    worker = LoRAWorker(LoRAWorkerConfig(lora_directories=options.loras, memory_limit_mb=options.memory_limit_mb))
+    files = worker.discover()
+    images = options.images(mode)
+    shutil.rmtree(images, ignore_errors=True)
+    lines = read_queue(options.queue, worker.catalog.category_of)
+    batch = Batch(lines, pipeline, Generator(options.steps), images, PrefetchSettings.from_environment())
+    if options.cold:
+        _cool(files)
+    size = mebibytes(sum(file.size_bytes for file in files))
+    console.print(f"[bold]{mode}[/bold]: {len(lines)} requests, {len(files)} LoRAs of {size} in all")
+    with _progress(console) as progress:
+        task = progress.add_task(mode, total=len(batch.requests))
+
+        def advance(report: RequestReport) -> None:
+            progress.update(task, advance=1, description=f"{mode}: {escape(report.id)}")
+
+        return run_batch(worker, batch, mode, advance)
+
+
+def _cool(files: Sequence[LoraFile]) -> None:
+    for file in files:
+        drop_file(file.path)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def _show(runs: Sequence[RunReport], comparison: ImageComparison | None, console: Console) -> None:
+    console.print(request_table(runs))
+    for note in dict.fromkeys(note for run in runs for request in run.requests for note in request.notes):
+        console.print(f"[yellow]{escape(note)}[/yellow]")
+    console.print(totals_table(runs))
+    for request in runs[-1].failures:
+        for problem in request.problems:
+            console.print(f"[red]{escape(request.id)}[/red]: {escape(problem)}", soft_wrap=True)
+    if comparison is None:
+        return
+    if comparison.identical:
+        console.print(f"[green]The {comparison.compared} images of both runs are identical, byte for byte.[/green]")
+    else:
+        console.print(f"[red]The images of the two runs differ: {escape(', '.join(comparison.different))}[/red]")
+
+
+def _report(runs: Sequence[RunReport], comparison: ImageComparison | None) -> dict[str, object]:
+    compared = None if comparison is None else {**comparison._asdict(), "identical": comparison.identical}
+    return {
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "comparison": compared,
+        "runs": [run.as_json() for run in runs],
+    }

@@ -1,0 +1,66 @@
+"""What a run shows in a terminal: one table over all passes, the totals, what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from .report import RequestReport, RunReport
+
+_COLOURS = {"hit": "green", "join": "yellow", "miss": "red"}
+
+
+def request_table(runs: Sequence[RunReport]) -> Table:
+    """One row per request, a line per adapter; per pass how the adapter was found and how long it was waited for."""
+    table = Table(title="Requests", title_justify="left", show_lines=True)
+    table.add_column("request")
+    table.add_column("adapters")
+    for run in runs:
+        table.add_column(run.mode)
+        table.add_column("wait ms", justify="right")
+    for requests in zip(*(run.requests for run in runs), strict=True):
+        cells = [cell for request in requests for cell in _cells(request)]
+        table.add_row(escape(requests[0].id), _adapters(requests[0]), *cells)
+    return table
+
+
+def totals_table(runs: Sequence[RunReport]) -> Table:
+    table = Table(title="Totals", title_justify="left")
+    table.add_column("")
+    for run in runs:
+        table.add_column(run.mode, justify="right")
+    for label, values in _totals(runs):
+        table.add_row(label, *values)
+    return table
+
+
+def _totals(runs: Sequence[RunReport]) -> list[tuple[str, list[str]]]:
+    stats = [run.cache.stats for run in runs]
+    return [
+        ("run", [f"{run.seconds:.1f} s" for run in runs]),
+        ("waited for adapters", [f"{run.wait_s * 1000:.0f} ms" for run in runs]),
+        ("cold load time of the same adapters", [f"{found.load_s * 1000:.0f} ms" for found in stats]),
+        ("hidden share", ["-" if s.hidden_share is None else f"{s.hidden_share:.1%}" for s in stats]),
+        ("hit / join / miss", [f"{found.hits} / {found.joins} / {found.misses}" for found in stats]),
+        ("read", [mebibytes(found.read_bytes) for found in stats]),
+        ("read and never used", [mebibytes(found.wasted_bytes) for found in stats]),
+        ("resident at most", [mebibytes(run.cache.peak_bytes) for run in runs]),
+        ("failures", [str(len(run.failures)) for run in runs]),
+    ]
+
+
+def mebibytes(nbytes: int) -> str:
+    return f"{nbytes / (1 << 20):.0f} MiB"
+
+
+def _adapters(request: RequestReport) -> str:
+    return "\n".join(escape(f"{lora.stem} {lora.strength_model:g}") for lora in request.loras) or "-"
+
+
+def _cells(request: RequestReport) -> tuple[str, str]:
+    if request.problems:
+        return "[red]failed[/red]", ""
+    found = "\n".join(f"[{_COLOURS[lora.outcome]}]{lora.outcome}[/]" for lora in request.loras)
+    return found or "-", "\n".join(f"{lora.wait_s * 1000:.0f}" for lora in request.loras)
