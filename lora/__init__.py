@@ -8,6 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .adapter import Adapter, load_adapter
+    from .budget import ByteBudget, Reservation
+    from .cache import AdapterCache
+    from .cache_stats import AdapterView, CacheSnapshot, CacheStats
     from .catalog import CatalogSnapshot, LoraCatalog
     from .errors import (
         AdapterLoadCancelledError,
@@ -20,21 +24,31 @@ if TYPE_CHECKING:
         LoraSyntaxError,
     )
     from .file import AdapterKey, LoraFile
+    from .fuse import PlainLora, add_fused_, fits
+    from .lease import Lease
+    from .memory import available_bytes, default_budget_bytes
     from .names import Ambiguous, Found, Missing
     from .row import LoraRow
     from .stack import LoraStack, parse_stack
     from .tags import extract_tags, format_tags
 
 _MODULES = {
+    "Adapter": "adapter",
+    "AdapterCache": "cache",
     "AdapterKey": "file",
     "AdapterLoadCancelledError": "errors",
     "AdapterLoadError": "errors",
     "AdapterUnavailableError": "errors",
+    "AdapterView": "cache_stats",
     "Ambiguous": "names",
     "AmbiguousLoraError": "errors",
     "BudgetExceededError": "errors",
+    "ByteBudget": "budget",
+    "CacheSnapshot": "cache_stats",
+    "CacheStats": "cache_stats",
     "CatalogSnapshot": "catalog",
     "Found": "names",
+    "Lease": "lease",
     "LoraCatalog": "catalog",
     "LoraError": "errors",
     "LoraFile": "file",
@@ -43,21 +57,35 @@ _MODULES = {
     "LoraStack": "stack",
     "LoraSyntaxError": "errors",
     "Missing": "names",
+    "PlainLora": "fuse",
+    "Reservation": "budget",
+    "add_fused_": "fuse",
+    "available_bytes": "memory",
+    "default_budget_bytes": "memory",
     "extract_tags": "tags",
+    "fits": "fuse",
     "format_tags": "tags",
+    "load_adapter": "adapter",
     "parse_stack": "stack",
 }
 
 __all__ = [
+    "Adapter",
+    "AdapterCache",
     "AdapterKey",
     "AdapterLoadCancelledError",
     "AdapterLoadError",
     "AdapterUnavailableError",
+    "AdapterView",
     "Ambiguous",
     "AmbiguousLoraError",
     "BudgetExceededError",
+    "ByteBudget",
+    "CacheSnapshot",
+    "CacheStats",
     "CatalogSnapshot",
     "Found",
+    "Lease",
     "LoraCatalog",
     "LoraError",
     "LoraFile",
@@ -66,8 +94,15 @@ __all__ = [
     "LoraStack",
     "LoraSyntaxError",
     "Missing",
+    "PlainLora",
+    "Reservation",
+    "add_fused_",
+    "available_bytes",
+    "default_budget_bytes",
     "extract_tags",
+    "fits",
     "format_tags",
+    "load_adapter",
     "parse_stack",
 ]
 
