@@ -110,7 +110,7 @@ def _double_blocks(keys: _Keys) -> BaseModel | None:
         return BaseModel("flux2", "keys double_stream_modulation")
     if not keys.has("(?:double|single)_blocks_[0-9]"):
         return None
-    if keys.has("img_mlp_fc1|individual_token_refiner") or keys.has_dotted(r"img_attn_qkv\.|img_attn_q\."):
+    if keys.has("img_mlp_fc1|individual_token_refiner") or keys.has_dotted(r"double_blocks\.[0-9]+\.img_attn_q"):
         return BaseModel("hunyuan-video", "keys double_blocks with img_attn_qkv or img_mlp.fc1")
     if keys.has("distilled_guidance_layer"):
         return BaseModel("chroma", "keys distilled_guidance_layer")
