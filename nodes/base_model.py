@@ -53,6 +53,9 @@ class BaseModels:
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[torch.nn.Module, BaseModel] = WeakKeyDictionary()
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def of(self, module: torch.nn.Module, read_key_map: ReadKeyMap) -> BaseModel:
         """What is known of `module`, read at the first call and again when its structure has changed."""
         structure = tuple((name, type(child)) for name, child in module.named_children())

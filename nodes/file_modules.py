@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 
 import torch
 
 SAMPLE_ELEMENTS = 4096
 
-_PART = re.compile(
-    r"(?P<module>.+?)(?:"
-    r"\.(?P<factor>lora_(?:up|down|mid|A|B)(?:\.default)?(?:\.weight)?|lora\.(?:up|down)\.weight"
-    r"|lora_linear_layer\.(?:up|down)\.weight|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|[ab][12]\.weight)"
-    r"|_(?P<old_factor>lora\.(?:up|down)\.weight)"
-    r"|\.(?P<whole>diff|diff_b|set_weight|w_norm|b_norm|oft_blocks|lora_B\.bias)"
-    r"|\.(?P<beside>alpha|dora_scale|rescale|reshape_weight))\Z"
+_FACTOR = frozenset(
+    {
+        *(
+            f"lora_{side}{tail}"
+            for side in ("up", "down", "mid", "A", "B")
+            for tail in ("", ".weight", ".default.weight")
+        ),
+        *(f"{form}.{side}.weight" for form in ("lora", "lora_linear_layer") for side in ("up", "down")),
+        *(f"hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
+        *(f"lokr_{part}" for part in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t2")),
+        *(f"{part}.weight" for part in ("a1", "a2", "b1", "b2")),
+    }
 )
-"""`factor`s multiply, `whole`s stand for themselves, what lies `beside` changes nothing alone."""
+_WHOLE = frozenset({"diff", "diff_b", "set_weight", "w_norm", "b_norm", "oft_blocks", "lora_B.bias"})
+_BESIDE = frozenset({"alpha", "dora_scale", "rescale", "reshape_weight"})
+_KINDS = {
+    **dict.fromkeys(_FACTOR, "factor"),
+    **dict.fromkeys(_WHOLE, "whole"),
+    **dict.fromkeys(_BESIDE, "beside"),
+}
+_LONGEST_SUFFIX_PARTS = 3
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """(module, kind) of a file key; kind is `factor`, `whole`, `beside`, or `other` for a form that we do not know."""
-    found = _PART.match(key)
-    if found is None:
-        return key, "other"
-    kind = (found.lastgroup or "").removeprefix("old_")
-    return found["module"], kind
+    """(module, kind) of a file key. `factor`s multiply, a `whole` stands for itself, what lies `beside` changes nothing
+    alone, and `other` is a form that we do not know."""
+    for separator in ("_lora.up.weight", "_lora.down.weight"):
+        if key.endswith(separator):
+            return key[: -len(separator)], "factor"
+    found = (key, "other")
+    at = len(key)
+    for _ in range(_LONGEST_SUFFIX_PARTS):
+        at = key.rfind(".", 0, at)
+        if at <= 0:
+            break
+        kind = _KINDS.get(key[at + 1 :])
+        if kind is not None:
+            found = (key[:at], kind)
+    return found
 
 
 def modules_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:

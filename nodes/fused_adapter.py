@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 
 from ..lora.fuse import PlainLora, add_fused_, fits
-from .stacking import Part
+from .stacking import Summands
 
 _FIELDS = 4
 
@@ -29,13 +30,14 @@ class FusedLoraAdapter(WeightAdapterBase):  # type: ignore[misc]  # the host is 
         self.weights = weights
 
     @classmethod
-    def of(cls, parts: Sequence[Part]) -> FusedLoraAdapter:
-        return cls(set(), tuple(value for part in parts for value in part))
+    def of(cls, summands: Summands) -> FusedLoraAdapter:
+        return cls(set(), tuple(summands))
 
-    def parts(self) -> Iterator[Part]:
+    def loras(self) -> Iterator[PlainLora]:
+        """The summands, with their strengths in their scales."""
         for at in range(0, len(self.weights), _FIELDS):
             up, down, mid, scale = self.weights[at : at + _FIELDS]
-            yield up, down, mid, scale
+            yield PlainLora(up, down, scale, mid)
 
     def calculate_weight(
         self,
@@ -53,26 +55,26 @@ class FusedLoraAdapter(WeightAdapterBase):  # type: ignore[misc]  # the host is 
         low-memory path asks for the weight's own dtype, in which eight small deltas would round away.
         """
         fitting = []
-        for up, down, mid, scale in self.parts():
-            lora = PlainLora(up, down, scale * strength, mid)
+        for lora in self.loras():
             if fits(lora, weight.shape):
-                fitting.append(lora)
+                fitting.append(lora if strength == 1.0 else replace(lora, scale=lora.scale * strength))
             else:
                 # The host also takes factors that only have the right number of elements, and says what it cannot use.
-                stock = self._stock(up, down, mid, scale)
+                stock = self._stock(lora)
                 stock.calculate_weight(weight, key, strength, 1.0, offset, function, torch.float32, original_weight)
         return add_fused_(weight, fitting)
 
     def h(self, x: torch.Tensor, base_out: torch.Tensor) -> torch.Tensor:
         """The sum of the host's own bypass terms."""
         total = torch.zeros_like(base_out)
-        for up, down, mid, scale in self.parts():
-            stock = self._stock(up, down, mid, scale)
+        for lora in self.loras():
+            stock = self._stock(lora)
             for attribute in ("multiplier", "is_conv", "conv_dim", "kw_dict", "kernel_size", "in_channels"):
                 if hasattr(self, attribute):
                     setattr(stock, attribute, getattr(self, attribute))
             total = total + stock.h(x, base_out)
         return total
 
-    def _stock(self, up: torch.Tensor, down: torch.Tensor, mid: torch.Tensor | None, scale: float) -> Any:
-        return LoRAAdapter(self.loaded_keys, (up, down, scale * down.shape[0], mid, None, None))
+    def _stock(self, lora: PlainLora) -> Any:
+        weights = (lora.up, lora.down, lora.scale * lora.down.shape[0], lora.mid, None, None)
+        return LoRAAdapter(self.loaded_keys, weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 Offset: TypeAlias = "tuple[int, int, int]"
@@ -20,7 +20,10 @@ def restrict(key_map: Mapping[str, Target], file_keys: Iterable[str]) -> dict[st
     that way yields nothing, so leaving it out cannot change the result of the host's matching; the order decides which
     of two entries with one target wins, so it is kept.
     """
-    stems = {stem for key in file_keys for stem in _stems(key)}
+    stems: set[str] = set()
+    for key in file_keys:
+        _add_stems(key, ".", stems)
+        _add_stems(key, "_lora", stems)
     return {x: target for x, target in key_map.items() if x in stems}
 
 
@@ -39,12 +42,11 @@ def fingerprint(key_map: Mapping[str, Target], shapes: Mapping[str, object]) -> 
     return digest.hexdigest()
 
 
-def _stems(key: str) -> Iterator[str]:
-    for separator in (".", "_lora"):
-        at = key.find(separator)
-        while at > 0:
-            yield key[:at]
-            at = key.find(separator, at + 1)
+def _add_stems(key: str, separator: str, stems: set[str]) -> None:
+    at = key.rfind(separator)
+    while at > 0:
+        stems.add(key[:at])
+        at = key.rfind(separator, 0, at)
 
 
 def _describe(target: Target) -> str:

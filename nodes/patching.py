@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import comfy.lora
 import comfy.lora_convert
+from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 
 from ..lora.adapter import Adapter
@@ -17,7 +18,7 @@ from ..lora.lease import Lease
 from .base_model import BaseModels, Targets
 from .fused_adapter import FusedLoraAdapter
 from .identity import stack_uuid
-from .key_map import Target
+from .key_map import Target, weight_key
 from .leasing import LeasedRow, LeaseHolder
 from .prepared import PreparedPatches, Tensors, prepare
 from .report import Match
@@ -91,7 +92,7 @@ class _Side(NamedTuple):
         return exact_layers(patches) if self.math == "exact" else fused_layers(patches, FusedLoraAdapter.of)
 
     def uuid(self, base: uuid.UUID) -> uuid.UUID:
-        content = [(row.leased.file.key, row.strength) for row in self.rows]
+        content = [(row.leased.lease.adapter.key, row.strength) for row in self.rows]
         return stack_uuid(base, content, math=self.math, fingerprint=self.fingerprint, side=self.name)
 
 
@@ -104,12 +105,45 @@ def _patched(owner: Any, side: _Side) -> Any:
     patcher = getattr(clone, "patcher", clone)
     # `patches_uuid` is internal to the host: where it is something else, the host re-patches as it would without us.
     base = getattr(patcher, "patches_uuid", None)
-    for layer in layers:
-        clone.add_patches(layer.patches, layer.strength)
+    _add(clone, patcher, layers)
     if isinstance(base, uuid.UUID):
         patcher.patches_uuid = side.uuid(base)
     _attach(patcher, [row.leased.lease for row in side.rows])
     return clone
+
+
+def _add(owner: Any, patcher: Any, layers: Sequence[Layer]) -> None:
+    """`add_patches` per layer. It lists the whole state dict each time, 5 ms for SDXL: where the first call shows the
+    entries that we know, the other layers are appended in the same form."""
+    first, *others = layers
+    owner.add_patches(first.patches, first.strength)
+    if not others or not _shows_known_entries(patcher, first):
+        for layer in others:
+            owner.add_patches(layer.patches, layer.strength)
+        return
+    for layer in others:
+        for target, value in layer.patches.items():
+            entries = patcher.patches.setdefault(weight_key(target), [])
+            entries.append(_entry(layer.strength, target, value))
+
+
+def _shows_known_entries(patcher: Any, layer: Layer) -> bool:
+    if type(patcher).add_patches is not ModelPatcher.add_patches or not isinstance(patcher.patches, dict):
+        return False
+    target, value = next(reversed(layer.patches.items()))
+    expected = _entry(layer.strength, target, value)
+    entries = patcher.patches.get(weight_key(target))
+    if type(entries) is not list or not entries or len(entries[-1]) != len(expected):
+        return False
+    # By identity, but for the number: two tensors have no single truth value to compare.
+    return entries[-1][2] == 1.0 and all(entries[-1][at] is expected[at] for at in (0, 1, 3, 4))
+
+
+def _entry(strength: float, target: Target, value: object) -> tuple[object, ...]:
+    """(strength, patch, strength of the weight itself, offset, function), as the host stores a patch."""
+    if isinstance(target, str):
+        return (strength, value, 1.0, None, None)
+    return (strength, value, 1.0, target[1], target[2] if len(target) > 2 else None)
 
 
 def _attach(patcher: Any, leases: Sequence[Lease]) -> None:

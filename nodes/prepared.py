@@ -66,11 +66,14 @@ def _misfits(patches: Iterable[Patch], shapes: Mapping[str, tuple[int, ...] | No
 
 def _match(tensors: Tensors, applied: tuple[Patch, ...], misfits: tuple[str, ...]) -> Match:
     modules = modules_of(tensors)
+    # By identity: the host may have renamed the keys, and passes the tensors through.
     owner = {id(tensors[key]): module for module, keys in modules.items() for key in keys}
-    matched = {owner[id(tensor)] for patch in applied for tensor in _tensors(patch.value) if id(tensor) in owner}
-    if misfits:
-        unfit = {patch.value for patch in applied if weight_key(patch.target) in misfits and patch.lora}
-        matched -= {owner[id(tensor)] for value in unfit for tensor in _tensors(value) if id(tensor) in owner}
+    matched: set[str] = set()
+    for patch in applied:
+        if patch.lora is None:
+            matched.update(owner[id(tensor)] for tensor in _tensors(patch.value) if id(tensor) in owner)
+        elif not misfits or weight_key(patch.target) not in misfits:
+            matched.add(owner[id(patch.lora.up)])
     unmatched = tuple(module for module in modules if module not in matched)
     return Match(len(modules), len(matched), _norm_share(tensors, modules, matched), unmatched, misfits)
 

@@ -22,8 +22,9 @@ class Patch(NamedTuple):
     """Set when the patch only adds a plain LoRA, here at strength 1: such patches of one target may be summed."""
 
 
-Part: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, float]"
-"""(up, down, mid, scale with the strength in it): one summand of a fused patch."""
+Summands: TypeAlias = "list[torch.Tensor | float | None]"
+"""up, down, mid, scale with the strength in it, up, down, ...: flat, because a container per LoRA and weight would be
+thousands for the garbage collector to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,15 @@ def exact_layers(rows: Sequence[tuple[float, Sequence[Patch]]]) -> list[Layer]:
     return [layer for layer in layers if layer.patches]
 
 
-def fused_layers(
-    rows: Sequence[tuple[float, Sequence[Patch]]], fuse: Callable[[Sequence[Part]], object]
-) -> list[Layer]:
+def fused_layers(rows: Sequence[tuple[float, Sequence[Patch]]], fuse: Callable[[Summands], object]) -> list[Layer]:
     """As few layers as keep the order on every weight: usually one.
 
-    Plain patches of one target become `fuse(parts)` at strength 1. A patch that is not a plain sum ends the run on its
-    weight, so that it sees the sums before it and not those after it. Rows of strength 0 add nothing and are left out,
-    except `set` patches, which the host applies at any strength.
+    Plain patches of one target become `fuse(summands)` at strength 1. A patch that is not a plain sum ends the run on
+    its weight, so that it sees the sums before it and not those after it. Rows of strength 0 add nothing and are left
+    out, except `set` patches, which the host applies at any strength.
     """
     sequence: list[tuple[float, Target, object]] = []
-    runs: dict[str, dict[Target, list[Part]]] = {}
+    runs: dict[str, dict[Target, Summands]] = {}
     for strength, patches in rows:
         for patch in patches:
             run = runs.setdefault(weight_key(patch.target), {})
@@ -59,12 +58,12 @@ def fused_layers(
                     run.clear()
                     sequence.append((strength, patch.target, patch.value))
             elif strength != 0:
-                parts = run.get(patch.target)
-                if parts is None:
-                    run[patch.target] = parts = []
-                    sequence.append((1.0, patch.target, parts))
+                summands = run.get(patch.target)
+                if summands is None:
+                    run[patch.target] = summands = []
+                    sequence.append((1.0, patch.target, summands))
                 lora = patch.lora
-                parts.append((lora.up, lora.down, lora.mid, lora.scale * strength))
+                summands += (lora.up, lora.down, lora.mid, lora.scale * strength)
     fused = ((strength, target, fuse(v) if isinstance(v, list) else v) for strength, target, v in sequence)
     return _pack(fused)
 

@@ -12,8 +12,8 @@ from warmstack.nodes.file_modules import modules_of, split_key, update_norms
     "key",
     [
         "m.lora_up.weight", "m.lora_down.weight", "m.lora_mid.weight", "m.lora_A.weight", "m.lora_B", "m.lora_B.bias",
-        "m.lora_A.default.weight", "m_lora.up.weight", "m.lora.down.weight", "m.lora_linear_layer.up.weight", "m.hada_w1_a",
-        "m.hada_t2", "m.lokr_w1",
+        "m.lora_A.default.weight", "m_lora.up.weight", "m.lora.down.weight", "m.lora_linear_layer.up.weight",
+        "m.hada_w1_a", "m.hada_t2", "m.lokr_w1",
         "m.lokr_w2_b", "m.a1.weight", "m.diff", "m.diff_b", "m.set_weight", "m.w_norm", "m.oft_blocks",
         "m.alpha", "m.dora_scale", "m.rescale", "m.reshape_weight",
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from hypothesis import given
@@ -10,14 +11,17 @@ from hypothesis import strategies as st
 
 from warmstack.lora.fuse import PlainLora
 from warmstack.nodes.key_map import Target, weight_key
-from warmstack.nodes.stacking import Layer, Part, Patch, exact_layers, fused_layers
+from warmstack.nodes.stacking import Layer, Patch, Summands, exact_layers, fused_layers
 
 _TARGETS: tuple[Target, ...] = ("w", "v", ("w", (0, 0, 2)), ("w", (0, 2, 2)))
 _STRENGTHS = (0.0, 0.5, 1.0, -0.25)
 
 
-class _Fused(list[Part]):
-    pass
+class _Fused(list[Any]):
+    """The summands of one fused patch, unflattened."""
+
+    def __init__(self, summands: Summands) -> None:
+        super().__init__(zip(*(summands[at::4] for at in range(4)), strict=True))
 
 
 def _plain(value: float) -> PlainLora:

@@ -1,0 +1,438 @@
+"""Checks that need ComfyUI in the process: our patches against the host's own. Run by inside_host.py."""
+
+from __future__ import annotations
+
+import gc
+import os
+import uuid
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.lora
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import synthetic_loras
+import torch
+from comfy.weight_adapter import LoRAAdapter, adapters
+from hostkit import graphs, tiny_flux, tiny_sd15
+from hostkit.models import lora_path, write_models
+from hostkit.tiny_lora import write_flux_lora, write_sd15_lora
+
+from warmstack.lora.budget import ByteBudget
+from warmstack.lora.cache import AdapterCache
+from warmstack.lora.file import LoraFile
+from warmstack.lora.row import LoraRow
+from warmstack.nodes.base_model import BaseModels
+from warmstack.nodes.fused_adapter import FusedLoraAdapter
+from warmstack.nodes.leasing import LeasedRow, lease_rows
+from warmstack.nodes.patching import LEASES, Patched, apply_stack, prepared_patches, targets_of
+
+Row = tuple[str, float, float]
+
+FLUX_ROWS: list[Row] = [
+    ("flux/native0.safetensors", 0.8, 0.0), ("flux/diffusers0.safetensors", -0.5, 0.0),
+    ("flux/native1.safetensors", 1.0, 0.0), ("flux/diffusers1.safetensors", 0.35, 0.0),
+    ("flux/native0.safetensors", 0.1, 0.0),
+]  # fmt: skip
+SD15_ROWS: list[Row] = [
+    ("styles/ink.safetensors", 0.8, 0.6), ("styles/ldm.safetensors", 0.5, 1.0),
+    ("characters/mira.safetensors", 1.0, 0.0), ("styles/oil.safetensors", 0.0, -0.7),
+]  # fmt: skip
+
+
+def prepare(base: Path) -> None:
+    write_models(base)
+    for seed, name in enumerate(("styles/ink", "styles/oil", "characters/mira")):
+        write_sd15_lora(lora_path(base, f"{name}.safetensors"), seed=10 + seed)
+    write_sd15_lora(lora_path(base, "styles/ldm.safetensors"), seed=20, naming="ldm", text_encoder=False)
+    for seed in range(2):
+        write_flux_lora(lora_path(base, f"flux/native{seed}.safetensors"), seed=30 + seed)
+        write_flux_lora(lora_path(base, f"flux/diffusers{seed}.safetensors"), seed=40 + seed, naming="diffusers")
+
+
+class Bench:
+    """The tiny models, one cache and one memory of base models."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.cache = AdapterCache(ByteBudget(1 << 28))
+        self.bases = BaseModels()
+
+    def flux(self) -> Any:
+        return comfy.sd.load_diffusion_model(str(self.base / "models/diffusion_models" / graphs.UNET))
+
+    def sd15(self) -> tuple[Any, Any]:
+        path = self.base / "models/checkpoints" / graphs.CHECKPOINT
+        model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False)
+        return model, clip
+
+    def path(self, name: str) -> Path:
+        return lora_path(self.base, name)
+
+    def file(self, name: str) -> LoraFile:
+        found = os.stat(self.path(name))
+        return LoraFile(name, str(self.path(name)), found.st_size, found.st_mtime_ns)
+
+    def lease(self, rows: Sequence[Row]) -> tuple[LeasedRow, ...]:
+        stack = [LoraRow(*row) for row in rows]
+        return lease_rows(stack, lambda row: self.file(row.name), self.cache, lambda: False)
+
+    def ours(self, model: Any, clip: Any, rows: Sequence[Row], math: Any) -> Patched:
+        return apply_stack(model, clip, self.lease(rows), math, self.bases)
+
+    def stock(self, model: Any, clip: Any, rows: Sequence[Row]) -> tuple[Any, Any]:
+        """What a chain of LoraLoader nodes does."""
+        for name, strength_model, strength_clip in rows:
+            lora, metadata = comfy.utils.load_torch_file(str(self.path(name)), safe_load=True, return_metadata=True)
+            model, clip = comfy.sd.load_lora_for_models(
+                model, clip, lora, strength_model, strength_clip, lora_metadata=metadata
+            )
+        return model, clip
+
+
+def _weights(patcher: Any) -> dict[str, torch.Tensor]:
+    """Every patched weight as the model would use it."""
+    return {key: patcher.patch_weight_to_device(key, return_weight=True) for key in patcher.patches}
+
+
+def _deltas(patcher: Any, keys: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Update of every weight in fp32, before the rounding to the weight's own dtype."""
+    deltas = {}
+    for key in keys:
+        weight = comfy.utils.get_attr(patcher.model, key).detach().float()
+        patched = comfy.lora.calculate_weight(patcher.patches.get(key, []), weight.clone(), key)
+        deltas[key] = patched.double() - weight.double()
+    return deltas
+
+
+def _assert_bit_equal(ours: Any, stock: Any) -> None:
+    expected = _weights(stock)
+    got = _weights(ours)
+    assert got.keys() == expected.keys() and expected, (len(got), len(expected))
+    for key, weight in expected.items():
+        assert weight.dtype == got[key].dtype
+        assert torch.equal(weight.view(torch.int16), got[key].view(torch.int16)), key
+
+
+def _assert_near(ours: Any, stock: Any, tolerance: float = 1e-6) -> None:
+    keys = sorted(stock.patches)
+    expected, got = _deltas(stock, keys), _deltas(ours, keys)
+    assert any(delta.norm() > 0 for delta in expected.values())
+    for key, delta in expected.items():
+        assert (got[key] - delta).norm() <= tolerance * delta.norm(), (key, (got[key] - delta).norm() / delta.norm())
+
+
+def _assert_same_patches(ours: Any, stock: Any) -> None:
+    """Same adapters, same order, same numbers: the host cannot tell the two patchers apart."""
+    assert list(ours.patches) == list(stock.patches)
+    for key, expected in stock.patches.items():
+        got = ours.patches[key]
+        assert [(p[0], p[2], p[3], p[4]) for p in got] == [(p[0], p[2], p[3], p[4]) for p in expected], key
+        assert [type(p[1]) for p in got] == [type(p[1]) for p in expected]
+
+
+def check_exact_equals_chained_stock_loaders_on_model_and_clip(base: Path) -> None:
+    bench = Bench(base)
+    model, clip = bench.sd15()
+    stock_model, stock_clip = bench.stock(model, clip, SD15_ROWS)
+    ours = bench.ours(model, clip, SD15_ROWS, "exact")
+    _assert_same_patches(ours.model, stock_model)
+    _assert_same_patches(ours.clip.patcher, stock_clip.patcher)
+    _assert_bit_equal(ours.model, stock_model)
+    _assert_bit_equal(ours.clip.patcher, stock_clip.patcher)
+
+
+def check_exact_equals_chained_stock_loaders_on_sliced_qkv(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    stock, _ = bench.stock(model, None, FLUX_ROWS)
+    ours = bench.ours(model, None, FLUX_ROWS, "exact").model
+    assert any(p[3] is not None for patches in stock.patches.values() for p in patches), "no sliced patch was tested"
+    _assert_same_patches(ours, stock)
+    _assert_bit_equal(ours, stock)
+
+
+def check_fused_is_within_a_millionth_of_the_update(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    stock, _ = bench.stock(model, None, FLUX_ROWS)
+    fused = bench.ours(model, None, FLUX_ROWS, "fused").model
+    assert all(type(p[1]) is FusedLoraAdapter for patches in fused.patches.values() for p in patches)
+    assert max(len(patches) for patches in fused.patches.values()) <= 4, "q, k, v and the whole are the most there are"
+    _assert_near(fused, stock)
+    model, clip = bench.sd15()
+    stock, stock_clip = bench.stock(model, clip, SD15_ROWS)
+    ours = bench.ours(model, clip, SD15_ROWS, "fused")
+    assert {len(patches) for patches in ours.model.patches.values()} == {1}
+    _assert_near(ours.model, stock)
+    _assert_near(ours.clip.patcher, stock_clip.patcher)
+
+
+def check_every_adapter_type_in_every_order(base: Path) -> None:
+    bench = Bench(base)
+    kinds = synthetic_loras.write_flux_kinds(base)
+    model = bench.flux()
+    seen = set()
+    for turn in range(len(kinds)):
+        names = kinds[turn:] + kinds[:turn]
+        rows = [(name, 0.4 + 0.1 * at, 0.0) for at, name in enumerate(names)]
+        stock, _ = bench.stock(model, None, rows)
+        seen |= {type(p[1]) for patches in stock.patches.values() for p in patches}
+        exact = bench.ours(model, None, rows, "exact").model
+        _assert_same_patches(exact, stock)
+        _assert_bit_equal(exact, stock)
+        _assert_near(bench.ours(model, None, rows, "fused").model, stock, 2e-6)
+    assert seen >= {cls for cls in adapters if cls.__name__ != "GLoRAAdapter"} | {tuple}, seen
+
+
+def check_a_convolution_with_a_tucker_core(base: Path) -> None:
+    bench = Bench(base)
+    names = [synthetic_loras.write_sd15_convolutions(base, seed) for seed in (1, 2)]
+    model, _ = bench.sd15()
+    rows = [(name, 0.7, 0.0) for name in names]
+    stock, _ = bench.stock(model, None, rows)
+    assert any(p[1].weights[3] is not None for patches in stock.patches.values() for p in patches)
+    _assert_bit_equal(bench.ours(model, None, rows, "exact").model, stock)
+    _assert_near(bench.ours(model, None, rows, "fused").model, stock)
+
+
+def check_zero_strengths_and_set_patches(base: Path) -> None:
+    bench = Bench(base)
+    kinds = synthetic_loras.write_flux_kinds(base)
+    setter = next(name for name in kinds if "set" in name)
+    model = bench.flux()
+    rows = [("flux/native0.safetensors", 0.0, 0.0), (setter, 0.0, 1.0), ("flux/native1.safetensors", 0.5, 0.0)]
+    stock, _ = bench.stock(model, None, rows)
+    _assert_bit_equal(bench.ours(model, None, rows, "exact").model, stock)
+    _assert_near(bench.ours(model, None, rows, "fused").model, stock)
+
+
+def check_restricted_matching_is_the_hosts_matching(base: Path) -> None:
+    bench = Bench(base)
+    model, clip = bench.sd15()
+    names = [*synthetic_loras.write_flux_kinds(base), *(row[0] for row in (*FLUX_ROWS, *SD15_ROWS))]
+    for used_model, used_clip in ((model, clip), (model, None), (bench.flux(), None), (None, clip)):
+        for name in names:
+            (leased,) = bench.lease([(name, 1.0, 1.0)])
+            targets = targets_of(used_model, used_clip, bench.bases)
+            prepared = prepared_patches(leased.lease.adapter, targets)
+            key_map: dict[str, Any] = {}
+            if used_model is not None:
+                key_map = comfy.lora.model_lora_keys_unet(used_model.model, key_map)
+            if used_clip is not None:
+                key_map = comfy.lora.model_lora_keys_clip(used_clip.cond_stage_model, key_map)
+            expected = comfy.lora.load_lora(dict(leased.lease.adapter.tensors), key_map, log_missing=False)
+            assert [p.target for p in (*prepared.model, *prepared.clip)] == list(expected), name
+
+
+def check_equal_stacks_share_their_uuid_and_any_difference_changes_it(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    other = bench.flux()
+    first, second = FLUX_ROWS[0], FLUX_ROWS[2]
+
+    def made(of: Any, rows: Sequence[Row], math: str = "fused") -> uuid.UUID:
+        return bench.ours(of, None, rows, math).model.patches_uuid
+
+    same = made(model, [first, second])
+    assert isinstance(same, uuid.UUID) and same == made(model, [first, second])
+    bench.cache.clear()
+    assert same == made(model, [first, second]), "a reload of the same file is the same stack"
+    different = [
+        made(other, [first, second]), made(model, [second, first]), made(model, [first]),
+        made(model, [first, second], "exact"), made(model, [(first[0], 0.81, 0.0), second]), model.patches_uuid,
+    ]  # fmt: skip
+    path = bench.path(first[0])
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1_000_000))
+    different.append(made(model, [first, second]))
+    assert len({same, *different}) == len(different) + 1
+
+
+def check_model_and_clip_strengths_change_their_own_side_alone(base: Path) -> None:
+    bench = Bench(base)
+    model, clip = bench.sd15()
+    a = bench.ours(model, clip, [("styles/ink.safetensors", 0.5, 0.5)], "fused")
+    b = bench.ours(model, clip, [("styles/ink.safetensors", 0.5, 0.6)], "fused")
+    assert a.model.patches_uuid == b.model.patches_uuid
+    assert a.clip.patcher.patches_uuid != b.clip.patcher.patches_uuid
+
+
+def check_an_equal_stack_is_not_patched_again(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    patched: list[str] = []
+    original = comfy.model_patcher.ModelPatcher.patch_weight_to_device
+
+    def recording(self: Any, key: str, *args: Any, **kwargs: Any) -> Any:
+        if key in self.patches:
+            patched.append(key)
+        return original(self, key, *args, **kwargs)
+
+    comfy.model_patcher.ModelPatcher.patch_weight_to_device = recording
+    try:
+        counts = []
+        for rows in (FLUX_ROWS, FLUX_ROWS, FLUX_ROWS[:2]):
+            patched.clear()
+            comfy.model_management.load_models_gpu([bench.ours(model, None, rows, "fused").model])
+            counts.append(len(patched))
+    finally:
+        comfy.model_patcher.ModelPatcher.patch_weight_to_device = original
+        comfy.model_management.unload_all_models()
+    assert counts[0] > 0 and counts[1] == 0 and counts[2] > 0, counts
+
+
+def check_leases_live_exactly_as_long_as_the_patcher(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    patched = bench.ours(model, None, FLUX_ROWS[:1], "fused").model
+    second = bench.ours(patched, None, FLUX_ROWS[2:3], "fused").model
+    clone = second.clone()
+    in_use = lambda: {view.name for view in bench.cache.snapshot().adapters if view.leases}  # noqa: E731
+    both = {FLUX_ROWS[0][0], FLUX_ROWS[2][0]}
+    assert in_use() == both
+    gone = weakref.ref(second)
+    del patched, second
+    gc.collect()
+    assert in_use() == both, "the clone still uses both"
+    del clone
+    gc.collect()
+    assert gone() is None and in_use() == set(), "nothing of ours keeps a patcher alive"
+
+
+def check_buffers_are_given_back_with_the_last_patcher(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    patched = bench.ours(model, None, FLUX_ROWS, "fused").model
+    bench.cache.clear()
+    assert bench.cache.snapshot().used_bytes > 0
+    del patched
+    gc.collect()
+    bench.cache.clear()
+    assert bench.cache.snapshot().used_bytes == 0
+
+
+def check_base_models_are_forgotten_with_the_model(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    bench.ours(model, None, FLUX_ROWS, "fused")
+    gone = weakref.ref(model.model)
+    del model
+    gc.collect()
+    assert gone() is None and len(bench.bases) == 0
+
+
+def check_nothing_to_change_returns_the_inputs(base: Path) -> None:
+    bench = Bench(base)
+    model, clip = bench.sd15()
+    ours = bench.ours(model, clip, [("styles/ldm.safetensors", 0.0, 1.0)], "fused")
+    assert ours.model is model and ours.clip is clip
+    ours = bench.ours(model, None, [("flux/native0.safetensors", 1.0, 1.0)], "exact")
+    assert ours.model is model and ours.clip is None
+
+
+def check_inputs_are_left_alone(base: Path) -> None:
+    bench = Bench(base)
+    model, clip = bench.sd15()
+    before = (model.patches_uuid, clip.patcher.patches_uuid)
+    bench.ours(model, clip, SD15_ROWS, "fused")
+    bench.ours(model, clip, SD15_ROWS, "exact")
+    assert before == (model.patches_uuid, clip.patcher.patches_uuid)
+    assert not model.patches and not clip.patcher.patches and not model.attachments
+
+
+def check_the_match_report(base: Path) -> None:
+    bench = Bench(base)
+    model, clip = bench.sd15()
+    (full,) = bench.ours(model, clip, [("styles/ink.safetensors", 1.0, 1.0)], "fused").matches
+    assert full.matched_modules == full.modules == len(tiny_sd15.UNET_MODULES) + 12 * len(tiny_sd15.CLIP_MODULES)
+    assert full.norm_share == 1.0 and full.unmatched == ()
+    (half,) = bench.ours(model, None, [("styles/ink.safetensors", 1.0, 1.0)], "fused").matches
+    assert half.matched_modules == len(tiny_sd15.UNET_MODULES) and 0 < half.norm_share < 1
+    assert all(module.startswith("lora_te") for module in half.unmatched)
+    (wrong,) = bench.ours(model, clip, [("flux/native0.safetensors", 1.0, 1.0)], "fused").matches
+    assert wrong.matched_modules == 0 and wrong.norm_share == 0.0 and wrong.modules == len(tiny_flux.MODULES)
+    name = synthetic_loras.write_misfit(base)
+    (misfit,) = bench.ours(bench.flux(), None, [(name, 1.0, 1.0)], "fused").matches
+    assert misfit.misfits == ("diffusion_model.img_in.weight",) and misfit.matched_modules == 1
+
+
+def check_a_lora_that_does_not_fit_does_not_stop_the_others(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    rows = [(synthetic_loras.write_misfit(base), 1.0, 0.0), *FLUX_ROWS[:2]]
+    stock, _ = bench.stock(model, None, rows)
+    _assert_near(bench.ours(model, None, rows, "fused").model, stock)
+
+
+def check_metadata_is_attached_as_the_host_does(base: Path) -> None:
+    bench = Bench(base)
+    name = synthetic_loras.write_with_metadata(base, {"reference_downscale_factor": "2"})
+    model = bench.flux()
+    rows = [(name, 1.0, 0.0), ("flux/native0.safetensors", 1.0, 0.0)]
+    stock, _ = bench.stock(model, None, rows)
+    ours = bench.ours(model, None, rows, "fused").model
+    assert ours.get_attachment("lora_metadata") == stock.get_attachment("lora_metadata") != None  # noqa: E711
+    assert ours.get_attachment(LEASES) is not None
+
+
+def check_the_dynamic_path_can_rebuild_a_fused_adapter(base: Path) -> None:
+    """LowVramPatch gathers the tensors into one buffer and rebuilds the adapter from it."""
+    bench = Bench(base)
+    patcher = bench.ours(bench.flux(), None, FLUX_ROWS, "fused").model
+    for key in patcher.patches:
+        weight = comfy.utils.get_attr(patcher.model, key).detach().float()
+        patch = comfy.model_patcher.LowVramPatch(key, patcher.patches)
+        tensors = [v for p in patcher.patches[key] for v in p[1].weights if isinstance(v, torch.Tensor)]
+        assert patch.memory_required() >= sum(t.nbytes for t in tensors) > 0
+        assert all(t.is_contiguous() for t in tensors)
+        direct = patch(weight.clone())
+        buffer = torch.empty(patch.memory_required(), dtype=torch.uint8)
+        prepared = patch.prepare(buffer, None)
+        rebuilt = [p[1] for p in prepared]
+        assert all(type(adapter) is FusedLoraAdapter for adapter in rebuilt)
+        inside = range(buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes)
+        copies = [v for adapter in rebuilt for v in adapter.weights if isinstance(v, torch.Tensor)]
+        assert len(copies) == len(tensors) and all(t.data_ptr() in inside for t in copies)
+        assert torch.equal(patch(weight.clone()), direct), key
+        half = patch(weight.to(torch.bfloat16))
+        assert (
+            half.dtype == torch.bfloat16 and torch.equal(half, (direct - weight + weight.bfloat16()).bfloat16())
+        ) or ((half.float() - direct).norm() < 0.01 * direct.norm())
+
+
+def check_bypass_terms_are_the_sum_of_the_hosts(base: Path) -> None:
+    del base
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(3, 16, generator=generator)
+    factors = [
+        (torch.randn(8, r, generator=generator), torch.randn(r, 16, generator=generator), 0.3 * r) for r in (2, 4)
+    ]
+    stock = [LoRAAdapter(set(), (up, down, alpha, None, None, None)) for up, down, alpha in factors]
+    flat = [value for up, down, alpha in factors for value in (up, down, None, alpha / down.shape[0])]
+    fused = FusedLoraAdapter.of(flat)
+    base_out = torch.zeros(3, 8)
+    assert torch.allclose(fused.h(x, base_out), sum(adapter.h(x, base_out) for adapter in stock), rtol=1e-5, atol=1e-6)
+
+
+def check_a_compiled_model_is_read_anew(base: Path) -> None:
+    """Wrapping a child renames the weights: the names that were known before do not fit then."""
+    bench = Bench(base)
+    model = bench.flux()
+    before = targets_of(model, None, bench.bases)
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self._orig_mod = inner
+
+    inner = model.model.diffusion_model
+    model.model.diffusion_model = Wrapped(inner)
+    try:
+        assert targets_of(model, None, bench.bases).fingerprint != before.fingerprint
+    finally:
+        model.model.diffusion_model = inner
+    assert targets_of(model, None, bench.bases).fingerprint == before.fingerprint

@@ -1,0 +1,126 @@
+"""What nodes read from their inputs, and what they refuse before anything runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from warmstack.lora.errors import AmbiguousLoraError, LoraNotFoundError, LoraSyntaxError
+from warmstack.lora.file import LoraFile
+from warmstack.lora.row import LoraRow
+from warmstack.lora.stack import LoraStack
+from warmstack.nodes.stack_input import check, file_states, find_file, read_stack, with_file_names
+
+
+class _Names:
+    """A catalog of three files, two of which answer to `ink`."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+        self.files = {
+            name: LoraFile(name, f"/{name}", 10, 20, category=name.split("/")[0])
+            for name in ("styles/ink.safetensors", "people/ink.safetensors", "styles/oil.safetensors")
+        }
+
+    def find(self, name: str) -> LoraFile:
+        self.threads.add(threading.get_ident())
+        found = [file for file in self.files.values() if name in (file.name, file.name.split("/")[1].split(".")[0])]
+        if not found:
+            raise LoraNotFoundError(name, ["styles/oil.safetensors"])
+        if len(found) > 1:
+            raise AmbiguousLoraError(name, [file.name for file in found])
+        return found[0]
+
+    def select(self, category: str = "", base_model: str = "", pattern: str = "") -> Sequence[LoraFile]:
+        return [file for file in self.files.values() if file.category == category]
+
+
+@pytest.fixture
+def names() -> _Names:
+    return _Names()
+
+
+def test_rows_of_an_earlier_stack_come_first(names: _Names) -> None:
+    stack = read_stack(names, '[{"name": "oil", "strength": 0.5}]', [("x", 1.0, 0.5)])
+    assert stack.rows == (LoraRow("x", 1.0, 0.5), LoraRow("oil", 0.5, 0.5))
+
+
+@pytest.mark.parametrize("text", ["", "  \n", None])
+def test_blank_text_adds_nothing(names: _Names, text: str | None) -> None:
+    assert read_stack(names, text).rows == ()
+    assert read_stack(names, text, (("x", 1.0, 1.0),)).rows == (LoraRow("x"),)
+
+
+def test_a_bare_name_is_one_row(names: _Names) -> None:
+    assert read_stack(names, " styles/oil.safetensors ").rows == (LoraRow("styles/oil.safetensors"),)
+
+
+def test_per_category_weights_of_a_request_know_the_category_of_a_file(names: _Names) -> None:
+    request = {"lora": {"enabled": True, "category_weights": {"styles": 0.5}, "models": ["oil", "nothing"]}}
+    assert read_stack(names, json.dumps(request)).rows == (LoraRow("oil", 0.5, 0.5), LoraRow("nothing"))
+
+
+def test_what_is_no_stack_is_refused(names: _Names) -> None:
+    with pytest.raises(LoraSyntaxError, match="LORA_STACK"):
+        read_stack(names, "", {"a": 1})
+    with pytest.raises(LoraSyntaxError):
+        read_stack(names, "[{]")
+
+
+def test_a_category_settles_an_ambiguous_name(names: _Names) -> None:
+    assert find_file(names, LoraRow("ink", category="people")).name == "people/ink.safetensors"
+    for category in ("", "unknown"):
+        with pytest.raises(AmbiguousLoraError):
+            find_file(names, LoraRow("ink", category=category))
+    (row,) = read_stack(names, "<lora:ink:1>", category="people").rows
+    assert row.category == "people"
+
+
+def test_other_packs_get_full_names_and_no_idle_rows(names: _Names) -> None:
+    stack = LoraStack((LoraRow("oil", 0.5, 0.25), LoraRow("nowhere", 0.0, 0.0)))
+    assert with_file_names(names, stack).to_tuples() == [("styles/oil.safetensors", 0.5, 0.25)]
+
+
+async def test_a_good_stack_passes_and_the_catalog_is_asked_off_the_loop(names: _Names) -> None:
+    assert await check(names, lambda: read_stack(names, "<lora:oil:1>")) is True
+    assert names.threads and threading.get_ident() not in names.threads
+
+
+async def test_bad_names_fail_with_their_candidates_all_at_once(names: _Names) -> None:
+    problem = await check(names, lambda: read_stack(names, '["nothing", "ink", "oil"]'))
+    assert isinstance(problem, str)
+    for part in ("nothing", "styles/oil.safetensors", "styles/ink.safetensors", "people/ink.safetensors"):
+        assert part in problem
+
+
+async def test_a_row_without_strength_may_name_anything(names: _Names) -> None:
+    assert await check(names, lambda: read_stack(names, '[{"name": "nothing", "strength": 0}]')) is True
+
+
+async def test_a_text_that_cannot_be_read_fails_with_the_reason(names: _Names) -> None:
+    assert "JSON" in str(await check(names, lambda: read_stack(names, '[{"name": ')))
+
+
+async def test_a_broken_file_fails_before_the_prompt_runs(names: _Names) -> None:
+    oil = names.files["styles/oil.safetensors"]
+    names.files[oil.name] = replace(oil, problem="the header ends early; download it again")
+    problem = await check(names, lambda: read_stack(names, "<lora:oil:1>"))
+    assert "styles/oil.safetensors" in str(problem) and "download it again" in str(problem)
+
+
+def test_file_states_change_with_the_file_and_with_its_existence(names: _Names) -> None:
+    stack = LoraStack((LoraRow("oil"), LoraRow("nothing")))
+    before = file_states(names, stack)
+    assert before == file_states(names, stack)
+    oil = names.files["styles/oil.safetensors"]
+    seen = {before}
+    for change in ({"mtime_ns": 21}, {"size_bytes": 11}):
+        names.files[oil.name] = replace(oil, **change)  # type: ignore[arg-type]
+        seen.add(file_states(names, stack))
+    del names.files[oil.name]
+    seen.add(file_states(names, stack))
+    assert len(seen) == 4
