@@ -110,7 +110,7 @@ def _guarded(handler: Handler) -> Handler:
         except RequestError as mistake:
             return _error(mistake.status, mistake.kind, str(mistake))
         except Exception:
-            logger.warning("%s %s failed", request.method, request.path, exc_info=True)
+            logger.warning("WarmStack: %s %s failed", request.method, request.path, exc_info=True)
             return _error(500, "internal_error", "WarmStack failed here; the host's log says how")
 
     return guarded

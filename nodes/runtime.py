@@ -208,7 +208,9 @@ def start() -> None:
         _current.set(runtime)
         Service(runtime, host).attach()
     except Exception as error:
-        logger.warning("LoRAs load on demand only, nothing is read ahead: %s: %s", type(error).__name__, error)
+        logger.warning(
+            "WarmStack: LoRAs load on demand only, nothing is read ahead: %s: %s", type(error).__name__, error
+        )
         logger.debug("start failed", exc_info=True)
 
 

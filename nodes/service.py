@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from .publisher import StatusPublisher
@@ -13,6 +14,11 @@ from .routes import register
 from .runtime import Runtime
 
 logger = logging.getLogger("warmstack")
+
+_EXIT_S = 1.0
+"""A read that is stuck on a dead disk must not hold up the exit."""
+_EXIT_TRIES = 3
+"""A request that Ctrl-C hit raises it again when the loop goes on."""
 
 
 class Server(Protocol):
@@ -57,12 +63,15 @@ class Service:
         """Stop readers, then let the tasks end: one destroyed while pending would write to the log of a server that is
         already gone. For the exit of the process, when the loop stands still."""
         self._runtime.close()
-        loop = self._loop
-        if loop is None or loop.is_closed() or loop.is_running():
+        loop, tasks = self._loop, set(self._tasks)
+        if not tasks or loop is None or loop.is_closed() or loop.is_running():
             return
-        for task in self._tasks:
+        for task in tasks:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+        for _ in range(_EXIT_TRIES):
+            with suppress(KeyboardInterrupt):
+                loop.run_until_complete(asyncio.wait(tasks, timeout=_EXIT_S))
+                return
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"warmstack-{name}")
@@ -73,4 +82,6 @@ class Service:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
-            logger.warning("%s has stopped; jobs run without it: %s: %s", task.get_name(), type(error).__name__, error)
+            logger.warning(
+                "WarmStack: %s has stopped; jobs run without it: %s: %s", task.get_name(), type(error).__name__, error
+            )

@@ -28,13 +28,13 @@ class SettingsFile:
         try:
             kept = self._kept()
         except (OSError, ValueError) as error:
-            logger.warning("settings.json is ignored: %s", getattr(error, "strerror", None) or error)
+            logger.warning("WarmStack: settings.json is ignored: %s", getattr(error, "strerror", None) or error)
             return settings
         for name, value in kept.items():
             try:
                 settings = settings.updated({name: value})
             except ValueError as error:
-                logger.warning("a setting in settings.json is ignored: %s", error)
+                logger.warning("WarmStack: a setting in settings.json is ignored: %s", error)
         return settings
 
     def keep(self, changes: Mapping[str, object]) -> bool:
@@ -48,7 +48,7 @@ class SettingsFile:
         try:
             _write_atomically(self._path, json.dumps(kept, indent=2) + "\n")
         except OSError as error:
-            logger.warning("settings last until the restart only: %s", error.strerror)
+            logger.warning("WarmStack: settings last until the restart only: %s", error.strerror)
             return False
         return True
 
