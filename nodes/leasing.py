@@ -35,7 +35,7 @@ class LeaseHolder:
     def __init__(self, leases: Iterable[Lease], earlier: object = None) -> None:
         """`earlier` is the attachment of the patcher that this stack builds on, whose patches use those adapters."""
         inherited: tuple[Lease, ...] = earlier._leases if isinstance(earlier, LeaseHolder) else ()
-        self._leases = (*inherited, *leases)
+        self._leases: tuple[Lease, ...] = (*inherited, *leases)
 
 
 def lease_rows(

@@ -115,5 +115,5 @@ def _reports(rows: Sequence[LeasedRow], patched: Patched, *, clip_given: bool) -
         for row, match in zip(rows, patched.matches, strict=True)
     ]
     for warning in filter(None, map(wrong_model, reports)):
-        logger.warning("%s", warning)
+        logger.warning("WarmStack: %s", warning)
     return reports
