@@ -17,7 +17,7 @@ from fetch_frontends import DEFAULT_DIRECTORY, VERSIONS, static_folder
 
 if TYPE_CHECKING:
     from browser_kit.component import ComponentPage
-    from browser_kit.opened import Opened
+    from browser_kit.opened import OpenedStub
     from playwright.sync_api import Browser
 
 CHROME = os.environ.get("CHROME", "/usr/bin/chromium")
@@ -54,8 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def browser() -> Iterator[Browser]:
     """Module-scoped on purpose: Playwright keeps an event loop running in this thread, and every asyncio test that
     ran before its end would fail."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROME, args=_FLAGS)
         yield chromium
@@ -73,15 +74,15 @@ def backend() -> FakeBackend:
 
 
 @pytest.fixture
-def opened(browser: Browser, static: Path, backend: FakeBackend) -> Iterator[Callable[..., Opened]]:
+def opened(browser: Browser, static: Path, backend: FakeBackend) -> Iterator[Callable[..., OpenedStub]]:
     """`opened(width=..., settings=...)` boots the front end; at the end nothing of ours may have gone wrong."""
-    from browser_kit.opened import Opened
+    from browser_kit.opened import OpenedStub
     from browser_kit.stub_host import StubHost
 
-    everything: list[Opened] = []
+    everything: list[OpenedStub] = []
 
-    def open_it(*, settings: dict[str, object] | None = None, **size: int) -> Opened:
-        view = Opened(browser, StubHost(static, backend, settings or {}), **size)
+    def open_it(*, settings: dict[str, object] | None = None, **size: int) -> OpenedStub:
+        view = OpenedStub(browser, StubHost(static, backend, settings or {}), **size)
         everything.append(view)
         view.boot()
         return view
@@ -109,9 +110,8 @@ def component(browser: Browser, backend: FakeBackend) -> Iterator[Callable[..., 
     _close(everything)
 
 
-def _close(views: Sequence[Opened]) -> None:
+def _close(views: Sequence[OpenedStub]) -> None:
     faults = [fault for view in views for fault in view.faults()]
     for view in views:
         view.close()
-        view.host.close()
     assert faults == []

@@ -12,9 +12,9 @@ from browser_kit.fake_backend import FakeBackend
 from fetch_frontends import VERSIONS
 
 if TYPE_CHECKING:
-    from browser_kit.opened import Opened
+    from browser_kit.opened import OpenedStub
 
-    Open = Callable[..., Opened]
+    Open = Callable[..., OpenedStub]
 
 PICTURES = {
     "panel-dark": ("dark", 1100, 1230, 0),
@@ -48,7 +48,7 @@ def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) 
     assert (folder / f"{name}.png").stat().st_size > 20_000
 
 
-def _widen(view: Opened, by: int) -> None:
+def _widen(view: OpenedStub, by: int) -> None:
     """Drags the edge between panel and graph."""
     edge = view.page.locator("[role=separator]").first.bounding_box()
     assert edge is not None

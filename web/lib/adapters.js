@@ -1,7 +1,7 @@
 /** The adapters table: filter, sort, pin, evict, warm; a grid for the keyboard and the screen reader. */
 
 import { h, icon, setAttribute, setIcon, setText } from './dom.js'
-import { formatBytes, formatCount, formatSeconds, splitName } from './format.js'
+import { formatAge, formatBytes, formatCount, splitName } from './format.js'
 import { SORTS, mergeRows, selectRows } from './rows.js'
 import { usesByName } from './status.js'
 import { VirtualRows } from './virtual_rows.js'
@@ -94,7 +94,7 @@ export class AdaptersSection {
   }
 
   #idle({ idleS }) {
-    return idleS == null ? '' : this.#t('idle', { time: formatSeconds(idleS < 1 ? 0 : idleS, this.#locale) })
+    return idleS == null ? '' : this.#t('idle', { time: formatAge(idleS, this.#locale) })
   }
 
   #updateActions(cell, row, reachable) {
@@ -103,7 +103,7 @@ export class AdaptersSection {
     this.#button(warm, 'warm', row, reachable, !inMemory && ['cold', 'page', 'failed'].includes(row.state), '')
     this.#button(pin, row.pinned ? 'unpin' : 'pin', row, reachable, inMemory || row.pinned, '')
     this.#button(evict, 'evict', row, reachable, inMemory, row.leases > 0 ? this.#t('inUse') : '')
-    setAttribute(pin, 'aria-pressed', row.pinned)
+    setAttribute(pin, 'aria-pressed', String(row.pinned))
   }
 
   #button(button, action, { name }, reachable, visible, refusal) {

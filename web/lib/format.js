@@ -30,6 +30,13 @@ export function formatSeconds(seconds, locale = 'en') {
   return hours > 0 ? `${hours} h ${minutes} min` : `${minutes} min ${whole % 60} s`
 }
 
+/** How long ago, in one unit: 48.7 -> "48 s", 400 -> "6 min". */
+export function formatAge(seconds, locale = 'en') {
+  if (seconds < 60) return `${number(Math.floor(seconds), 0, locale)} s`
+  if (seconds < 3600) return `${number(Math.floor(seconds / 60), 0, locale)} min`
+  return `${number(Math.floor(seconds / 3600), 0, locale)} h`
+}
+
 /** 0.996 -> "99%": rounded down, so that "100%" is said only of the whole. */
 export function formatShare(share) {
   if (!Number.isFinite(share)) return '–'

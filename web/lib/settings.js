@@ -5,9 +5,13 @@
 
 const GIB = 1024 ** 3
 const MIB = 1024 ** 2
-const AUTOMATIC = { toHost: (value, unit) => (value === null ? 0 : value / unit), toServer: (value, unit) => (value > 0 ? Math.round(value * unit) : null) }
+const rounded = (value) => Math.round(value * 100) / 100
+const AUTOMATIC = {
+  toHost: (value, unit) => (value === null ? 0 : rounded(value / unit)),
+  toServer: (value, unit) => (value > 0 ? Math.round(value * unit) : null),
+}
 const PLAIN = { toHost: (value) => value, toServer: (value) => value }
-const SCALED = { toHost: (value, unit) => value / unit, toServer: (value, unit) => Math.round(value * unit) }
+const SCALED = { toHost: (value, unit) => rounded(value / unit), toServer: (value, unit) => Math.round(value * unit) }
 
 const number = (id, key, form, unit, defaultValue, attrs, name, tooltip) => ({ id, key, form, unit, type: 'number', defaultValue, attrs, name, tooltip })
 const flag = (id, key, name, tooltip) => ({ id, key, form: PLAIN, unit: 1, type: 'boolean', defaultValue: true, name, tooltip })

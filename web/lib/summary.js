@@ -46,8 +46,8 @@ export class SummarySection {
     setText(this.times, !timed ? '' : unbroken(`${this.#time('saved', prefetch.savedS)} · ${this.#time('waited', prefetch.waitS)}`))
     const counts = { hits: prefetch.hits, joins: prefetch.joins, misses: prefetch.misses }
     for (const name of Object.keys(counts)) counts[name] = formatCount(counts[name], this.#locale)
-    setText(this.outcomes, unbroken(t('outcomes', counts)))
-    setAttribute(this.toggle, 'aria-checked', prefetch.enabled)
+    setText(this.outcomes, share === null ? '' : unbroken(t('outcomes', counts)))
+    setAttribute(this.toggle, 'aria-checked', String(prefetch.enabled))
     setText(this.toggleHint, t(prefetch.enabled ? 'prefetchOn' : 'prefetchOff'))
     this.element.classList.toggle('ws-off', !prefetch.enabled)
     this.loads.hidden = prefetch.inFlight.length === 0

@@ -41,7 +41,7 @@ const EN = {
   historyItem: '{load} of loading, {wait} waited',
   wasHidden: 'hidden', wasWaited: 'waited',
   state: {
-    ready: 'ready', page: 'read ahead', loading: 'loading', cold: 'cold', missing: 'missing', ambiguous: 'ambiguous', failed: 'failed', unknown: 'unknown',
+    ready: 'ready', page: 'cached', loading: 'loading', cold: 'cold', missing: 'missing', ambiguous: 'ambiguous', failed: 'failed', unknown: 'unknown',
   },
   stateHint: {
     ready: 'In memory: the job starts at once.', page: 'The file is in the system’s memory: loading takes a moment.', loading: 'On its way.',
@@ -90,7 +90,7 @@ const ZH = {
   historyItem: '加载 {load}，等待 {wait}',
   wasHidden: '隐藏', wasWaited: '等待',
   state: {
-    ready: '就绪', page: '已预读', loading: '加载中', cold: '未加载', missing: '缺失', ambiguous: '有歧义', failed: '失败', unknown: '未知',
+    ready: '就绪', page: '已缓存', loading: '加载中', cold: '未加载', missing: '缺失', ambiguous: '有歧义', failed: '失败', unknown: '未知',
   },
   stateHint: {
     ready: '已在内存中：任务可立即开始。', page: '文件已在系统内存中：加载很快。', loading: '正在加载途中。',
@@ -138,7 +138,7 @@ const JA = {
   historyItem: '読み込み {load}、待機 {wait}',
   wasHidden: '隠蔽', wasWaited: '待機',
   state: {
-    ready: '準備完了', page: '先読み済み', loading: '読み込み中', cold: '未読込', missing: 'なし', ambiguous: '曖昧', failed: '失敗', unknown: '不明',
+    ready: '準備完了', page: 'キャッシュ済み', loading: '読み込み中', cold: '未読込', missing: 'なし', ambiguous: '曖昧', failed: '失敗', unknown: '不明',
   },
   stateHint: {
     ready: 'メモリにあり、ジョブはすぐ始まります。', page: 'ファイルは OS のメモリにあり、読み込みは一瞬です。', loading: '読み込み途中です。',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .opened import Opened
+from .opened import OpenedStub
 from .stub_host import PACK
 
 # The variables are those of the host's own palettes; `api` is what the panel knows of the host.
@@ -35,11 +35,11 @@ PAGE = f"""<!doctype html>
 </html>"""
 
 
-class ComponentPage(Opened):
+class ComponentPage(OpenedStub):
     """Same watch over faults as the whole front end; `push` hands a status to the panel as an event would."""
 
     def boot(self, query: str = "") -> None:
-        self.page.goto(f"{self.host.url}component{query}")
+        self.page.goto(f"{self.url}component{query}")
         self.panel.wait_for()
 
     def push(self, status: object) -> None:

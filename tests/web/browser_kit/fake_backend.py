@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from warmstack.nodes.adapter_query import AdapterQuery
 
@@ -61,20 +61,24 @@ class FakeBackend:
         self.revision += 1
 
     def history(self, jobs: int = 18) -> list[dict[str, object]]:
-        """Statuses as they were while `jobs` earlier jobs ran, the first of which waited for its LoRAs."""
-        now, load_s, wait_s = self.status(), 0.0, 0.0
+        """Statuses as they were while `jobs` earlier jobs ran, some of which waited; the totals grow by theirs."""
+        now = self.status()
         statuses: list[dict[str, object]] = []
         for index in range(jobs):
             job: dict[str, object] = {"job_id": f"old-{index}", "running": True, "adapters": []}
-            totals = {"load_s": load_s, "wait_s": wait_s}
-            load_s += 1.2 + (index * 37 % 11) / 6
-            wait_s += {0: 1.1, 3: 0.4, 11: 0.3}.get(index, 0.0)
-            later = {"load_s": load_s, "wait_s": wait_s}
-            statuses += [
-                {**now, "queue": [job], "prefetch": {**_mapping(now["prefetch"]), **t}} for t in (totals, later)
-            ]
-        first, self.revision = self.revision + 1, self.revision + len(statuses) + 1
-        return [{**status, "revision": first + step} for step, status in enumerate(statuses)]
+            before = dict(self.prefetch)
+            load_s, wait_s = 1.2 + (index * 37 % 11) / 6, {0: 1.1, 3: 0.4, 11: 0.3}.get(index, 0.0)
+            self._grow(load_s, wait_s)
+            for totals in (before, self.prefetch):
+                self.revision += 1
+                prefetch = {"enabled": True, **totals}
+                statuses.append({**now, "revision": self.revision, "queue": [job], "prefetch": prefetch})
+        return statuses
+
+    def _grow(self, load_s: float, wait_s: float) -> None:
+        load_s += cast(float, self.prefetch.get("load_s", 0.0))
+        wait_s += cast(float, self.prefetch.get("wait_s", 0.0))
+        self.prefetch = {**self.prefetch, "load_s": load_s, "wait_s": wait_s, "hidden_share": 1 - wait_s / load_s}
 
     def set(self, name: str, **changes: Any) -> None:
         for field, value in changes.items():
@@ -122,11 +126,6 @@ class FakeBackend:
         return {"settings": self.settings}
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    assert isinstance(value, Mapping)
-    return value
-
-
 def _chip(name: str, state: str) -> dict[str, object]:
     tier, state = ("page", "ready") if state == "page" else ("resident", state)
     return {"name": name, "file": name, "state": state, "tier": tier, "bytes": 0, "reason": ""}
@@ -160,7 +159,7 @@ def a_busy_evening() -> FakeBackend:
     backend.job("b7f9", "styles/risograph_two_tone.safetensors", "ghost", "detail", ghost="missing", detail="ambiguous")
     backend.job("c001")
     backend.prefetch = {
-        "hits": 37, "joins": 4, "misses": 1, "load_s": 61.4, "wait_s": 0.9, "hidden_share": 0.985,
+        "hits": 37, "joins": 4, "misses": 1, "load_s": 41.4, "wait_s": 0.6, "hidden_share": 0.985,
         "in_flight": [{"name": "concepts/floating_islands.safetensors", "tier": "resident",
                        "bytes_done": 96 * MIB, "bytes_total": 171 * MIB}],
     }  # fmt: skip
