@@ -96,7 +96,7 @@ def queue_lines() -> list[object]:
             {
                 "global_weight": 0.9,
                 "category_weights": {"styles": 0.4},
-                "models": [_row("heron", 0.9, "characters"), _row("neon", 1.0, "styles"), _row("grain", 0.6, "details")],
+                "models": [_row("heron", 0.9, "characters"), _row("neon", 1, "styles"), _row("grain", 0.6, "details")],
             },
         ),
         _request("misspelt", "a heron in the city", {"models": [_row("styles/watercolour", 1.0)]}),

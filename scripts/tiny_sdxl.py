@@ -37,7 +37,7 @@ def tiny_sdxl(folder: Path, *, channels: tuple[int, int] = (32, 64), seed: int =
 
 @torch.no_grad()
 def _make_visible(pipeline: StableDiffusionXLPipeline) -> None:
-    """Soft shapes in place of noise, and a UNet that predicts as much as there is: a LoRA then changes what one sees."""
+    """Soft shapes in place of noise, and a UNet loud enough for a LoRA to change what one sees."""
     pipeline.unet.conv_out.weight.mul_(3)
     row = torch.tensor([1.0, 2.0, 1.0])
     blur = row[:, None] * row / 16

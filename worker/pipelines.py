@@ -21,6 +21,8 @@ def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> An
 
     Raises OSError and ValueError when the folder holds no pipeline, and ValueError for one that takes no LoRA.
     """
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no diffusers pipeline; save one there with save_pretrained")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = DTYPES.get(dtype, torch.float16 if device.startswith("cuda") else torch.float32)

@@ -1,0 +1,109 @@
+"""The `warmstack` command, on a small demo world."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import make_demo
+import pytest
+from PIL import Image
+from tiny_sdxl import tiny_sdxl
+
+from warmstack.worker import run_command
+from warmstack.worker.cli import main
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make demo` builds, with small files."""
+    folder = tmp_path_factory.mktemp("world")
+    pipeline = tiny_sdxl(folder / "tokenizers")
+    pipeline.save_pretrained(folder / "pipeline")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(make_demo, "RANK", 4)
+        make_demo.make_library(pipeline, folder / "loras")
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in make_demo.queue_lines()]
+    small = [line.replace('"width": 128, "height": 128', '"width": 64, "height": 64') for line in lines]
+    (folder / "queue.jsonl").write_text("\n".join(small), encoding="utf-8")
+    return folder
+
+
+def run(world: Path, output: Path, *options: str) -> int:
+    places = ["--pipeline", str(world / "pipeline"), "--loras", str(world / "loras"), "--output", str(output)]
+    return main(["run", str(world / "queue.jsonl"), *places, "--steps", "1", "--device", "cpu", *options])
+
+
+def test_both_passes_agree_and_everything_is_left_behind(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(world, tmp_path, "--mode", "both", "--cold") == 0
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["comparison"] == {"compared": 14, "different": [], "identical": True}
+    assert [found["mode"] for found in report["runs"]] == ["on-demand", "prefetch"]
+    failures = {request["id"] for request in report["runs"][1]["requests"] if request["problems"]}
+    assert failures == {"misspelt", "line 9", "soft-unsaid", "another-model"}
+    totals = report["runs"][1]["totals"]
+    assert totals["failures"] == 4
+    assert totals["hits"] + totals["joins"] > totals["misses"]
+    with Image.open(tmp_path / "contact-sheet.png") as sheet:
+        assert sheet.size[0] > 700
+    assert len(list((tmp_path / "images").iterdir())) == 14
+    shown = capsys.readouterr().out
+    assert "identical, byte for byte" in shown
+    assert "Totals" in shown
+    assert str(world / "loras") not in json.dumps(report)
+
+
+def test_pictures_tell_the_loras_apart(world: Path, tmp_path: Path) -> None:
+    assert run(world, tmp_path) == 0
+    pictures = {path.stem: path.read_bytes() for path in (tmp_path / "images").iterdir()}
+    assert pictures["off"] == pictures["base"]
+    rest = [picture for name, picture in pictures.items() if name != "off"]
+    assert len(set(rest)) == len(rest)
+
+
+def test_a_broken_pipeline_is_not_success(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, steps: int | None) -> None:
+            pass
+
+        def __call__(self, pipeline: Any, request: Any) -> Any:
+            raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(run_command, "Generator", Broken)
+    assert run(world, tmp_path, "--mode", "on-demand") == 1
+
+
+@pytest.mark.parametrize("missing", ["queue", "pipeline"])
+def test_what_is_not_there_is_one_line_and_status_2(
+    missing: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue = world / "queue.jsonl" if missing != "queue" else tmp_path / "none.jsonl"
+    pipeline = world / "pipeline" if missing != "pipeline" else tmp_path / "none"
+    places = ["--pipeline", str(pipeline), "--loras", str(world / "loras"), "--output", str(tmp_path / "out")]
+    assert main(["run", str(queue), *places]) == 2
+    assert "none" in capsys.readouterr().err
+
+
+def test_list_and_plan_show_names_and_reasons(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--loras", str(world / "loras"), "--category", "styles"]) == 0
+    shown = capsys.readouterr().out
+    assert "styles/ink.safetensors" in shown
+    assert "characters/" not in shown
+    assert main(["plan", str(world / "queue.jsonl"), "--loras", str(world / "loras")]) == 0
+    shown = capsys.readouterr().out
+    assert "not JSON" in shown
+    assert "ambiguous" in shown
+
+
+def test_list_and_plan_import_no_torch(world: Path) -> None:
+    code = (
+        "import sys; from warmstack.worker.cli import main;"
+        f"status = main(['list', '--loras', {str(world / 'loras')!r}]);"
+        "sys.exit(status or bool({'torch', 'diffusers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

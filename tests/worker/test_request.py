@@ -1,0 +1,100 @@
+"""Lines of a queue: every form that is read, every one that is reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstack.lora.stack import LoraRow
+from warmstack.worker.request import MalformedLine, QueueRequest, parse_queue, read_queue
+
+
+def one(line: object) -> QueueRequest:
+    (request,) = parse_queue([json.dumps(line)])
+    assert isinstance(request, QueueRequest), request
+    return request
+
+
+def test_object_form() -> None:
+    models = ["wash", {"name": "ink", "weight": 0.8, "category": "styles"}]
+    request = one(
+        {
+            "id": "a",
+            "prompt": "a fox <lora:grain:0.4>",
+            "seed": 3,
+            "steps": 5,
+            "lora": {"enabled": True, "global_weight": 0.5, "models": models},
+        }
+    )
+    assert (request.id, request.prompt, request.seed, request.steps) == ("a", "a fox", 3, 5)
+    assert request.stack.rows == (
+        LoraRow("wash", 0.5, 0.5),
+        LoraRow("ink", 0.4, 0.4, "styles"),
+        LoraRow("grain", 0.4, 0.4),
+    )
+
+
+def test_category_weights_reach_rows_that_name_no_category() -> None:
+    line = json.dumps({"prompt": "x", "lora": {"category_weights": {"styles": 0.5}, "models": ["ink"]}})
+    (request,) = parse_queue([line], {"ink": "styles"}.__getitem__)
+    assert isinstance(request, QueueRequest)
+    assert request.stack.rows[0].strength_model == 0.5
+
+
+def test_switched_off_request_has_no_loras() -> None:
+    assert one({"prompt": "x", "lora": {"enabled": False, "models": ["ink"]}}).stack.rows == ()
+
+
+@pytest.mark.parametrize("lora", ["ink", ["ink"], [{"name": "ink"}], "<lora:ink:1>", {"models": ["ink"]}])
+def test_lora_may_be_a_name_rows_tags_or_a_request(lora: object) -> None:
+    assert [row.name for row in one({"prompt": "x", "lora": lora}).stack.rows] == ["ink"]
+
+
+def test_string_form_is_a_prompt_with_tags() -> None:
+    request = one("a heron <lora:ink:0.6:0.2>")
+    assert request.prompt == "a heron"
+    assert request.stack.rows == (LoraRow("ink", 0.6, 0.2),)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"prompt": "cut', "not JSON"),
+        ("[1, 2]", "neither an object nor a string"),
+        ("3", "neither an object nor a string"),
+        ('{"seed": 1}', "prompt"),
+        ('{"prompt": "x", "seed": -1}', "seed"),
+        ('{"prompt": "x", "width": 100}', "width"),
+        ('{"prompt": "x", "promt": "y"}', "promt"),
+        ('{"prompt": "x", "lora": {"modles": []}}', "models"),
+        ('{"prompt": "x", "lora": 4}', "names no LoRA"),
+        ('{"prompt": "x", "lora": [{"name": "a", "weight": "much"}]}', "much"),
+    ],
+)
+def test_malformed_lines_are_reported_with_their_number_and_reason(line: str, reason: str) -> None:
+    good, bad = parse_queue(['"fine"', "", line][:1] + ["", line])
+    assert isinstance(good, QueueRequest)
+    assert isinstance(bad, MalformedLine)
+    assert bad.line == 3
+    assert reason in bad.reason
+    assert "\n" not in bad.reason
+
+
+@given(ids=st.lists(st.text(max_size=12) | st.integers(), max_size=8))
+def test_ids_are_unique_and_safe_as_file_names(ids: list[str | int]) -> None:
+    requests = parse_queue(json.dumps({"prompt": "x", "id": written}) for written in ids)
+    names = [request.id for request in requests if isinstance(request, QueueRequest)]
+    assert len(set(names)) == len(ids)
+    for name in names:
+        assert Path(name).name == name
+        assert name not in (".", "..")
+
+
+def test_a_line_separator_inside_a_string_does_not_split_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "queue.jsonl"
+    path.write_text('"one\u2028two"\n"three"\n', encoding="utf-8")
+    assert [line.line for line in read_queue(path)] == [1, 2]
