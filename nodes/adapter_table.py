@@ -38,21 +38,22 @@ class AdapterTable:
         files = [file for file in self._files if wanted in file.name.casefold()]
         if query.state or query.sort == "state":
             rows = [row for row in map(self._row, files) if query.state in ("", row["state"])]
-            rows.sort(key=lambda row: (row[query.sort], row["name"]), reverse=query.descending)
+            column = "bytes" if query.sort == "size" else query.sort
+            rows.sort(key=lambda row: (row[column], row["name"]), reverse=query.descending)
             return _paged(query, len(rows), rows[query.offset : query.offset + query.limit])
         files.sort(key=self._sort_key(query.sort), reverse=query.descending)
         shown = files[query.offset : query.offset + query.limit]
         return _paged(query, len(files), [self._row(file) for file in shown])
 
     def _sort_key(self, sort: str) -> Callable[[LoraFile], tuple[Any, str]]:
-        keys: dict[str, Callable[[LoraFile], Any]] = {
-            "size": lambda file: file.size_bytes,
-            "category": lambda file: file.category,
-            "base_model": lambda file: file.base_model,
-            "uses": lambda file: self._uses[file.name],
+        keys: dict[str, Callable[[LoraFile], tuple[Any, str]]] = {
+            "name": lambda file: ("", file.name),
+            "size": lambda file: (file.size_bytes, file.name),
+            "category": lambda file: (file.category, file.name),
+            "base_model": lambda file: (file.base_model, file.name),
+            "uses": lambda file: (self._uses[file.name], file.name),
         }
-        key = keys.get(sort, lambda _file: "")
-        return lambda file: (key(file), file.name)
+        return keys[sort]
 
     def _row(self, file: LoraFile) -> Row:
         view = self._views.get(file.path)
