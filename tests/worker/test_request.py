@@ -76,7 +76,7 @@ def test_string_form_is_a_prompt_with_tags() -> None:
     ],
 )
 def test_malformed_lines_are_reported_with_their_number_and_reason(line: str, reason: str) -> None:
-    good, bad = parse_queue(['"fine"', "", line][:1] + ["", line])
+    good, bad = parse_queue(['"fine"', "", line])
     assert isinstance(good, QueueRequest)
     assert isinstance(bad, MalformedLine)
     assert bad.line == 3
