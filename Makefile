@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo-output
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check install clean
+.PHONY: demo test check frontends install clean
 
 install: $(INSTALLED)
 
@@ -21,6 +21,10 @@ test: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 check: test
+
+# ComfyUI's own front ends, which the browser tests serve. Without them (or without Chromium) those tests are skipped.
+frontends: $(INSTALLED)
+	$(BIN)/python tests/web/fetch_frontends.py
 
 # --no-build-isolation: the build backend is pinned like everything else.
 $(INSTALLED): pyproject.toml constraints.txt
