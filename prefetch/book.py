@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from functools import partial
 
 from .job import QueuedJob, References
@@ -29,16 +29,14 @@ class ReferenceBook:
         self._clock = clock
         self._known: dict[str, References] = {}
 
-    def forget(self, visible: Sequence[QueuedJob]) -> None:
-        """Drops the references of jobs that have left."""
-        alive = {job.job_id for job in visible}
-        for job_id in [job_id for job_id in self._known if job_id not in alive]:
-            del self._known[job_id]
+    def forget(self, but: Container[str]) -> None:
+        """Drops the references of all jobs but those."""
+        self._known = {job_id: known for job_id, known in self._known.items() if job_id in but}
 
-    async def read(self, visible: Sequence[QueuedJob]) -> Mapping[str, References]:
-        """References per job id, new jobs read now."""
+    async def read(self, jobs: Sequence[QueuedJob]) -> Mapping[str, References]:
+        """References per job id, those of `jobs` read now unless they are known."""
         deadline_s = self._clock() + SLICE_S
-        for job in visible:
+        for job in jobs:
             if job.job_id in self._known:
                 continue
             if _is_large(job.payload):
@@ -53,9 +51,9 @@ class ReferenceBook:
 
 def _is_large(payload: object) -> bool:
     prompt = payload[0] if isinstance(payload, tuple) and payload else payload
-    if not isinstance(prompt, Mapping):
+    if not isinstance(prompt, dict):
         return False
     if len(prompt) > LARGE_INPUTS:
         return True
-    inputs = (node.get("inputs") for node in prompt.values() if isinstance(node, Mapping))
-    return sum(len(value) for value in inputs if isinstance(value, Mapping)) > LARGE_INPUTS
+    inputs = (node.get("inputs") for node in prompt.values() if isinstance(node, dict))
+    return sum(len(value) for value in inputs if isinstance(value, dict)) > LARGE_INPUTS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..lora.tags import has_tags
@@ -13,6 +13,8 @@ from .texts import tag_references
 from .values import MAX_ROWS, MAX_TEXT_CHARS, NAME_FIELDS, is_on, number_in, parsed
 
 MAX_DEPTH = 4
+
+_PLAIN = frozenset({int, float, bool, type(None)})
 
 _LORA_KEY = re.compile(r"lora|lyco", re.IGNORECASE)
 _INDEX = re.compile(r"(\d{1,4})\D*$")
@@ -27,7 +29,9 @@ def read_generic(node: Node) -> Iterator[Found]:
         return
     siblings: _Siblings | None = None
     for key, raw in node.inputs.items():
-        if isinstance(raw, Mapping) or (isinstance(raw, list) and not is_link(raw)):
+        if type(raw) in _PLAIN:
+            continue
+        if isinstance(raw, dict) or (isinstance(raw, list) and not is_link(raw)):
             yield from _in_rows(node, raw, 0)
             continue
         lora_like = _LORA_KEY.search(key) is not None and not _STRENGTH_KEY.search(key)
@@ -52,7 +56,7 @@ def _in_rows(node: Node, value: object, depth: int) -> Iterator[Found]:
     if isinstance(value, list):
         for item in value[:MAX_ROWS]:
             yield from _in_rows(node, item, depth + 1)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         if any(isinstance(value.get(name), str) for name in NAME_FIELDS):
             yield from entry(node, value, guessed=True)
         else:
@@ -106,12 +110,8 @@ def _whole_node_is_off(node: Node) -> bool:
     for key, value in node.inputs.items():
         if value is True and key == "bypass":
             return True
-        if (
-            (value is False or isinstance(value, str))
-            and _index_of(key) is None
-            and _SWITCH_KEY.search(key)
-            and not is_on(value)
-        ):
+        off = value is False or (type(value) is str and len(value) < 16 and not is_on(value))
+        if off and _SWITCH_KEY.search(key) and _index_of(key) is None:
             return True
     return False
 

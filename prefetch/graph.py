@@ -88,10 +88,10 @@ def follow(prompt: Mapping[str, object], value: object) -> object:
 def node_of(prompt: Mapping[str, object], node_id: str) -> Node | None:
     """Node `node_id`, or None when it is absent or malformed."""
     raw = prompt.get(node_id)
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return None
     class_type, inputs = raw.get("class_type"), raw.get("inputs")
-    if not isinstance(class_type, str) or not isinstance(inputs, Mapping):
+    if not isinstance(class_type, str) or not isinstance(inputs, dict):
         return None
     return Node(node_id, class_type, inputs, prompt)
 
@@ -124,6 +124,6 @@ def upstream(node: Node, key: str) -> set[str]:
 
 def _unwrapped(value: object) -> object:
     """The front end wraps list values as `{"__value__": [...]}` so that they are not taken for links."""
-    if isinstance(value, Mapping) and len(value) == 1 and "__value__" in value:
+    if isinstance(value, dict) and len(value) == 1 and "__value__" in value:
         return value["__value__"]
     return value

@@ -29,6 +29,5 @@ class Machine:
     warm_file: WarmFile = page_cache.warm_file
     resident_bytes: Callable[[str], int | None] = page_cache.resident_bytes
     available_bytes: Callable[[], int] = memory.available_bytes
-    default_budget_bytes: Callable[[], int] = memory.default_budget_bytes
     clock: Callable[[], float] = time.monotonic
     make_pool: Callable[[int, str], Pool] = DaemonPool

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ..lora.file import AdapterKey, LoraFile
@@ -21,25 +22,38 @@ class Resolution(NamedTuple):
     """Names: the files that answer to an ambiguous name, or near misses of a missing one."""
 
 
+UNRESOLVED = Resolution("missing")
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One adapter that a job will load."""
+    """One adapter that a job will load. What every plan asks of it is worked out once."""
 
     reference: LoraReference
     resolution: Resolution
+    file: LoraFile | None = field(init=False)
+    key: AdapterKey | None = field(init=False)
+    is_readable: bool = field(init=False)
+    """False when it must not be read in the background: no file, a pickle, a broken header."""
 
-    @property
-    def file(self) -> LoraFile | None:
-        return self.resolution.file
+    def __post_init__(self) -> None:
+        file = self.resolution.file
+        object.__setattr__(self, "file", file)
+        object.__setattr__(self, "key", None if file is None else file.key)
+        object.__setattr__(self, "is_readable", file is not None and not file.is_pickle and not file.problem)
 
     @property
     def is_certain(self) -> bool:
         """False for a guess that the catalog does not know: it was no LoRA."""
         return self.resolution.state == "found" or not self.reference.guessed
 
-    @property
-    def key(self) -> AdapterKey | None:
-        return None if self.file is None else self.file.key
+
+class Use(NamedTuple):
+    """One file that a job reads, in one of the two ways."""
+
+    key: AdapterKey
+    file: LoraFile
+    resident: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +63,19 @@ class JobNeeds:
     job: QueuedJob
     references: References
     needs: tuple[Need, ...]
+    uses: tuple[Use, ...] = field(init=False)
+    """What of `needs` can be warmed, each once."""
+
+    def __post_init__(self) -> None:
+        uses = [
+            Use(need.key, need.file, need.reference.resident)
+            for need in self.needs
+            if need.is_readable and need.key is not None and need.file is not None
+        ]
+        object.__setattr__(self, "uses", tuple(dict.fromkeys(uses)))
 
 
-UNRESOLVED = Resolution("missing")
-
-
-def needs_of(job: QueuedJob, references: References, resolutions: dict[str, Resolution]) -> JobNeeds:
+def needs_of(job: QueuedJob, references: References, resolutions: Mapping[str, Resolution]) -> JobNeeds:
     """The certain needs of a job; one not resolved yet counts as missing."""
     needs = (Need(reference, resolutions.get(reference.name, UNRESOLVED)) for reference in references.loras)
     return JobNeeds(job, references, tuple(need for need in needs if need.is_certain))

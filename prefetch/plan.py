@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..lora.file import AdapterKey, LoraFile
-from .need import JobNeeds, Need, Tier
+from .need import JobNeeds, Tier, Use
 
 
 class FetchKey(NamedTuple):
@@ -52,53 +52,70 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`fetches` in the order in which to start them; the rest of the visible queue is warm, refused or too far."""
+    """`fetches` in the order in which to start them; the rest of the visible queue is warm, refused or too far.
+
+    The depth counts what is warm as well, so a plan stays right while its fetches are carried out.
+    """
 
     fetches: tuple[Fetch, ...] = ()
-    wanted: frozenset[FetchKey] = frozenset()
-    """Everything that some visible job has a use for, warm or not: a read of anything else may stop."""
+    resident: frozenset[AdapterKey] = frozenset()
+    """Everything that some visible job has a use for in this tier, warm or not: a read of anything else may stop."""
+    pages: frozenset[AdapterKey] = frozenset()
     next_uses: Mapping[AdapterKey, int] = field(default_factory=dict)
     """Position of the first job that acquires the adapter from the cache."""
+
+    def wants(self, key: FetchKey) -> bool:
+        return key.key in (self.resident if key.tier == "resident" else self.pages)
 
 
 def make_plan(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
     """Earliest need first, each tier just as deep as its bytes reach. `jobs` in running order, running first."""
     fetches: list[Fetch] = []
-    wanted: set[FetchKey] = set()
+    resident: set[AdapterKey] = set()
+    pages: set[AdapterKey] = set()
     next_uses: dict[AdapterKey, int] = {}
-    room = {"resident": limits.resident_bytes or 0, "page": limits.page_bytes or 0}
-    open_tiers = {tier for tier in room if room[tier] > 0}
-    for position, file, tier, reads_cache in _uses(jobs, limits, warm):
-        if reads_cache:
-            next_uses.setdefault(file.key, position)
-        fetch = Fetch(file, tier, position)
-        if fetch.key in wanted:
-            continue
-        wanted.add(fetch.key)
-        if tier not in open_tiers or (limits.depth_jobs is not None and position > limits.depth_jobs):
-            continue
-        room[tier] -= file.size_bytes
-        if room[tier] < 0 and position > 0:
-            open_tiers.discard(tier)
-        elif file.key not in (warm.resident if tier == "resident" else warm.pages) and file.key not in warm.failed:
-            fetches.append(fetch)
-    return Plan(tuple(fetches), frozenset(wanted), next_uses)
+    depths = _Depth(limits.resident_bytes), _Depth(limits.page_bytes)
+    in_reach = len(jobs) if limits.depth_jobs is None else limits.depth_jobs + 1
+    for position, job in enumerate(jobs):
+        for use in job.uses:
+            key, file, is_ours = use
+            if key in (next_uses if is_ours else pages):
+                continue
+            if is_ours:
+                next_uses[key] = position
+            tier = tier_of(use, limits, warm.no_room)
+            wanted, warmed, depth = (
+                (resident, warm.resident, depths[0]) if tier == "resident" else (pages, warm.pages, depths[1])
+            )
+            if tier is None or key in wanted:
+                continue
+            wanted.add(key)
+            within = position < in_reach and depth.takes(file.size_bytes, position)
+            if within and key not in warmed and key not in warm.failed:
+                fetches.append(Fetch(file, tier, position))
+    return Plan(tuple(fetches), frozenset(resident), frozenset(pages), next_uses)
 
 
-def tier_of(need: Need, limits: Limits, no_room: Container[AdapterKey] = frozenset()) -> Tier | None:
-    """Where the file of `need` belongs; None when it must not be read in the background (a pickle, a broken header)."""
-    file = need.file
-    if file is None or file.is_pickle or file.problem:
-        return None
-    fits = limits.resident_bytes is not None and file.size_bytes <= limits.resident_bytes and file.key not in no_room
-    if need.reference.resident and fits:
+def tier_of(use: Use, limits: Limits, no_room: Container[AdapterKey] = frozenset()) -> Tier | None:
+    """Where the file belongs; None when no tier that could take it is on."""
+    limit_bytes = limits.resident_bytes
+    if use.resident and limit_bytes is not None and use.file.size_bytes <= limit_bytes and use.key not in no_room:
         return "resident"
     return None if limits.page_bytes is None else "page"
 
 
-def _uses(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Iterator[tuple[int, LoraFile, Tier, bool]]:
-    for position, job in enumerate(jobs):
-        for need in job.needs:
-            tier = tier_of(need, limits, warm.no_room)
-            if need.file is not None and tier is not None:
-                yield position, need.file, tier, need.reference.resident
+class _Depth:
+    """How far ahead one tier still reaches."""
+
+    __slots__ = ("_is_open", "_left_bytes")
+
+    def __init__(self, limit_bytes: int | None) -> None:
+        self._left_bytes = limit_bytes or 0
+        self._is_open = self._left_bytes > 0
+
+    def takes(self, nbytes: int, position: int) -> bool:
+        """The first file that does not fit ends the reach, so that nothing overtakes it; the first job gets its own."""
+        self._left_bytes -= nbytes
+        if self._left_bytes < 0 and position > 0:
+            self._is_open = False
+        return self._is_open

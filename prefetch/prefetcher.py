@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..loaders.errors import SafetensorsLoadError
@@ -14,7 +15,7 @@ from ..loaders.rate_limit import RateLimit
 from ..lora.file import AdapterKey
 from .job import QueuedJob, References
 from .machine import Machine
-from .need import Need
+from .need import JobNeeds, Need
 from .plan import Limits, Plan, make_plan
 from .pressure import next_limit_bytes, page_budget_bytes
 from .queue_board import QueueBoard
@@ -22,7 +23,7 @@ from .references import payload_references
 from .resolver import Resolver
 from .settings import PrefetchSettings
 from .status import PlannedLora, PrefetchStatus
-from .view import Shelves, fetch_statuses, job_statuses, planned_lora, planned_unknown, resident_keys
+from .view import Picture, Shelves, fetch_status, planned_lora, planned_unknown, resident_keys
 from .warmer import Warmer
 
 if TYPE_CHECKING:
@@ -84,9 +85,12 @@ class Prefetcher:
         self._plan = Plan()
         self._resident: frozenset[AdapterKey] = frozenset()
         self._available_bytes = 0
-        self._target_bytes = 0
+        self._own_budget_bytes = cache.snapshot().limit_bytes
         self._memory_at_s = float("-inf")
-        self._last = PrefetchStatus.nothing_yet(self._settings.enabled)
+        self._cached_at_s = float("-inf")
+        self._looked_at_memory = False
+        self._queued_jobs = 0
+        self._shown = Picture(enabled=self._settings.enabled), 0
 
     @property
     def settings(self) -> PrefetchSettings:
@@ -127,12 +131,13 @@ class Prefetcher:
 
     def status(self) -> PrefetchStatus:
         """The last look at the queue, with the cache's numbers of this moment."""
-        return self._last.joined(self._cache.snapshot())
+        picture, revision = self._shown
+        return picture.status(revision, self._cache.snapshot())
 
     def plan_for(self, payload: object) -> list[PlannedLora]:
         """What a job with `payload` would load, and where from. Blocking: it looks at the files."""
         references = self._references(payload)
-        shelves = self._shelves(resident_keys(self._cache.snapshot()))
+        shelves = replace(self._shown[0].shelves, resident=resident_keys(self._cache.snapshot()))
         needs = [
             Need(reference, self._resolver.resolve_one(reference.name, suggest=not reference.guessed))
             for reference in references.loras
@@ -143,12 +148,16 @@ class Prefetcher:
 
     async def _work(self) -> None:
         self._spawn(self._refresh())
-        while True:
+        while not self._closed:
             self._woken.clear()
             await self._reconcile()
-            timeout_s = BUSY_POLL_S if self._last.queued_jobs or self._warmer.futures else IDLE_POLL_S
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), timeout_s)
+            busy = self._queued_jobs or self._warmer.futures
+            # Not wait_for: before Python 3.12 it may swallow the cancellation that ends this loop.
+            alarm = asyncio.get_running_loop().call_later(BUSY_POLL_S if busy else IDLE_POLL_S, self._woken.set)
+            try:
+                await self._woken.wait()
+            finally:
+                alarm.cancel()
 
     async def _reconcile(self) -> None:
         """One look at the queue, and everything that follows from it."""
@@ -156,23 +165,23 @@ class Prefetcher:
         if settings is not self._applied:
             self._apply(settings)
         visible = tuple(self._jobs())
-        departed = self._board.observe(visible if settings.enabled else ())
-        for departure in departed:
-            if departure.ran_unseen:
-                self._count_demand(departure.needs.needs)
-        if departed or not settings.enabled:
-            self._replan()
-        if settings.enabled:
-            if await self._board.complete(self._is_stopping):
-                self._dirty = True
-            for started in self._board.newly_started():
-                self._count_demand(started.needs)
-                self._dirty = True
-            await self._housekeep()
-            resident = resident_keys(self._cache.snapshot())
-            if self._dirty or resident != self._resident:
+        self._queued_jobs = len(visible)
+        observed = self._board.observe(visible if settings.enabled else ())
+        for needs in observed.ran_unseen:
+            self._count_demand(needs)
+        if observed.changed:
+            self._dirty = True
+            self._warmer.retry_refused()
+            if self._warmer.readings:
+                # New jobs may take a while to read; what nobody needs any more stops first.
                 self._replan()
-        self._publish(len(visible))
+        if settings.enabled:
+            self._dirty |= await self._board.complete(self._is_stopping)
+            self._take_starts()
+            await self._housekeep()
+        if self._dirty or self._has_lost_adapters():
+            self._replan()
+        self._publish()
 
     def _apply(self, settings: PrefetchSettings) -> None:
         rate = settings.read_limit_bytes_per_s
@@ -182,10 +191,26 @@ class Prefetcher:
         self._memory_at_s = float("-inf")
         self._dirty = True
 
+    def _take_starts(self) -> None:
+        """Jobs that have started: their demands are counted, their files are claimed. The plan stays as it is."""
+        started = self._board.newly_started()
+        for needs in started:
+            self._count_demand(needs)
+        if started or self._dirty:
+            self._warmer.claim({use.key for needs in self._board.needs if needs.job.running for use in needs.uses})
+
+    def _has_lost_adapters(self) -> bool:
+        """Whether the cache has dropped, for somebody else, what the plan relies on. Asked once per poll."""
+        now_s = self._machine.clock()
+        if now_s - self._cached_at_s < BUSY_POLL_S:
+            return False
+        self._cached_at_s = now_s
+        return not (self._resident & self._plan.resident) <= resident_keys(self._cache.snapshot())
+
     def _replan(self) -> None:
         self._dirty = False
-        settings = self._settings
-        cached = self._cache.snapshot()
+        self._cached_at_s = self._machine.clock()
+        settings, cached = self._settings, self._cache.snapshot()
         self._resident = resident_keys(cached)
         pages_bytes = page_budget_bytes(settings.page_budget_bytes, self._available_bytes, settings.headroom_bytes)
         self._limits = Limits(
@@ -193,42 +218,43 @@ class Prefetcher:
             pages_bytes if settings.page_tier else None,
             settings.depth_jobs,
         )
-        jobs = self._board.needs
-        plan = make_plan(jobs, self._limits, self._warmer.warm(self._resident))
+        plan = make_plan(self._board.needs, self._limits, self._warmer.warm(self._resident))
         if plan.next_uses != self._plan.next_uses:
             self._cache.plan_uses(plan.next_uses)
         self._plan = plan
-        running = {need.key for job in jobs if job.job.running for need in job.needs if need.key is not None}
-        self._warmer.follow(plan, running)
+        self._warmer.follow(plan)
 
-    def _shelves(self, resident: Container[AdapterKey]) -> Shelves:
-        warmer = self._warmer
-        loading = frozenset(reading.fetch.key for reading in warmer.readings)
-        return Shelves(self._limits, resident, warmer.pages, loading, warmer.no_room, warmer.failed)
-
-    def _count_demand(self, needs: Sequence[Need]) -> None:
-        """A job has started: what it reads through the page cache was there in time, or was not."""
-        counted: set[AdapterKey] = set()
-        loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}
-        for need in needs:
-            file = need.file
-            if file is None or need.reference.resident or file.key in counted:
-                continue
-            counted.add(file.key)
-            self._warmer.tally.count_demand(file, self._warmer.pages, loading)
-
-    def _publish(self, queued_jobs: int) -> None:
-        shelves = self._shelves(self._resident)
-        shown = self._last._replace(
-            enabled=self._settings.enabled,
-            page=self._warmer.tally.status(),
-            under_pressure=self._available_bytes < self._settings.headroom_bytes and self._memory_at_s > 0,
-            in_flight=fetch_statuses(self._warmer.readings),
-            queued_jobs=queued_jobs,
-            queue=job_statuses(self._board.needs, shelves),
+    def _shelves(self) -> Shelves:
+        """Without what the cache knows better, and without the page budget, which moves with every look at memory."""
+        warmer, limits = self._warmer, self._limits
+        return Shelves(
+            limits=replace(limits, page_bytes=limits.page_bytes and 1),
+            pages=warmer.pages,
+            loading=frozenset(reading.fetch.key for reading in warmer.readings),
+            no_room=warmer.no_room,
+            failed=warmer.failed,
         )
-        if shown != self._last:
-            self._last = shown._replace(revision=self._last.revision + 1)
+
+    def _count_demand(self, needs: JobNeeds) -> None:
+        """A job has started: what it reads through the page cache was there in time, or was not."""
+        loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}
+        for use in needs.uses:
+            if not use.resident:
+                self._warmer.tally.count_demand(use.file, self._warmer.pages, loading)
+
+    def _publish(self) -> None:
+        picture = Picture(
+            enabled=self._settings.enabled,
+            jobs=self._board.needs,
+            queued_jobs=self._queued_jobs,
+            shelves=self._shelves(),
+            in_flight=tuple(fetch_status(reading) for reading in self._warmer.readings),
+            page=self._warmer.tally.status(),
+            under_pressure=self._available_bytes < self._settings.headroom_bytes and self._looked_at_memory,
+        )
+        shown, revision = self._shown
+        if picture != shown:
+            self._shown = picture, revision + 1
 
     async def _housekeep(self) -> None:
         """Starts the periodic chores that are due. The first look at memory is waited for: it sets the page budget."""
@@ -237,9 +263,8 @@ class Prefetcher:
         now_s = self._machine.clock()
         if now_s - self._memory_at_s < MEMORY_TICK_S:
             return
-        first = self._memory_at_s == float("-inf")
         self._memory_at_s = now_s
-        if first:
+        if not self._looked_at_memory:
             await self._watch_memory()
         else:
             self._spawn(self._watch_memory())
@@ -253,14 +278,14 @@ class Prefetcher:
         """Follows the machine's memory with the resident budget."""
         settings, machine, cached = self._settings, self._machine, self._cache.snapshot()
         self._available_bytes = await self._offload(machine.available_bytes)
-        target_bytes = settings.budget_bytes
-        if target_bytes is None:
-            target_bytes = self._target_bytes = self._target_bytes or await self._offload(machine.default_budget_bytes)
+        self._looked_at_memory = True
+        target_bytes = self._own_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
         limit_bytes = next_limit_bytes(
             target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, settings.headroom_bytes
         )
         if limit_bytes != cached.limit_bytes:
             await self._offload(lambda: self._cache.resize(limit_bytes))
+            self._warmer.retry_refused()
         self._on_change()
 
     async def _recheck_pages(self) -> None:
@@ -287,9 +312,12 @@ class Prefetcher:
     def _is_stopping(self) -> bool:
         return self._closed
 
-    def _on_change(self) -> None:
-        self._dirty = True
-        self._woken.set()
+    def _on_change(self, replan: bool = True) -> None:
+        if replan:
+            self._dirty = True
+            self._woken.set()
+        else:
+            self._publish()
 
     def _call_soon(self, call: Callable[[], None]) -> None:
         loop = self._loop
@@ -311,7 +339,7 @@ class Prefetcher:
             if reads:
                 await asyncio.wait(reads, timeout=GRACE_S)
         finally:
-            self._last = self._last._replace(in_flight=(), revision=self._last.revision + 1)
+            self._publish()
             for pool in (self._chores, self._readers):
                 if not pool.join(JOIN_S):
                     logger.warning("a read does not end; its thread is left behind")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -14,13 +14,13 @@ from .resolver import Resolver
 
 T = TypeVar("T")
 
-HORIZON_JOBS = 256
+HORIZON_JOBS = 64
 """Jobs looked at, however long the queue. Eviction that sees 64 jobs is within a point of a perfect future."""
 RESTAT_S = 2.0
 """How late a replaced file may be noticed while it is being waited for; a demand always looks for itself."""
 REFRESH_S = 10.0
 """Least time between two scans for a name that is missing."""
-REBUILD_JOBS = 64
+REBUILD_JOBS = 16
 """Jobs rebuilt between two breaths of the event loop."""
 
 
@@ -30,12 +30,13 @@ class Offload(Protocol):
     def __call__(self, call: Callable[[], T]) -> Awaitable[T]: ...
 
 
-class Departure(NamedTuple):
-    """A job that has left the queue."""
+class Observed(NamedTuple):
+    """What one look at the queue found."""
 
-    needs: JobNeeds
-    ran_unseen: bool
-    """It had its turn between two looks. Jobs that were seen running, or taken out before their turn, did not."""
+    changed: bool
+    """Jobs have come, gone or changed places; a job that merely starts keeps its place."""
+    ran_unseen: tuple[JobNeeds, ...]
+    """Jobs that had their whole turn since the last look."""
 
 
 class QueueBoard:
@@ -53,7 +54,8 @@ class QueueBoard:
         self._offload = offload
         self._clock = clock
         self._jobs: tuple[QueuedJob, ...] = ()
-        self._needs: dict[str, JobNeeds] = {}
+        self._by_id: dict[str, JobNeeds] = {}
+        self._needs: tuple[JobNeeds, ...] | None = ()
         self._started: set[str] = set()
         self._resolutions: dict[str, Resolution] = {}
         self._revision: int | None = None
@@ -62,76 +64,102 @@ class QueueBoard:
 
     @property
     def needs(self) -> tuple[JobNeeds, ...]:
-        """Jobs of the horizon in running order, as far as their references are read."""
-        return tuple(self._needs[job.job_id] for job in self._jobs if job.job_id in self._needs)
+        """Jobs of the horizon in running order, as far as they are read. The same object while unchanged."""
+        if self._needs is None:
+            self._needs = tuple(self._by_id[job.job_id] for job in self._jobs if job.job_id in self._by_id)
+        return self._needs
 
-    def observe(self, visible: Sequence[QueuedJob]) -> tuple[Departure, ...]:
-        """Takes in the queue as it is now, without reading anything; the jobs that have left since."""
+    def observe(self, visible: Sequence[QueuedJob]) -> Observed:
+        """Takes in the queue as it is now, without reading anything."""
         previous, self._jobs = self._jobs, tuple(visible[:HORIZON_JOBS])
-        alive = {job.job_id for job in visible}
-        departed: list[Departure] = []
-        somebody_before_stayed = False
-        for job in previous:
-            if job.job_id in alive:
-                somebody_before_stayed = True
-                continue
-            # Who overtakes a job that is still there was taken out; so was, but for the first, a queue gone at once.
-            taken_out = somebody_before_stayed or (not alive and departed)
-            if job.job_id in self._needs:
-                ran_unseen = job.job_id not in self._started and not taken_out
-                departed.append(Departure(self._needs.pop(job.job_id), ran_unseen))
+        before = [job.job_id for job in previous]
+        after = [job.job_id for job in self._jobs]
         for job in self._jobs:
-            known = self._needs.get(job.job_id)
+            known = self._by_id.get(job.job_id)
             if known is not None and known.job.running != job.running:
-                self._needs[job.job_id] = replace(known, job=job)
-        self._book.forget(self._jobs)
+                self._by_id[job.job_id] = replace(known, job=job)
+                self._needs = None
+        if before == after:
+            return Observed(False, ())
+        self._needs = None
+        alive = {job.job_id for job in visible}
+        ran_unseen = tuple(self._depart(before, alive))
+        inside = set(after)
+        self._by_id = {job_id: needs for job_id, needs in self._by_id.items() if job_id in inside}
+        self._book.forget(inside)
         self._started &= alive
-        return tuple(departed)
+        return Observed(True, ran_unseen)
 
     async def complete(self, stop: Callable[[], bool]) -> bool:
         """Reads and resolves what is new; True when the needs of some job have changed."""
-        read = await self._book.read(self._jobs)
-        fresh = await self._resolve(read, stop)
+        fresh = [job for job in self._jobs if job.job_id not in self._by_id]
+        everything = self._is_stale()
+        if not fresh and not everything:
+            return False
+        read = await self._book.read(fresh)
+        moved = await self._resolve(read, fresh, everything, stop)
         changed = False
-        for count, job in enumerate(self._jobs):
-            known = self._needs.get(job.job_id)
-            if job.job_id not in read or (known is not None and not fresh):
+        for count, job in enumerate(self._jobs if moved else fresh):
+            references = read.get(job.job_id)
+            if references is None:
                 continue
             if count % REBUILD_JOBS == REBUILD_JOBS - 1:
                 await asyncio.sleep(0)
-            needs = needs_of(job, read[job.job_id], self._resolutions)
-            changed = changed or needs != known
-            self._needs[job.job_id] = needs
+            needs = needs_of(job, references, self._resolutions)
+            if needs != self._by_id.get(job.job_id):
+                self._by_id[job.job_id] = needs
+                self._needs, changed = None, True
         return changed
 
     def newly_started(self) -> tuple[JobNeeds, ...]:
         """Running jobs not reported before."""
-        started = [n for n in self.needs if n.job.running and n.job.job_id not in self._started]
+        started = tuple(n for n in self.needs if n.job.running and n.job.job_id not in self._started)
         self._started.update(n.job.job_id for n in started)
-        return tuple(started)
+        return started
 
     def wants_refresh(self) -> bool:
         """True, at most every `REFRESH_S`, while a visible job names a file that the catalog does not know."""
         now_s = self._clock()
         if now_s - self._refreshed_at_s < REFRESH_S:
             return False
-        missing = any(need.resolution.state == "missing" for job in self._needs.values() for need in job.needs)
+        missing = any(need.resolution.state == "missing" for job in self.needs for need in job.needs)
         if missing:
             self._refreshed_at_s = now_s
         return missing
 
-    async def _resolve(self, read: Mapping[str, References], stop: Callable[[], bool]) -> bool:
-        """True when a name that was known resolves differently now."""
-        names = {ref.name for job in self._jobs if job.job_id in read for ref in read[job.job_id].loras}
-        self._resolutions = {name: found for name, found in self._resolutions.items() if name in names}
-        now_s, revision = self._clock(), self._resolver.revision
-        everything = revision != self._revision or now_s - self._resolved_at_s >= RESTAT_S
-        asked = names if everything else names - self._resolutions.keys()
-        if not asked:
+    def _depart(self, before: Sequence[str], alive: Container[str]) -> Iterator[JobNeeds]:
+        """Jobs that had their turn between two looks. Who was overtaken by nobody that is still there was taken out; so
+        was, but for its first, a queue that is gone at once."""
+        somebody_before_stayed = somebody_left = False
+        for job_id in before:
+            if job_id in alive:
+                somebody_before_stayed = True
+                continue
+            needs = self._by_id.get(job_id)
+            taken_out = somebody_before_stayed or (not alive and somebody_left)
+            if needs is not None and job_id not in self._started and not taken_out:
+                yield needs
+            somebody_left = True
+
+    def _is_stale(self) -> bool:
+        if not self._jobs:
             return False
-        resolved = await self._offload(lambda: self._resolver.resolve(asked, stop))
-        changed = any(self._resolutions.get(name, found) != found for name, found in resolved.items())
-        self._resolutions |= resolved
+        return self._resolver.revision != self._revision or self._clock() - self._resolved_at_s >= RESTAT_S
+
+    async def _resolve(
+        self, read: Mapping[str, References], fresh: Sequence[QueuedJob], everything: bool, stop: Callable[[], bool]
+    ) -> bool:
+        """True when a name that was known resolves differently now."""
+        asked_for = self._jobs if everything else fresh
+        names = {ref.name for job in asked_for if job.job_id in read for ref in read[job.job_id].loras}
         if everything:
-            self._revision, self._resolved_at_s = revision, now_s
-        return changed
+            self._resolutions = {name: found for name, found in self._resolutions.items() if name in names}
+            self._revision, self._resolved_at_s = self._resolver.revision, self._clock()
+        else:
+            names -= self._resolutions.keys()
+        if not names:
+            return False
+        resolved = await self._offload(lambda: self._resolver.resolve(names, stop))
+        moved = any(self._resolutions.get(name, found) != found for name, found in resolved.items())
+        self._resolutions |= resolved
+        return moved

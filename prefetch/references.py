@@ -40,7 +40,7 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
 def payload_references(payload: object) -> References:
     """`references` for a job's payload: a prompt, or a pair `(prompt, outputs)`."""
     prompt, outputs = payload if isinstance(payload, tuple) and len(payload) == 2 else (payload, None)
-    if not isinstance(prompt, Mapping):
+    if not isinstance(prompt, dict):
         return References()
     return references(prompt, outputs if isinstance(outputs, list | tuple) else None)
 

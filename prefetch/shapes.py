@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -166,7 +166,7 @@ class Entries:
         if active(node, self.toggles) is False:
             return
         rows = parsed(value)
-        if isinstance(rows, Mapping):
+        if isinstance(rows, dict):
             rows = first_of(rows, ("__value__", "loras", "models", "rows"))
         if isinstance(rows, list):
             for row in rows[:MAX_ROWS]:
@@ -267,7 +267,7 @@ class Unknowable:
 
 def entry(node: Node, row: object, *, guessed: bool = False) -> Iterator[Found]:
     """One row object; nothing when a switch of it is off or it is no row at all."""
-    if not isinstance(row, Mapping) or not all(is_on(row[field]) for field in SWITCH_FIELDS if field in row):
+    if not isinstance(row, dict) or not all(is_on(row[field]) for field in SWITCH_FIELDS if field in row):
         return
     model = first_of(row, MODEL_FIELDS)
     clip = first_of(row, CLIP_FIELDS)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from .need import ResolutionState, Tier
-
-if TYPE_CHECKING:
-    from ..lora.cache_stats import CacheSnapshot
 
 AdapterState = Literal["ready", "loading", "cold", "missing", "ambiguous", "failed", "unknown"]
 """`ready`: nothing left to read. `cold`: not read yet, or never read ahead (a pickle).
@@ -86,24 +83,6 @@ class PrefetchStatus(NamedTuple):
     queued_jobs: int
     """All visible jobs; `queue` holds the first of them."""
     queue: tuple[JobStatus, ...]
-
-    @classmethod
-    def nothing_yet(cls, enabled: bool) -> PrefetchStatus:
-        return cls(0, enabled, 0, 0, 0, 0.0, 0.0, None, 0, PageStatus(), False, (), 0, ())
-
-    def joined(self, cached: CacheSnapshot) -> PrefetchStatus:
-        """With the cache's numbers of this moment. Both revisions only grow, and so does their sum."""
-        stats = cached.stats
-        return self._replace(
-            revision=self.revision + cached.revision,
-            hits=stats.hits,
-            joins=stats.joins,
-            misses=stats.misses,
-            wait_s=stats.wait_s,
-            load_s=stats.load_s,
-            hidden_share=stats.hidden_share,
-            wasted_bytes=stats.wasted_bytes + self.page.wasted_bytes,
-        )
 
     def as_json(self) -> dict[str, object]:
         """Plain dicts and lists."""

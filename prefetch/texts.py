@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..lora.errors import LoraSyntaxError
@@ -107,7 +107,7 @@ def _reference(row: LoraRow, node_id: str, class_type: str, *, resident: bool, g
 def _stack(value: object) -> LoraStack:
     if isinstance(value, list):
         return LoraStack.from_rows(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return LoraStack.from_request(value)
     return parse_stack(value) if isinstance(value, str) else LoraStack(())
 

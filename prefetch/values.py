@@ -27,7 +27,7 @@ SWITCH_FIELDS = ("on", "active", "enabled")
 
 def name_in(value: object) -> str | None:
     """A LoRA name, or None for all that stands for none. Old widgets post `{"content": name, "image": ...}`."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = value.get("content")
     if not isinstance(value, str) or len(value) > MAX_NAME_CHARS:
         return None

@@ -1,52 +1,84 @@
-"""From the prefetcher's state to what a status shows."""
+"""Picture: the prefetcher's state at one moment, and what a status shows of it."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..lora.file import AdapterKey
 from .job import UnknownReference
-from .need import JobNeeds, Need, shown_name
+from .need import JobNeeds, Need, Tier, Use, shown_name
 from .plan import FetchKey, Limits, tier_of
 from .reading import Reading
-from .status import AdapterState, AdapterStatus, FetchStatus, JobStatus, PlannedLora
+from .status import AdapterState, AdapterStatus, FetchStatus, JobStatus, PageStatus, PlannedLora, PrefetchStatus
 
 if TYPE_CHECKING:
     from ..lora.cache_stats import CacheSnapshot
 
-SHOWN_JOBS = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Shelves:
-    """Which files are where at one moment."""
+    """Which files are where."""
 
-    limits: Limits
-    resident: Container[AdapterKey]
-    pages: Container[AdapterKey]
-    loading: Container[FetchKey]
-    no_room: Container[AdapterKey]
-    failed: Mapping[AdapterKey, str]
+    limits: Limits = field(default_factory=lambda: Limits(None, None))
+    resident: Container[AdapterKey] = frozenset()
+    pages: Container[AdapterKey] = frozenset()
+    loading: Container[FetchKey] = frozenset()
+    no_room: Container[AdapterKey] = frozenset()
+    failed: Mapping[AdapterKey, str] = field(default_factory=dict)
+
+    def tier_of(self, need: Need) -> Tier | None:
+        if not need.is_readable or need.key is None or need.file is None:
+            return None
+        return tier_of(Use(need.key, need.file, need.reference.resident), self.limits, self.no_room)
 
     def state_of(self, need: Need) -> AdapterState:
-        file = need.file
-        if file is None:
+        file, key = need.file, need.key
+        if file is None or key is None:
             return "ambiguous" if need.resolution.state == "ambiguous" else "missing"
-        if file.problem or file.key in self.failed:
+        if file.problem or key in self.failed:
             return "failed"
-        tier = tier_of(need, self.limits, self.no_room)
-        if tier is not None and FetchKey(file.key, tier) in self.loading:
+        tier = self.tier_of(need)
+        if tier is not None and FetchKey(key, tier) in self.loading:
             return "loading"
-        return "ready" if file.key in (self.resident if tier == "resident" else self.pages) else "cold"
+        return "ready" if key in (self.resident if tier == "resident" else self.pages) else "cold"
 
 
-def job_statuses(jobs: Sequence[JobNeeds], shelves: Shelves) -> tuple[JobStatus, ...]:
-    """The first jobs, every adapter with its state."""
-    return tuple(
-        JobStatus(job.job.job_id, job.job.running, tuple(_adapters(job, shelves))) for job in jobs[:SHOWN_JOBS]
-    )
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Immutable, and equal to another when nothing that a status shows has changed."""
+
+    enabled: bool = True
+    jobs: tuple[JobNeeds, ...] = ()
+    queued_jobs: int = 0
+    shelves: Shelves = field(default_factory=Shelves)
+    in_flight: tuple[FetchStatus, ...] = ()
+    page: PageStatus = field(default_factory=PageStatus)
+    under_pressure: bool = False
+
+    def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
+        """Joined with the cache's numbers of this moment. Both revisions only grow, and so does their sum."""
+        stats = cached.stats
+        shelves = replace(self.shelves, resident=resident_keys(cached))
+        return PrefetchStatus(
+            revision=revision + cached.revision,
+            enabled=self.enabled,
+            hits=stats.hits,
+            joins=stats.joins,
+            misses=stats.misses,
+            wait_s=stats.wait_s,
+            load_s=stats.load_s,
+            hidden_share=stats.hidden_share,
+            wasted_bytes=stats.wasted_bytes + self.page.wasted_bytes,
+            page=self.page,
+            under_pressure=self.under_pressure,
+            in_flight=self.in_flight,
+            queued_jobs=self.queued_jobs,
+            queue=tuple(
+                JobStatus(needs.job.job_id, needs.job.running, tuple(_adapters(needs, shelves))) for needs in self.jobs
+            ),
+        )
 
 
 def resident_keys(cached: CacheSnapshot) -> frozenset[AdapterKey]:
@@ -54,13 +86,9 @@ def resident_keys(cached: CacheSnapshot) -> frozenset[AdapterKey]:
     return frozenset(view.key for view in cached.adapters if view.state != "failed")
 
 
-def fetch_statuses(readings: Sequence[Reading]) -> tuple[FetchStatus, ...]:
-    return tuple(
-        FetchStatus(
-            r.fetch.file.name, r.fetch.tier, min(r.meter.done_bytes, r.fetch.file.size_bytes), r.fetch.file.size_bytes
-        )
-        for r in readings
-    )
+def fetch_status(reading: Reading) -> FetchStatus:
+    file = reading.fetch.file
+    return FetchStatus(file.name, reading.fetch.tier, min(reading.meter.done_bytes, file.size_bytes), file.size_bytes)
 
 
 def planned_lora(need: Need, shelves: Shelves) -> PlannedLora:
@@ -69,7 +97,7 @@ def planned_lora(need: Need, shelves: Shelves) -> PlannedLora:
         name=reference.name,
         state=need.resolution.state,
         file="" if file is None else file.name,
-        tier=tier_of(need, shelves.limits, shelves.no_room),
+        tier=shelves.tier_of(need),
         size_bytes=0 if file is None else file.size_bytes,
         candidates=need.resolution.candidates,
         warm=shelves.state_of(need),
@@ -82,11 +110,11 @@ def planned_lora(need: Need, shelves: Shelves) -> PlannedLora:
 
 def planned_unknown(unknown: UnknownReference) -> PlannedLora:
     return PlannedLora(
-        "",
-        "unknown",
-        "",
-        None,
-        0,
+        name="",
+        state="unknown",
+        file="",
+        tier=None,
+        size_bytes=0,
         warm="unknown",
         node_id=unknown.node_id,
         class_type=unknown.class_type,
@@ -96,13 +124,12 @@ def planned_unknown(unknown: UnknownReference) -> PlannedLora:
 
 def _adapters(job: JobNeeds, shelves: Shelves) -> Iterator[AdapterStatus]:
     for need in job.needs:
-        file = need.file
-        if file is None:
+        file, key = need.file, need.key
+        if file is None or key is None:
             problem = ", ".join(need.resolution.candidates)
             yield AdapterStatus(shown_name(need.reference.name), shelves.state_of(need), None, 0, problem)
         else:
-            problem = file.problem or shelves.failed.get(file.key, "")
-            tier = tier_of(need, shelves.limits, shelves.no_room)
-            yield AdapterStatus(file.name, shelves.state_of(need), tier, file.size_bytes, problem)
+            problem = file.problem or shelves.failed.get(key, "")
+            yield AdapterStatus(file.name, shelves.state_of(need), shelves.tier_of(need), file.size_bytes, problem)
     for unknown in job.references.unknown:
         yield AdapterStatus("", "unknown", None, 0, f"{unknown.class_type}: {unknown.reason}")

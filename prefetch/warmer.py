@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Container, Mapping
 from concurrent.futures import Future
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..loaders.rate_limit import RateLimit
@@ -31,20 +32,23 @@ class Warmer:
         machine: Machine,
         pool: Pool,
         call_soon: Callable[[Callable[[], None]], None],
-        changed: Callable[[], None],
+        changed: Callable[[bool], None],
     ) -> None:
+        """`changed(replan)` is called on the loop whenever a reading has ended; True when the plan no longer fits."""
         self.tally = PageTally()
         self.limiter: RateLimit | None = None
         self.concurrency = 1
-        self.failed: dict[AdapterKey, str] = {}
         self._cache = cache
         self._machine = machine
         self._pool = pool
         self._call_soon = call_soon
         self._changed = changed
+        self._plan = Plan()
         self._running: Container[AdapterKey] = frozenset()
-        self._pages: dict[AdapterKey, bool] = {}
-        self._no_room: set[AdapterKey] = set()
+        # Replaced and never changed, so that a picture of the state can keep them.
+        self._pages: Mapping[AdapterKey, bool] = {}
+        self._failed: Mapping[AdapterKey, str] = {}
+        self._no_room: frozenset[AdapterKey] = frozenset()
         self._waiting: deque[Fetch] = deque()
         self._readings: dict[FetchKey, tuple[Reading, Future[Outcome]]] = {}
 
@@ -52,6 +56,11 @@ class Warmer:
     def pages(self) -> Mapping[AdapterKey, bool]:
         """Files whose pages are warm -> whether the page cache can be asked if they still are."""
         return self._pages
+
+    @property
+    def failed(self) -> Mapping[AdapterKey, str]:
+        """Files that could not be read -> why; a changed file has another key."""
+        return self._failed
 
     @property
     def no_room(self) -> Container[AdapterKey]:
@@ -70,25 +79,25 @@ class Warmer:
 
     def warm(self, resident: Container[AdapterKey]) -> Warm:
         """The plan's view of what need not be fetched."""
-        return Warm(resident, self._pages, self.failed, self._no_room)
-
-    def is_loading(self, key: FetchKey) -> bool:
-        found = self._readings.get(key)
-        return found is not None and not found[0].is_cancelled
+        return Warm(resident, self._pages, self._failed, self._no_room)
 
     def retry_refused(self) -> None:
         """The queue has moved: what the cache had no room for may fit now."""
-        self._no_room.clear()
+        self._no_room = frozenset()
 
-    def follow(self, plan: Plan, running: Container[AdapterKey]) -> None:
-        """Stops reads that nobody wants any more and starts those that come first. `running`: files of running jobs."""
+    def claim(self, running: Container[AdapterKey]) -> None:
+        """What running jobs read: warming it is not in vain any more."""
         self._running = running
+
+    def follow(self, plan: Plan) -> None:
+        """Stops reads that nobody wants any more and starts those that come first."""
+        self._plan = plan
         for key, (reading, _) in self._readings.items():
-            if key not in plan.wanted:
+            if not plan.wants(key):
                 reading.cancel()
-        needed = {key.key for key in plan.wanted}
-        self._pages = {key: asks for key, asks in self._pages.items() if key in needed}
-        self.tally.write_off(needed)
+        if not self._pages.keys() <= plan.pages:
+            self._pages = {key: asks for key, asks in self._pages.items() if key in plan.pages}
+        self.tally.write_off(plan.pages)
         self._waiting = deque(plan.fetches)
         self._start()
 
@@ -126,17 +135,15 @@ class Warmer:
             outcome = future.result() if error is None else Outcome("failed", problem=type(error).__name__)
         self._record(fetch, outcome)
         self._start()
-        self._changed()
+        self._changed(outcome.state == "no_room" or (outcome.state == "cancelled" and self._plan.wants(fetch.key)))
 
     def _record(self, fetch: Fetch, outcome: Outcome) -> None:
         key = fetch.file.key
         if fetch.tier == "page" and outcome.read_bytes:
             self.tally.count_warmed(key, outcome.read_bytes, claimed=key in self._running)
         if outcome.state == "failed":
-            if len(self.failed) >= MAX_FAILURES:
-                del self.failed[next(iter(self.failed))]
-            self.failed[key] = outcome.problem
+            self._failed = {**dict(islice(self._failed.items(), MAX_FAILURES)), key: outcome.problem}
         elif outcome.state == "no_room":
-            self._no_room.add(key)
-        elif fetch.tier == "page" and outcome.state in ("ready", "already"):
-            self._pages[key] = outcome.keeps_pages
+            self._no_room |= {key}
+        elif fetch.tier == "page" and outcome.state in ("ready", "already") and key in self._plan.pages:
+            self._pages = {**self._pages, key: outcome.keeps_pages}

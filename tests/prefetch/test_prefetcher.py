@@ -246,7 +246,7 @@ async def test_under_pressure_the_budget_shrinks_and_pages_wait_then_both_come_b
     world.now_s += MEMORY_TICK_S
     await world.settle()
     assert not world.prefetcher.status().under_pressure
-    assert world.budget.limit_bytes == world.default_budget_bytes
+    assert world.budget.limit_bytes == world.budget_bytes
     assert set(world.states()["1"].values()) | set(world.states()["2"].values()) == {"ready"}
 
 
@@ -277,7 +277,6 @@ async def test_storage_whose_pages_cannot_be_seen_is_not_read_for_ever(tmp_path:
         warm_file=world.machine.warm_file,
         resident_bytes=lambda path: 0,
         available_bytes=world.machine.available_bytes,
-        default_budget_bytes=world.machine.default_budget_bytes,
         clock=world.machine.clock,
         make_pool=world.machine.make_pool,
     )

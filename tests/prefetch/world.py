@@ -80,7 +80,7 @@ class World:
         self.queue: list[QueuedJob] = []
         self.now_s = 1000.0
         self.available_bytes = 1 << 40
-        self.default_budget_bytes = budget_bytes
+        self.budget_bytes = budget_bytes
         self.page_cache: dict[str, int] = {}
         self.page_reads: list[str] = []
         self.on_chunk: Callable[[str, int], None] = lambda path, done: None
@@ -90,7 +90,6 @@ class World:
             warm_file=self._warm_file,
             resident_bytes=lambda path: self.page_cache.get(path, 0),
             available_bytes=lambda: self.available_bytes,
-            default_budget_bytes=lambda: self.default_budget_bytes,
             clock=lambda: self.now_s,
             make_pool=self._make_pool,
         )
