@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
@@ -141,7 +141,13 @@ ROWS = st.builds(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# No shrinking: at a second per example it would take minutes.
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(stacks=st.lists(st.lists(ROWS, max_size=3), min_size=1, max_size=4), half=st.booleans())
 def test_any_sequence_of_stacks_depends_on_the_last_alone_and_leaves_no_trace(
     stacks: list[list[LoraRow]], half: bool, sdxl: Any, make_worker: MakeWorker
