@@ -29,6 +29,8 @@ StackMath: TypeAlias = Literal["fused", "exact"]
 LEASES = "warmstack.leases"
 _METADATA = "lora_metadata"
 """Where the host's own LoRA loaders put the header's metadata; core nodes read it."""
+_KEPT_MATCHES = 8
+"""Kinds of base models that an adapter stays matched to: a pinned adapter would otherwise collect them for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ def prepared_patches(adapter: Adapter, targets: Targets) -> PreparedPatches:
     if not isinstance(known, PreparedPatches):
         tensors = comfy.lora_convert.convert_lora(dict(adapter.tensors))
         known = prepare(tensors, targets, _host_match, _lora)
+        while len(adapter.prepared) >= _KEPT_MATCHES:
+            del adapter.prepared[next(iter(adapter.prepared))]
         adapter.prepared[targets.fingerprint] = known
     return known
 

@@ -30,3 +30,12 @@ def test_uuids_are_equal_exactly_when_stacks_are(one: dict[str, object], other: 
     same = all(repr(one[name]) == repr(other[name]) for name in one)
     assert (_uuid(one) == _uuid(other)) == same
     assert _uuid(dict(one)) == _uuid(one)
+
+
+def test_strengths_are_told_apart_to_the_last_bit() -> None:
+    key = AdapterKey("/a", 1, 1)
+    made = [
+        stack_uuid(_BASES[0], [(key, strength)], math="fused", fingerprint="f", side="model")
+        for strength in (0.1, 0.1 + 1e-12, -0.1, 1.0)
+    ]
+    assert len(set(made)) == 4
