@@ -131,6 +131,7 @@ def test_broken_content_is_one_line_without_a_path_or_a_cause(tmp_path: Path, na
     assert f"styles/{name}" in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
     assert caught.value.__context__ is None, "its frames would keep half-read buffers, its text the path"
 
 

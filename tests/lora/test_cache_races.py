@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import threading
 import time
@@ -192,6 +191,20 @@ def test_a_failure_that_is_not_the_contents_fault_is_tried_again(house: House) -
     assert house.cache.prefetch(file) == "ready"
 
 
+def test_such_a_failure_too_reaches_everybody_who_waits(house: House) -> None:
+    file = house.disk.write("a.safetensors")
+    house.load.hold(file.name)
+    prefetch = house.prefetch(file)
+    demands = [house.acquire(file) for _ in range(2)]
+    house.load.next_errors = [AdapterUnavailableError(file.name, "no memory") for _ in demands]
+    house.load.let_go(file.name)
+    assert prefetch.result() == "failed"
+    for demand in demands:
+        with pytest.raises(AdapterUnavailableError, match="no memory"):
+            demand.result()
+    assert house.load.storages == ["private", "mapped"], "one attempt, not one for each waiter"
+
+
 def test_a_demand_streams_when_the_memory_of_its_reservation_is_not_there(house: House) -> None:
     file = house.disk.write("a.safetensors")
     house.load.next_errors = [AdapterUnavailableError(file.name, "no memory")]
@@ -283,31 +296,40 @@ def test_a_buffer_that_something_still_references_stays_reserved(house: House) -
     assert house.budget.used_bytes == 0
 
 
-def test_an_adapter_dropped_while_leased_is_found_again(house: House) -> None:
+def test_an_adapter_dropped_while_leased_is_found_again_and_kept(house: House) -> None:
+    """Its bytes are reserved for as long as the lease lives: loading it a second time would take them twice."""
     file = house.disk.write("a.safetensors")
     lease = house.cache.acquire(file)
     house.cache.clear()
-    assert house.cache.acquire(file).adapter is lease.adapter
+    again = house.cache.acquire(file)
+    assert again.adapter is lease.adapter
     assert house.load.loads[file.key] == 1
-    house.cache.clear()
-    lease.release()
-    gc.collect()
-    assert house.budget.used_bytes == 0
+    for held in (lease, again):
+        held.release()
+    assert house.states() == {file.name: "ready"}
+    assert house.budget.used_bytes == file.size_bytes
 
 
 def test_a_dropped_lease_ends_without_taking_a_lock(tmp_path: Path) -> None:
     """The garbage collector may run in a thread that holds the lock of the cache: the clock stands in for it here."""
-    disk, kept = Disk(tmp_path), []
+    disk = Disk(tmp_path)
     file = disk.write("a.safetensors")
+    kept: list[Lease] = []
+    ticks: list[int] = []
 
     def clock() -> float:
-        kept.clear()
+        ticks.append(len(ticks))
+        if len(ticks) > leased_at:
+            kept.clear()
         return 0.0
 
     cache = AdapterCache(ByteBudget(1 << 20), clock=clock)
+    leased_at = 1000
     kept.append(cache.acquire(file))
-    call = Background(lambda cancelled: cache.acquire(file, cancelled=cancelled))
-    second = call.result()
+    # The first tick of an acquire starts its wait, outside the lock; the second ends it, inside.
+    leased_at = len(ticks) + 1
+    second = Background(lambda cancelled: cache.acquire(file, cancelled=cancelled)).result()
+    assert kept == []
     assert [view.leases for view in cache.snapshot().adapters] == [1]
     second.release()
     second.release()
