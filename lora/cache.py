@@ -313,13 +313,14 @@ class AdapterCache:
         return adapter
 
     def _read(self, flight: Flight, storage: Storage, limiter: RateLimit | None) -> Adapter:
-        started_s = self._clock()
+        started_s, waited_s = self._clock(), 0.0
         if limiter is None:
             adapter = self._load(flight.file, cancelled=flight.cancelled, storage=storage)
         else:
-            lifted = BackgroundLimit(limiter, flight)
-            adapter = self._load(flight.file, cancelled=flight.cancelled, storage=storage, limiter=lifted)
-        self.record_cold_read(flight.file.key, self._clock() - started_s)
+            background = BackgroundLimit(limiter, flight, self._clock)
+            adapter = self._load(flight.file, cancelled=flight.cancelled, storage=storage, limiter=background)
+            waited_s = background.waited_s
+        self.record_cold_read(flight.file.key, self._clock() - started_s - waited_s)
         return adapter
 
     def _land(self, flight: Flight, held: Held | None, failure: AdapterLoadError | None) -> None:

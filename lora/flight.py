@@ -74,10 +74,15 @@ class Flight:
 class BackgroundLimit(RateLimit):
     """The rate limit of a prefetch, lifted as soon as somebody waits for its flight."""
 
-    def __init__(self, limiter: RateLimit, flight: Flight) -> None:
+    def __init__(self, limiter: RateLimit, flight: Flight, clock: Callable[[], float]) -> None:
         super().__init__(limiter.bytes_per_s)
+        self.waited_s = 0.0
+        """Seconds that the read was held back: a demand would not have been."""
         self._limiter = limiter
         self._flight = flight
+        self._now_s = clock
 
     def spend(self, nbytes: int, cancelled: Cancelled | None = None) -> None:
+        started_s = self._now_s()
         self._limiter.spend(nbytes, lambda: self._flight.demands > 0 or (cancelled is not None and cancelled()))
+        self.waited_s += self._now_s() - started_s

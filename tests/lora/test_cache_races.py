@@ -498,6 +498,21 @@ def test_a_demand_lifts_the_rate_limit_of_the_prefetch_it_joins(house: House) ->
     assert prefetch.result() == "ready"
 
 
+def test_a_read_that_was_held_back_is_not_a_slow_disk(tmp_path: Path) -> None:
+    """Otherwise a read limit would flatter the hidden share: no demand would have waited that long."""
+    now_s = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds
+
+    file = Disk(tmp_path).write("a.safetensors")
+    cache = AdapterCache(ByteBudget(1 << 20), clock=lambda: now_s[0])
+    assert cache.prefetch(file, limiter=RateLimit(100.0, clock=lambda: now_s[0], sleep=sleep)) == "ready"
+    assert now_s[0] > 10
+    cache.acquire(file).release()
+    assert cache.stats().load_s < 0.001
+
+
 def test_a_snapshot_is_what_it_was(house: House) -> None:
     file = house.disk.write("a.safetensors")
     lease = house.cache.acquire(file)
