@@ -90,6 +90,9 @@ def _unpickle(file: LoraFile, storage: Storage) -> Adapter:
     if any(tensor.layout is not torch.strided or tensor.is_quantized for tensor in tensors.values()):
         raise SafetensorsLoadError(file.path, "holds sparse or quantised tensors; convert it to safetensors")
     nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    if nbytes > file.size_bytes:
+        # Expanded views: copied, they would take more than was reserved for the file.
+        raise SafetensorsLoadError(file.path, "holds tensors that share memory; convert it to safetensors")
     if storage == "mapped":
         return Adapter(file.key, tensors, {}, nbytes, storage, None)
     buffer = allocate(file.path, sum(_aligned_bytes(tensor) for tensor in tensors.values()))

@@ -120,7 +120,7 @@ def _cast(factor: Tensor, like: Tensor) -> Tensor:
 
 def _moved(factor: Tensor, like: Tensor) -> Tensor:
     """On the device of `like`, still in its own (smaller) dtype: the cast happens where the GEMM does."""
-    return factor.to(like.device, non_blocking=True)
+    return factor.to(like.device)
 
 
 def _matrix_view(weight: Tensor) -> Tensor | None:

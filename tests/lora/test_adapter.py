@@ -135,6 +135,17 @@ def test_broken_content_is_one_line_without_a_path_or_a_cause(tmp_path: Path, na
     assert caught.value.__context__ is None, "its frames would keep half-read buffers, its text the path"
 
 
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(1).expand(1 << 40), torch.eye(3).to_sparse()], ids=["expanded", "sparse"]
+)
+def test_a_pickle_of_tensors_that_a_copy_would_blow_up_is_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"m.lora_up.weight": tensor}, path)
+    for storage in STORAGES:
+        with pytest.raises(AdapterLoadError, match="convert it to safetensors"):
+            load_adapter(found(path), storage=storage)
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_cancelled_load_says_so(tmp_path: Path, tensors: dict[str, torch.Tensor], storage: Storage) -> None:
     path = tmp_path / "a.safetensors"
