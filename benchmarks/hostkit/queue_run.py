@@ -87,7 +87,7 @@ def hold_for(base: Path, batch: Batch, times_the_load: float) -> float:
     reads_s = []
     for name in batch.names[:3]:
         path = lora_path(base, name)
-        _drop(path)
+        drop_pages(path)
         started = time.perf_counter()
         _read_through(path)
         reads_s.append(time.perf_counter() - started)
@@ -106,7 +106,7 @@ def run_batch(
         # The model's own first load is not what is compared.
         server.client.run(flux_graph(hold_s=0.0))
         for path in files:
-            _read_through(path) if warm else _drop(path)
+            _read_through(path) if warm else drop_pages(path)
         ids = [server.client.queue(prompt) for prompt in batch.prompts(loader)]
         timeout_s = 60 + batch.jobs * (batch.hold_s + 5)
         server.client.wait(ids[:1], timeout_s)
@@ -125,7 +125,8 @@ def _require_success(finished: Sequence[Finished]) -> None:
         raise RuntimeError(f"{len(failed)} of {len(finished)} jobs failed: {failed[0]}")
 
 
-def _drop(path: Path) -> None:
+def drop_pages(path: Path) -> None:
+    """Out of the page cache: the next reader goes to the disk."""
     with path.open("rb") as file:
         os.fdatasync(file.fileno())  # dirty pages survive DONTNEED
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

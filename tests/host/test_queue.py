@@ -13,7 +13,7 @@ import pytest
 from hostkit.client import HostClient
 from hostkit.graphs import flux_graph
 from hostkit.models import lora_path
-from hostkit.queue_run import Batch, BatchRun, hold_for, prepare, run_batch
+from hostkit.queue_run import Batch, BatchRun, drop_pages, hold_for, prepare, run_batch
 from hostkit.server import HostInstall
 from hostkit.tiny_lora import flux_rank_for, write_flux_lora
 
@@ -70,9 +70,10 @@ class TestBatch:
 
 @pytest.fixture
 def slow_reads(client: HostClient, host_base: Path) -> Iterator[None]:
-    """A 24 MB file that takes a minute to read ahead, and nothing in memory."""
+    """A cold 24 MB file that takes a minute to read ahead."""
     path = lora_path(host_base, BIG)
     write_flux_lora(path, seed=77, rank=flux_rank_for(24_000_000), dtype="float32")
+    drop_pages(path)
     client.post(f"{ROOT}/settings", {"read_limit_bytes_per_s": 400_000})
     yield
     client.post(f"{ROOT}/settings", {"read_limit_bytes_per_s": None})
@@ -84,7 +85,6 @@ def slow_reads(client: HostClient, host_base: Path) -> Iterator[None]:
 @pytest.mark.parametrize("how", ["delete", "clear"])
 @pytest.mark.parametrize("loader", ["stock", "stack"])
 def test_what_leaves_the_queue_is_no_longer_read(client: HostClient, slow_reads: None, how: str, loader: str) -> None:
-    _drop_pages(client)
     running = client.queue(flux_graph(hold_s=8, tag=f"{how} {loader}"))
     waiting = client.queue(flux_graph([(BIG, 1.0, 0.0)], loader=loader))
     _until(client, lambda status: BIG in _in_flight(status))
@@ -105,11 +105,6 @@ def test_freeing_memory_lets_go_of_every_adapter(client: HostClient) -> None:
     assert status["adapters"] == []
     (again,) = client.run(flux_graph(rows, loader="stack", math="fused", tag="after free"))
     assert again.status == "success"
-
-
-def _drop_pages(client: HostClient) -> None:
-    client.post("/free", {"unload_models": True, "free_memory": True})
-    _until(client, lambda status: status["budget"]["used_bytes"] == 0)
 
 
 def _until(client: HostClient, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 30) -> dict[str, Any]:
