@@ -138,7 +138,7 @@ class Stretches:
 
 
 def graph(rng: random.Random, names: list[str]) -> Graph:
-    """A big workflow as people queue it: mostly the host's nodes, six LoRAs in three kinds of loaders, an unknown pack."""
+    """A big workflow as people queue it: six LoRAs in three kinds of loaders, the host's nodes, an unknown pack."""
     nodes: Graph = {"0": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out"}}}
 
     def chain(class_type: str, **inputs: Any) -> None:

@@ -23,8 +23,15 @@ _SWITCH_KEY = re.compile(r"switch|enable|toggle|active|(^|_)on(_|$)", re.IGNOREC
 _STRENGTH_KEY = re.compile(r"strength|weight|(^|_)(wt|str)(_|$)", re.IGNORECASE)
 
 
-def read_generic(node: Node) -> Iterator[Found]:
-    """Names that an unknown class seems to load: row objects, JSON strings, tags, and strings under a LoRA-like key."""
+class Generic:
+    """The shape of a class that nobody has described."""
+
+    def read(self, node: Node) -> Iterator[Found]:
+        """Row objects, JSON strings, tags, and strings under a LoRA-like key."""
+        return _read(node)
+
+
+def _read(node: Node) -> Iterator[Found]:
     if _whole_node_is_off(node):
         return
     siblings: _Siblings | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 MAX_HOPS = 32
 """Longest chain of value nodes that is followed; a longer one is a cycle or a joke."""
@@ -51,8 +51,7 @@ class Computed:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One well-formed node of `prompt`."""
 
     node_id: str
@@ -105,15 +104,13 @@ def ordered_nodes(prompt: Mapping[str, object], outputs: Sequence[str] | None) -
         item = stack.pop()
         if isinstance(item, Node):
             yield item
-            continue
-        if item in seen:
-            continue
-        seen.add(item)
-        node = node_of(prompt, item)
-        if node is not None:
-            stack.append(node)
-            links = [value[0] for value in node.inputs.values() if is_link(value)]
-            stack.extend(link for link in reversed(links) if link not in seen)
+        elif item not in seen:
+            seen.add(item)
+            node = node_of(prompt, item)
+            if node is not None:
+                stack.append(node)
+                links = [value[0] for value in node.inputs.values() if isinstance(value, list) and is_link(value)]
+                stack.extend(link for link in reversed(links) if link not in seen)
 
 
 def upstream(node: Node, key: str) -> set[str]:

@@ -83,9 +83,8 @@ class Prefetcher:
         self._applied: PrefetchSettings | None = None
         self._limits = Limits(None, None)
         self._plan = Plan()
-        self._resident: frozenset[AdapterKey] = frozenset()
         self._available_bytes = 0
-        self._own_budget_bytes = cache.snapshot().limit_bytes
+        self._own_budget_bytes = self._limit_bytes = cache.snapshot().limit_bytes
         self._memory_at_s = float("-inf")
         self._cached_at_s = float("-inf")
         self._looked_at_memory = False
@@ -179,7 +178,8 @@ class Prefetcher:
             self._dirty |= await self._board.complete(self._is_stopping)
             self._take_starts()
             await self._housekeep()
-        if self._dirty or self._has_lost_adapters():
+        self._look_at_cache()
+        if self._dirty:
             self._replan()
         self._publish()
 
@@ -199,26 +199,27 @@ class Prefetcher:
         if started or self._dirty:
             self._warmer.claim({use.key for needs in self._board.needs if needs.job.running for use in needs.uses})
 
-    def _has_lost_adapters(self) -> bool:
-        """Whether the cache has dropped, for somebody else, what the plan relies on. Asked once per poll."""
+    def _look_at_cache(self) -> None:
+        """Once per poll, since it costs by the adapter: what it has let go has to be fetched again."""
         now_s = self._machine.clock()
         if now_s - self._cached_at_s < BUSY_POLL_S:
-            return False
+            return
         self._cached_at_s = now_s
-        return not (self._resident & self._plan.resident) <= resident_keys(self._cache.snapshot())
+        cached = self._cache.snapshot()
+        known, resident = self._warmer.resident, resident_keys(cached)
+        self._dirty |= cached.limit_bytes != self._limit_bytes or not (known & self._plan.resident) <= resident
+        self._warmer.resident, self._limit_bytes = resident, cached.limit_bytes
 
     def _replan(self) -> None:
         self._dirty = False
-        self._cached_at_s = self._machine.clock()
-        settings, cached = self._settings, self._cache.snapshot()
-        self._resident = resident_keys(cached)
+        settings = self._settings
         pages_bytes = page_budget_bytes(settings.page_budget_bytes, self._available_bytes, settings.headroom_bytes)
         self._limits = Limits(
-            cached.limit_bytes if settings.resident_tier else None,
+            self._limit_bytes if settings.resident_tier else None,
             pages_bytes if settings.page_tier else None,
             settings.depth_jobs,
         )
-        plan = make_plan(self._board.needs, self._limits, self._warmer.warm(self._resident))
+        plan = make_plan(self._board.needs, self._limits, self._warmer.warm())
         if plan.next_uses != self._plan.next_uses:
             self._cache.plan_uses(plan.next_uses)
         self._plan = plan
@@ -286,6 +287,7 @@ class Prefetcher:
         if limit_bytes != cached.limit_bytes:
             await self._offload(lambda: self._cache.resize(limit_bytes))
             self._warmer.retry_refused()
+            self._cached_at_s = float("-inf")
         self._on_change()
 
     async def _recheck_pages(self) -> None:

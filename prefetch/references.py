@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from .fallback import read_generic
-from .graph import Node, ordered_nodes, upstream
+from .fallback import Generic
+from .graph import ordered_nodes, upstream
 from .job import LoraReference, References, UnknownReference
 from .recognisers import RECOGNISERS
-from .shapes import Found
 
+_GENERIC = (Generic(),)
 _STACK_READERS = {"WarmStackLoadLoraStack": "lora_stack"}
 """Our nodes that acquire adapters on behalf of the stack nodes before them, whatever pack those are of."""
 
@@ -27,11 +27,13 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
     for node in ordered_nodes(prompt, outputs):
         if node.class_type in _STACK_READERS:
             resident |= upstream(node, _STACK_READERS[node.class_type])
-        for found in _found_in(node):
-            if isinstance(found, LoraReference):
-                loras.append(found)
-            else:
-                unknown.append(found)
+        shapes = RECOGNISERS.get(node.class_type, _GENERIC)
+        for shape in shapes:
+            for found in shape.read(node):
+                if isinstance(found, LoraReference):
+                    loras.append(found)
+                else:
+                    unknown.append(found)
     if resident:
         loras = [replace(lora, resident=True) if lora.node_id in resident else lora for lora in loras]
     return References(tuple(loras), tuple(unknown))
@@ -43,12 +45,3 @@ def payload_references(payload: object) -> References:
     if not isinstance(prompt, dict):
         return References()
     return references(prompt, outputs if isinstance(outputs, list | tuple) else None)
-
-
-def _found_in(node: Node) -> Iterator[Found]:
-    shapes = RECOGNISERS.get(node.class_type)
-    if shapes is None:
-        yield from read_generic(node)
-    else:
-        for shape in shapes:
-            yield from shape.read(node)

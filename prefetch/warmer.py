@@ -38,6 +38,8 @@ class Warmer:
         self.tally = PageTally()
         self.limiter: RateLimit | None = None
         self.concurrency = 1
+        self.resident: frozenset[AdapterKey] = frozenset()
+        """Adapters in the cache at the last look, and those brought there since."""
         self._cache = cache
         self._machine = machine
         self._pool = pool
@@ -77,9 +79,9 @@ class Warmer:
         """Every read that has not ended, told to stop or not."""
         return tuple(future for _, future in self._readings.values())
 
-    def warm(self, resident: Container[AdapterKey]) -> Warm:
+    def warm(self) -> Warm:
         """The plan's view of what need not be fetched."""
-        return Warm(resident, self._pages, self._failed, self._no_room)
+        return Warm(self.resident, self._pages, self._failed, self._no_room)
 
     def retry_refused(self) -> None:
         """The queue has moved: what the cache had no room for may fit now."""
@@ -145,5 +147,7 @@ class Warmer:
             self._failed = {**dict(islice(self._failed.items(), MAX_FAILURES)), key: outcome.problem}
         elif outcome.state == "no_room":
             self._no_room |= {key}
+        elif fetch.tier == "resident" and outcome.state in ("ready", "already"):
+            self.resident |= {key}
         elif fetch.tier == "page" and outcome.state in ("ready", "already") and key in self._plan.pages:
             self._pages = {**self._pages, key: outcome.keeps_pages}
