@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .auto import Choice, choose_strategy
+    from .auto import Choice, Surroundings, choose_strategy
     from .batch import LoadedBatch, load_loras_batch, load_loras_batch_async
     from .cached import SafetensorsCache, load_safetensors_cached
     from .device_map import DeviceMap
+    from .disk_kind import disk_kind
     from .eager import EagerLoadingStrategy
     from .errors import (
         LoadCancelledError,
@@ -25,15 +26,30 @@ if TYPE_CHECKING:
     from .header import SafetensorsHeader, TensorEntry, read_header, read_metadata
     from .lazy import LazyLoadingStrategy
     from .mapped import map_tensors
+    from .max_memory import MaxMemory
+    from .model_loader import LoadProgress, ModelLoader
     from .page_cache import drop_file, resident_bytes, warm_file
+    from .parallel import ParallelLoadingStrategy
+    from .parallel_async_lazy import ParallelAsyncLazyLoadingStrategy
     from .pickled import load_pickled
     from .private import read_tensors
     from .rate_limit import RateLimit
     from .registry import StrategyRegistry
     from .robust import load_safetensors_robust
+    from .shards import ShardIndex, check_shards, read_index
     from .strategy import Constraints, LoadingStrategy, LoadRequest, LoadResult
+    from .stream import StreamedTensor, stream_tensors
+    from .streaming import StreamingLoadingStrategy
     from .telemetry import LoadingMetrics
     from .tensor_file import TensorFile
+    from .tracking import (
+        GpuMemoryStats,
+        PerformanceTracker,
+        StrategySummary,
+        get_gpu_memory_stats,
+        log_memory_stats,
+        track_loading_performance,
+    )
 
 _MODULES = {
     "Choice": "auto",
@@ -41,36 +57,55 @@ _MODULES = {
     "DeviceMap": "device_map",
     "EagerLoadingStrategy": "eager",
     "FastSingleFileLoadingStrategy": "fast_single_file",
+    "GpuMemoryStats": "tracking",
     "LazyLoadingStrategy": "lazy",
     "LoadCancelledError": "errors",
+    "LoadProgress": "model_loader",
     "LoadRequest": "strategy",
     "LoadResult": "strategy",
     "LoadedBatch": "batch",
     "LoadingMetrics": "telemetry",
     "LoadingStrategy": "strategy",
+    "MaxMemory": "max_memory",
+    "ModelLoader": "model_loader",
     "NoCapableLoaderError": "errors",
     "Pace": "filling",
+    "ParallelAsyncLazyLoadingStrategy": "parallel_async_lazy",
+    "ParallelLoadingStrategy": "parallel",
+    "PerformanceTracker": "tracking",
     "PickledFileError": "errors",
     "RateLimit": "rate_limit",
     "SafetensorsCache": "cached",
     "SafetensorsHeader": "header",
     "SafetensorsLoadError": "errors",
     "SafetensorsValidationError": "errors",
+    "ShardIndex": "shards",
     "StrategyRegistry": "registry",
+    "StrategySummary": "tracking",
+    "StreamedTensor": "stream",
+    "StreamingLoadingStrategy": "streaming",
+    "Surroundings": "auto",
     "TensorEntry": "header",
     "TensorFile": "tensor_file",
+    "check_shards": "shards",
     "choose_strategy": "auto",
+    "disk_kind": "disk_kind",
     "drop_file": "page_cache",
+    "get_gpu_memory_stats": "tracking",
     "load_loras_batch": "batch",
     "load_loras_batch_async": "batch",
     "load_pickled": "pickled",
     "load_safetensors_cached": "cached",
     "load_safetensors_robust": "robust",
+    "log_memory_stats": "tracking",
     "map_tensors": "mapped",
     "read_header": "header",
+    "read_index": "shards",
     "read_metadata": "header",
     "read_tensors": "private",
     "resident_bytes": "page_cache",
+    "stream_tensors": "stream",
+    "track_loading_performance": "tracking",
     "warm_file": "page_cache",
 }
 
@@ -80,36 +115,55 @@ __all__ = [
     "DeviceMap",
     "EagerLoadingStrategy",
     "FastSingleFileLoadingStrategy",
+    "GpuMemoryStats",
     "LazyLoadingStrategy",
     "LoadCancelledError",
+    "LoadProgress",
     "LoadRequest",
     "LoadResult",
     "LoadedBatch",
     "LoadingMetrics",
     "LoadingStrategy",
+    "MaxMemory",
+    "ModelLoader",
     "NoCapableLoaderError",
     "Pace",
+    "ParallelAsyncLazyLoadingStrategy",
+    "ParallelLoadingStrategy",
+    "PerformanceTracker",
     "PickledFileError",
     "RateLimit",
     "SafetensorsCache",
     "SafetensorsHeader",
     "SafetensorsLoadError",
     "SafetensorsValidationError",
+    "ShardIndex",
     "StrategyRegistry",
+    "StrategySummary",
+    "StreamedTensor",
+    "StreamingLoadingStrategy",
+    "Surroundings",
     "TensorEntry",
     "TensorFile",
+    "check_shards",
     "choose_strategy",
+    "disk_kind",
     "drop_file",
+    "get_gpu_memory_stats",
     "load_loras_batch",
     "load_loras_batch_async",
     "load_pickled",
     "load_safetensors_cached",
     "load_safetensors_robust",
+    "log_memory_stats",
     "map_tensors",
     "read_header",
+    "read_index",
     "read_metadata",
     "read_tensors",
     "resident_bytes",
+    "stream_tensors",
+    "track_loading_performance",
     "warm_file",
 ]
 

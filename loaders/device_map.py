@@ -35,6 +35,11 @@ class DeviceMap:
         return {key: device for key, device in devices if device != DISK}
 
     @property
+    def moves(self) -> bool:
+        """True when some tensors end up elsewhere than on the CPU."""
+        return any(device not in ("cpu", DISK) for _, device in self.rules)
+
+    @property
     def keeps_on_disk(self) -> bool:
         return any(device == DISK for _, device in self.rules)
 

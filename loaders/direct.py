@@ -36,7 +36,7 @@ def read_tensors_directly(header: SafetensorsHeader, pace: Pace, *, threads: int
     buffer = allocate(path, wanted_bytes)
     with FileIO(path, "rb", opener=_open_direct) as file, memoryview(buffer) as memory:
         require_stamp(path, file, header.stamp)
-        fill(path, file, memory[:whole_bytes], origin, pace, threads=threads, chunk_bytes=_CHUNK_BYTES)
+        fill(path, file, [(memory[:whole_bytes], origin)], pace, threads=threads, chunk_bytes=_CHUNK_BYTES)
         _read_tail(file, memory[whole_bytes:wanted_bytes], origin + whole_bytes)
         require_stamp(path, file, header.stamp)
     return TensorFile(view_tensors(path, buffer, header.tensors, header.data_start - origin), header, buffer, "private")

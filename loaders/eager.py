@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .gathering import Gathering
-from .header import read_header
 from .private import read_private
 from .strategy import Constraints, LoadRequest, LoadResult
 
@@ -16,15 +15,14 @@ class EagerLoadingStrategy:
     """Reads each file with one thread into one private buffer and hands out views of it."""
 
     name: ClassVar[str] = "eager"
-    summary: ClassVar[str] = "small files, and reading in the background"
+    summary: ClassVar[str] = "small files, slow disks, and reading in the background"
     constraints: ClassVar[Constraints] = Constraints()
 
     def load(self, request: LoadRequest) -> LoadResult:
         gathering = Gathering(request)
         for path in request.paths:
-            with gathering.clock.stage("header"):
-                header = read_header(path)
+            header = gathering.header(path)
             with gathering.clock.stage("read"):
                 file = read_private(header, request.pace)
-            gathering.add(header, file.tensors, file.nbytes)
+            gathering.add(header.path, file.tensors, buffer_bytes=file.nbytes)
         return gathering.result(self.name)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from .direct import can_read_directly, read_tensors_directly
 from .filling import Pace
 from .gathering import Gathering
-from .header import SafetensorsHeader, read_header
+from .header import SafetensorsHeader
 from .page_cache import resident_bytes
 from .private import read_private
 from .strategy import Constraints, LoadRequest, LoadResult
@@ -33,11 +33,10 @@ class FastSingleFileLoadingStrategy:
 
     def load(self, request: LoadRequest) -> LoadResult:
         gathering = Gathering(request)
-        with gathering.clock.stage("header"):
-            header = read_header(request.paths[0])
+        header = gathering.header(request.paths[0])
         with gathering.clock.stage("read"):
             file = _read(header, request.pace)
-        gathering.add(header, file.tensors, file.nbytes)
+        gathering.add(header.path, file.tensors, buffer_bytes=file.nbytes)
         return gathering.result(self.name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
@@ -22,8 +22,8 @@ class Pace:
 
     cancelled: Callable[[], bool] | None = None
     limiter: RateLimit | None = None
-    advanced: Callable[[int], None] | None = None
-    """Called with the bytes of each chunk that has arrived, from the reading thread."""
+    advanced: Callable[[str, int], None] | None = None
+    """Called with the path and the bytes of each chunk that has arrived, from the reading thread."""
 
     def allow(self, path: str, nbytes: int) -> None:
         """Return when the next `nbytes` may be read, or raise LoadCancelledError."""
@@ -32,37 +32,43 @@ class Pace:
         if self.cancelled is not None and self.cancelled():
             raise LoadCancelledError(path, "cancelled while it was being read")
 
-    def report(self, nbytes: int) -> None:
+    def report(self, path: str, nbytes: int) -> None:
         if self.advanced is not None:
-            self.advanced(nbytes)
+            self.advanced(path, nbytes)
+
+
+Span = tuple[memoryview, int]
+"""Memory to fill, and the offset in the file of what belongs there."""
 
 
 def fill(
     path: str,
     file: FileIO,
-    target: memoryview,
-    offset: int,
+    spans: Sequence[Span],
     pace: Pace,
     *,
     threads: int = 1,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> None:
-    """Read `len(target)` bytes of `file` from byte `offset` on. Whatever raises, no thread writes to `target`
-    afterwards."""
+    """Fill every span from `file`. Whatever raises, no thread writes to them afterwards."""
 
-    def read_chunk(start: int) -> None:
-        chunk = target[start : start + chunk_bytes]
-        pace.allow(path, len(chunk))
-        read_at(path, file, chunk, offset + start)
-        pace.report(len(chunk))
+    def read_chunk(chunk: Span) -> None:
+        target, offset = chunk
+        pace.allow(path, len(target))
+        read_at(path, file, target, offset)
+        pace.report(path, len(target))
 
-    starts = range(0, len(target), chunk_bytes)
-    if threads == 1 or len(starts) < 2 or not hasattr(os, "preadv"):
-        for start in starts:
-            read_chunk(start)
+    chunks = [
+        (target[start : start + chunk_bytes], offset + start)
+        for target, offset in spans
+        for start in range(0, len(target), chunk_bytes)
+    ]
+    if threads == 1 or len(chunks) < 2 or not hasattr(os, "preadv"):
+        for chunk in chunks:
+            read_chunk(chunk)
         return
-    with ThreadPoolExecutor(min(threads, len(starts)), "warmstack-read") as pool:
-        for _ in pool.map(read_chunk, starts):
+    with ThreadPoolExecutor(min(threads, len(chunks)), "warmstack-read") as pool:
+        for _ in pool.map(read_chunk, chunks):
             pass
 
 

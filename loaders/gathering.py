@@ -20,41 +20,60 @@ class Gathering:
         self.clock = StageClock()
         self._request = request
         self._tensors: dict[str, torch.Tensor] = {}
-        self._headers: list[SafetensorsHeader] = []
+        self._metadata: dict[str, Mapping[str, str]] = {}
         self._loaded_bytes = 0
         self._held_bytes = 0
         self._peak_bytes = 0
 
-    def add(self, header: SafetensorsHeader, sources: Mapping[str, torch.Tensor], buffer_bytes: int) -> None:
-        """Place those of `sources` that the request wants. `buffer_bytes` is the private memory behind all of them, 0
-        when
-        they show the mapped file."""
+    def header(self, path: str) -> SafetensorsHeader:
+        """The header of `path`, which belongs to the result from now on."""
+        with self.clock.stage("header"):
+            header = self._request.header(path)
+        self.include(path, header.metadata)
+        return header
+
+    def include(self, path: str, metadata: Mapping[str, str]) -> None:
+        """Count `path` among the files of the result."""
+        self._metadata[path] = metadata
+
+    def wanted(self, header: SafetensorsHeader) -> list[str]:
+        """The keys of `header` that are to be loaded, in the order of the file."""
+        return list(self._request.devices(header.tensors))
+
+    def add(
+        self,
+        path: str,
+        sources: Mapping[str, torch.Tensor],
+        *,
+        buffer_bytes: int = 0,
+        waiting_bytes: int = 0,
+    ) -> None:
+        """Place those of `sources` that the request wants.
+
+        `buffer_bytes` is the private memory behind all of them, 0 when they show the mapped file; `waiting_bytes` is
+        what the strategy has read and not yet handed over."""
         devices = self._request.devices(sources)
         twice = next((key for key in devices if key in self._tensors), None)
         if twice is not None:
-            raise SafetensorsValidationError(header.path, "stands in two of the files; remove one", twice)
+            raise SafetensorsValidationError(path, "stands in two of the files; remove one", twice)
         with self.clock.stage("place"):
-            placed = place_tensors(header.path, sources, devices, self._request.dtype)
-        copied_bytes = sum(
-            tensor.nbytes
-            for key, tensor in placed.items()
-            if tensor is not sources[key] and tensor.device.type == "cpu"
-        )
-        self._peak_bytes = max(self._peak_bytes, self._held_bytes + buffer_bytes + copied_bytes)
-        buffer_stays = any(tensor is sources[key] for key, tensor in placed.items())
-        self._held_bytes += copied_bytes + (buffer_bytes if buffer_stays else 0)
+            placed = place_tensors(path, sources, devices, self._request.dtype)
+        moved = {key: tensor for key, tensor in placed.items() if tensor is not sources[key]}
+        copied_bytes = sum(tensor.nbytes for tensor in moved.values() if tensor.device.type == "cpu")
+        self._peak_bytes = max(self._peak_bytes, self._held_bytes + buffer_bytes + waiting_bytes + copied_bytes)
+        self._held_bytes += copied_bytes + (buffer_bytes if len(moved) < len(placed) else 0)
         self._loaded_bytes += sum(sources[key].nbytes for key in placed)
-        self._headers.append(header)
         self._tensors.update(placed)
 
     def result(self, strategy: str) -> LoadResult:
         metrics = LoadingMetrics(
             strategy=strategy,
-            files=len(self._headers),
+            files=len(self._metadata),
             tensors=len(self._tensors),
             loaded_bytes=self._loaded_bytes,
             peak_bytes=self._peak_bytes,
             duration_s=self.clock.elapsed_s(),
             stages_s=self.clock.stages_s,
         )
-        return LoadResult(self._tensors, self._headers[0].metadata if self._headers else {}, metrics)
+        metadata = next(iter(self._metadata.values()), {})
+        return LoadResult(self._tensors, metadata, metrics)

@@ -164,6 +164,9 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_json_object, parse_constant=_refu
 def _metadata(path: str, block: Any) -> Mapping[str, str]:
     if block is None:
         return {}
+    if type(block) is tuple:
+        # Text under exactly the three names of an entry is metadata all the same.
+        block = dict(zip(("dtype", "shape", "data_offsets"), block, strict=True))
     if not isinstance(block, dict) or not all(isinstance(value, str) for value in block.values()):
         raise SafetensorsValidationError(
             path, "must map text to text; the file was written by a broken tool", _METADATA

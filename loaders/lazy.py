@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .gathering import Gathering
-from .header import read_header
 from .mapped import map_file
 from .strategy import Constraints, LoadRequest, LoadResult
 from .views import view_tensors
@@ -18,18 +17,16 @@ class LazyLoadingStrategy:
     reads the pages of that slice alone."""
 
     name: ClassVar[str] = "lazy"
-    summary: ClassVar[str] = "a part of a file, or files larger than the free memory"
+    summary: ClassVar[str] = "files larger than the free memory, and slices of a few tensors"
     constraints: ClassVar[Constraints] = Constraints(leaves_on_disk=True)
 
     def load(self, request: LoadRequest) -> LoadResult:
         gathering = Gathering(request)
         for path in request.paths:
-            with gathering.clock.stage("header"):
-                header = read_header(path)
-            with gathering.clock.stage("map"):
-                wanted = request.devices(header.tensors)
-                entries = {key: header.tensors[key] for key in wanted}
-                views = view_tensors(path, map_file(header), entries, header.data_start)
+            header = gathering.header(path)
+            entries = {key: header.tensors[key] for key in gathering.wanted(header)}
             request.pace.allow(path, sum(entry.end - entry.start for entry in entries.values()))
-            gathering.add(header, views, 0)
+            with gathering.clock.stage("map"):
+                views = view_tensors(path, map_file(header), entries, header.data_start)
+            gathering.add(header.path, views)
         return gathering.result(self.name)

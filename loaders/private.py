@@ -42,7 +42,7 @@ def read_private(
         require_stamp(path, file, header.stamp)
         buffer = allocate(path, header.data_bytes)
         with memoryview(buffer) as memory, memory[: header.data_bytes] as target:
-            fill(path, file, target, header.data_start, pace, threads=threads, chunk_bytes=chunk_bytes)
+            fill(path, file, [(target, header.data_start)], pace, threads=threads, chunk_bytes=chunk_bytes)
         require_stamp(path, file, header.stamp)
     return TensorFile(view_tensors(path, buffer, header.tensors, 0), header, buffer, "private")
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .eager import EagerLoadingStrategy
 from .errors import NoCapableLoaderError
 from .fast_single_file import FastSingleFileLoadingStrategy
 from .lazy import LazyLoadingStrategy
+from .parallel import ParallelLoadingStrategy
+from .parallel_async_lazy import ParallelAsyncLazyLoadingStrategy
 from .strategy import LoadingStrategy, LoadRequest
+from .streaming import StreamingLoadingStrategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,27 @@ class StrategyRegistry:
 
     @classmethod
     def default(cls) -> StrategyRegistry:
-        return cls.of(EagerLoadingStrategy(), LazyLoadingStrategy(), FastSingleFileLoadingStrategy())
+        return cls.of(
+            EagerLoadingStrategy(),
+            LazyLoadingStrategy(),
+            FastSingleFileLoadingStrategy(),
+            ParallelLoadingStrategy(),
+            ParallelAsyncLazyLoadingStrategy(),
+            StreamingLoadingStrategy(),
+        )
+
+    def configured(self, name: str, fields: Mapping[str, Any]) -> StrategyRegistry:
+        """This registry with the strategy `name` set to `fields`, as in `workers=2`."""
+        if not fields:
+            return self
+        known = (
+            {field.name for field in dataclasses.fields(self.strategies[name])} if name in self.strategies else set()
+        )
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            takes = f"takes {', '.join(sorted(known))}" if known else "takes no settings"
+            raise ValueError(f"strategy {name!r} has no {', '.join(unknown)}; it {takes}")
+        return StrategyRegistry({**self.strategies, name: dataclasses.replace(self.strategies[name], **fields)})
 
     def refusals(self, request: LoadRequest) -> dict[str, str]:
         """name -> reason of each strategy that cannot do `request`."""

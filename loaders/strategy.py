@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .device_map import DeviceMap
 from .filling import Pace
+from .header import SafetensorsHeader, read_header
 from .telemetry import LoadingMetrics
 
 if TYPE_CHECKING:
@@ -29,6 +30,18 @@ class LoadRequest:
     dtype: torch.dtype | None = None
     """Floating-point tensors are cast to it; None leaves them as they are."""
     pace: Pace = field(default_factory=Pace)
+    low_memory: bool = False
+    """Never hold a tensor and its copy of all tensors at once: what is cast or moved goes through piece by piece."""
+    headers: Mapping[str, SafetensorsHeader] = field(default_factory=dict, hash=False, compare=False)
+    """Headers that somebody has read and checked already, by path."""
+
+    def header(self, path: str) -> SafetensorsHeader:
+        return self.headers[path] if path in self.headers else read_header(path)
+
+    @property
+    def copies(self) -> bool:
+        """True when what was read is not what is handed out: it is cast, or it leaves the CPU."""
+        return self.dtype is not None or self.device != "cpu" or (self.device_map is not None and self.device_map.moves)
 
     def devices(self, keys: Mapping[str, object]) -> dict[str, str]:
         """key -> device of those `keys` that are to be loaded."""
@@ -87,7 +100,10 @@ class LoadResult(Mapping[str, "torch.Tensor"]):
 
 
 class LoadingStrategy(Protocol):
-    """One way to load. `load` may be called from any thread; it keeps no state between calls."""
+    """One way to load: a frozen dataclass whose fields are its settings. `load` may be called from any thread; it keeps
+    no state between calls."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str: ...

@@ -11,9 +11,11 @@ from .dtypes import TORCH_DTYPES
 from .errors import SafetensorsLoadError
 from .header import DTYPE_BITS, TensorEntry
 
+Buffer = mmap.mmap | bytearray
+
 
 def view_tensors(
-    path: str, buffer: mmap.mmap, entries: Mapping[str, TensorEntry], data_start: int
+    path: str, buffer: Buffer, entries: Mapping[str, TensorEntry], data_start: int
 ) -> dict[str, torch.Tensor]:
     """Views of `entries`, whose data section begins at byte `data_start` of `buffer`. The tensors keep `buffer` alive;
     a tensor without elements does not. `path` is for errors only."""
@@ -37,7 +39,7 @@ def view_tensors(
     return views
 
 
-def _base(buffer: mmap.mmap, dtype: torch.dtype, phase: int) -> torch.Tensor:
+def _base(buffer: Buffer, dtype: torch.dtype, phase: int) -> torch.Tensor:
     """The whole buffer as one vector of `dtype` from byte `phase` on: as_strided reaches only whole elements, and files
     in the wild start tensors at any byte."""
     return torch.frombuffer(buffer, dtype=dtype, count=(len(buffer) - phase) // dtype.itemsize, offset=phase)

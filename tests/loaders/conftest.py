@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -47,18 +48,23 @@ def saved(tmp_path: Path, state_dict: dict[str, torch.Tensor]) -> str:
     return str(path)
 
 
-@pytest.fixture
-def large(tmp_path: Path) -> tuple[str, dict[str, torch.Tensor]]:
-    """A file of several read chunks (about 70 MB), so that threads, cancels and direct reads have something to
-    share."""
+@pytest.fixture(scope="session")
+def large_original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(11)
-    tensors = {
-        f"layer_{index}.weight": torch.randint(0, 255, (1 << 20, 9), generator=generator, dtype=torch.uint8)
-        for index in range(8)
-    }
-    path = tmp_path / "large.safetensors"
+    noise = torch.randint(0, 255, (1 << 20, 9), generator=generator, dtype=torch.uint8)
+    tensors = {f"layer_{index}.weight": noise.roll(index + 1, 0) for index in range(8)}
+    path = tmp_path_factory.mktemp("large") / "large.safetensors"
     save_file(tensors, path)
-    return str(path), tensors
+    return path, tensors
+
+
+@pytest.fixture
+def large(tmp_path: Path, large_original: tuple[Path, dict[str, torch.Tensor]]) -> tuple[str, dict[str, torch.Tensor]]:
+    """A file of several read chunks (75 MB), so that threads, cancels and direct reads have something to share. A copy,
+    for the test to damage; the tensors are shared."""
+    path, tensors = large_original
+    shutil.copyfile(path, tmp_path / "large.safetensors")
+    return str(tmp_path / "large.safetensors"), tensors
 
 
 @pytest.fixture

@@ -190,6 +190,11 @@ def test_a_folder_is_not_a_file(tmp_path: Path):
 
 
 class TestMetadata:
+    def test_may_use_the_names_of_a_tensor_entry(self, write_raw):
+        metadata = {"dtype": "a", "shape": "b", "data_offsets": "c"}
+        path = write_raw({"__metadata__": metadata, "a": BYTE}, b"\1")
+        assert read_header(path).metadata == read_metadata(path) == metadata
+
     def test_is_read_without_the_tensors(self, write_raw):
         path = write_raw(b'{"__metadata__":{"a":"\\u00e9"},"b":' + b"x" * 100_000)
         assert read_metadata(path) == {"a": "é"}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from warmstack.loaders import (
@@ -16,13 +18,19 @@ from warmstack.loaders import (
     LoadRequest,
     NoCapableLoaderError,
     Pace,
+    ParallelLoadingStrategy,
     SafetensorsLoadError,
     SafetensorsValidationError,
     StrategyRegistry,
+    StreamingLoadingStrategy,
+    Surroundings,
     choose_strategy,
     drop_file,
+    read_header,
     resident_bytes,
 )
+from warmstack.loaders.robust import load_request
+from warmstack.loaders.selection import read_selected
 
 REGISTRY = StrategyRegistry.default()
 
@@ -97,15 +105,19 @@ class TestEveryStrategy:
 
     @pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin", ".gguf"])
     def test_refuses_other_formats_with_the_reason(self, strategy, suffix):
-        reason = strategy.constraints.refusal(LoadRequest((f"/models/a{suffix}",)))
+        paths = (f"/models/a{suffix}",) * strategy.constraints.min_files
+        reason = strategy.constraints.refusal(LoadRequest(paths))
         assert reason == f"reads safetensors, not {suffix}"
 
     def test_reports_the_peak_it_holds(self, strategy, saved):
         request = LoadRequest((saved,))
-        private_bytes = 0 if strategy.name == "lazy" else sum(tensor.nbytes for tensor in load_file(saved).values())
-        assert strategy.load(request).metrics.peak_bytes == private_bytes
-        cast = strategy.load(replace(request, dtype=torch.float64)).metrics.peak_bytes
-        assert cast > private_bytes
+        plain_bytes = sum(tensor.nbytes for tensor in load_file(saved).values())
+        peak_bytes = strategy.load(request).metrics.peak_bytes
+        if strategy.name == "lazy":
+            assert peak_bytes == 0
+        else:
+            assert plain_bytes <= peak_bytes <= 1.1 * plain_bytes
+        assert strategy.load(replace(request, dtype=torch.float64)).metrics.peak_bytes > peak_bytes
 
 
 @pytest.mark.parametrize("name", [n for n, s in REGISTRY.strategies.items() if s.constraints.max_files is None])
@@ -161,13 +173,14 @@ class TestRegistry:
         assert REGISTRY.refusals(request) == {
             "eager": "reads whole files and the device map leaves tensors on disk",
             "fast_single_file": "loads at most 1 file, not 2",
+            "parallel": "reads whole files and the device map leaves tensors on disk",
         }
         with pytest.raises(NoCapableLoaderError, match="loads at most 1 file") as caught:
             REGISTRY.require("fast_single_file", request)
         assert caught.value.refusals.keys() == {"fast_single_file"}
 
     def test_an_unknown_name_lists_the_known_ones(self, saved):
-        with pytest.raises(ValueError, match="no strategy 'warp'; there are eager, lazy, fast_single_file, auto"):
+        with pytest.raises(ValueError, match=r"no strategy 'warp'; there are eager, lazy, .*, auto"):
             REGISTRY.require("warp", LoadRequest((saved,)))
 
     def test_no_files_are_nobodys_job(self):
@@ -176,18 +189,38 @@ class TestRegistry:
 
 
 class TestAuto:
-    def choose(self, request: LoadRequest, free_bytes: int = 1 << 40) -> tuple[str, str]:
-        choice = choose_strategy(REGISTRY, request, free_bytes=lambda: free_bytes)
+    def choose(self, request: LoadRequest, free_bytes: int = 1 << 40, kind: str = "flash") -> tuple[str, str]:
+        choice = choose_strategy(REGISTRY, request, Surroundings(lambda: free_bytes, lambda path: kind))
         return choice.strategy.name, choice.reasons[0]
 
-    def test_parts_on_disk(self, saved):
-        request = LoadRequest((saved,), device_map=DeviceMap.of({"ints": "disk"}))
-        assert self.choose(request) == ("lazy", "the device map leaves tensors on disk")
-
-    def test_short_of_memory(self, large):
+    def test_short_of_memory_on_the_cpu(self, large):
         name, reason = self.choose(LoadRequest((large[0],)), free_bytes=70 << 20)
         assert name == "lazy"
         assert "do not fit" in reason
+
+    @pytest.mark.parametrize(
+        ("rules", "name"),
+        [
+            ({"": "meta"}, "streaming"),
+            ({"layer_1": "cpu", "": "meta"}, "lazy"),
+            ({"layer_1": "meta"}, "lazy"),
+            ({"layer_1": "disk", "": "meta"}, "streaming"),
+        ],
+    )
+    def test_short_of_memory_beside_a_device(self, large, rules: dict[str, str], name: str):
+        request = LoadRequest((large[0],), device_map=DeviceMap.of(rules))
+        assert self.choose(request, free_bytes=1 << 20)[0] == name
+        assert self.choose(LoadRequest((large[0],), device="meta"), free_bytes=1 << 20)[0] == "streaming"
+
+    def test_low_memory(self, saved):
+        request = LoadRequest((saved,), low_memory=True)
+        assert self.choose(request)[0] == "eager"
+        assert self.choose(replace(request, dtype=torch.float16))[0] == "streaming"
+        assert self.choose(replace(request, device="meta"))[0] == "streaming"
+
+    def test_parts_on_disk(self, saved):
+        request = LoadRequest((saved,), device_map=DeviceMap.of({"ints": "disk"}))
+        assert self.choose(request) == ("parallel_async_lazy", "the device map leaves tensors on disk")
 
     def test_one_large_file(self, large):
         assert self.choose(LoadRequest((large[0],)))[0] == "fast_single_file"
@@ -195,8 +228,11 @@ class TestAuto:
     def test_one_small_file(self, saved):
         assert self.choose(LoadRequest((saved,)))[0] == "eager"
 
-    def test_several_files(self, large, saved):
-        assert self.choose(LoadRequest((large[0], saved)))[0] == "eager"
+    @pytest.mark.parametrize(
+        ("kind", "name"), [("flash", "parallel"), ("unknown", "parallel"), ("rotating", "eager"), ("network", "eager")]
+    )
+    def test_several_files(self, large, saved, kind: str, name: str):
+        assert self.choose(LoadRequest((large[0], saved)), kind=kind)[0] == name
 
     def test_a_missing_file(self, tmp_path):
         with pytest.raises(SafetensorsLoadError, match="No such file"):
@@ -207,7 +243,74 @@ class TestAuto:
             self.choose(LoadRequest(("/models/a.pt",)))
         assert caught.value.refusals.keys() == REGISTRY.strategies.keys()
 
-    def test_takes_what_is_left_when_the_preferred_ones_refuse(self, large):
+    def test_takes_what_is_left_when_the_preferred_one_is_not_there(self, large):
         registry = StrategyRegistry.of(REGISTRY.strategies["lazy"])
-        choice = choose_strategy(registry, LoadRequest((large[0],)), free_bytes=lambda: 1 << 40)
-        assert (choice.strategy.name, choice.reasons) == ("lazy", ("the preferred ones refused",))
+        choice = choose_strategy(registry, LoadRequest((large[0],)), Surroundings(lambda: 1 << 40))
+        assert choice.strategy.name == "lazy"
+        assert choice.reasons[1] == "fast_single_file refused: not registered"
+
+    def test_the_result_says_why(self, saved):
+        assert load_request(LoadRequest((saved,)), "auto").reasons[0].startswith("only ")
+        assert load_request(LoadRequest((saved,)), "eager").reasons == ()
+
+
+class TestStreaming:
+    def test_a_cast_checkpoint_is_never_in_memory_twice(self, large):
+        path, tensors = large
+        whole_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        largest_bytes = max(tensor.nbytes for tensor in tensors.values())
+        request = LoadRequest((path,), device="meta")
+        streamed = StreamingLoadingStrategy(max_bytes=largest_bytes).load(request)
+        assert streamed.metrics.peak_bytes <= 2 * largest_bytes
+        assert REGISTRY.strategies["eager"].load(request).metrics.peak_bytes == whole_bytes
+
+
+class TestParallel:
+    def test_a_broken_shard_stops_the_others(self, tmp_path, large, write_raw):
+        broken = write_raw({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"a")
+        arrived: list[int] = []
+        pace = Pace(advanced=lambda path, nbytes: arrived.append(nbytes))
+        header = read_header(broken)
+        os.utime(broken, ns=(1, 1))
+        request = LoadRequest((broken, *[large[0]] * 6), pace=pace, headers={broken: header})
+        with pytest.raises(SafetensorsLoadError, match="changed while"):
+            ParallelLoadingStrategy(workers=2).load(request)
+        assert sum(arrived) <= 2 * os.path.getsize(large[0])
+
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_the_order_is_that_of_the_files(self, tmp_path, state_dict, same_tensors, workers: int):
+        paths = shards(tmp_path, state_dict, 5)
+        result = ParallelLoadingStrategy(workers=workers).load(LoadRequest(paths))
+        same_tensors(result.tensors, state_dict)
+        assert list(result) == [key for path in paths for key in read_header(path).tensors]
+        assert result.metrics.files == 5
+
+
+class TestParallelAsyncLazy:
+    def test_reads_only_the_selected_bytes(self, large, same_tensors):
+        path, tensors = large
+        arrived: list[int] = []
+        pace = Pace(advanced=lambda path, nbytes: arrived.append(nbytes))
+        rules = DeviceMap.of({"": "disk", "layer_2": "cpu", "layer_6": "cpu", "layer_3": "cpu"})
+        result = REGISTRY.strategies["parallel_async_lazy"].load(LoadRequest((path,), device_map=rules, pace=pace))
+        chosen = {key: tensors[key] for key in ("layer_2.weight", "layer_3.weight", "layer_6.weight")}
+        same_tensors(result.tensors, chosen)
+        chosen_bytes = sum(tensor.nbytes for tensor in chosen.values())
+        assert sum(arrived) <= 1.05 * chosen_bytes
+        assert result.metrics.peak_bytes <= 1.05 * chosen_bytes
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=12), data=st.data())
+    def test_any_selection(self, tmp_path: Path, same_tensors, sizes: list[int], data: st.DataObject):
+        kinds = data.draw(
+            st.lists(
+                st.sampled_from([torch.uint8, torch.float16, torch.float64]), min_size=len(sizes), max_size=len(sizes)
+            )
+        )
+        tensors = {f"{i}": torch.arange(size).to(kind) for i, (size, kind) in enumerate(zip(sizes, kinds, strict=True))}
+        keys = data.draw(st.lists(st.sampled_from(sorted(tensors)), unique=True))
+        save_file(tensors, tmp_path / "any.safetensors")
+        header = read_header(tmp_path / "any.safetensors")
+        selected = read_selected(header, keys, Pace(), threads=2)
+        same_tensors(selected.tensors, {key: tensors[key] for key in keys})
+        assert all(tensor.data_ptr() % tensor.itemsize == 0 for tensor in selected.tensors.values())

@@ -160,7 +160,7 @@ def test_a_file_cut_between_two_chunks_is_refused(large):
 def test_cancelling_stops_between_two_chunks(large, threads: int):
     path, _ = large
     arrived: list[int] = []
-    pace = Pace(cancelled=lambda: bool(arrived), advanced=arrived.append)
+    pace = Pace(cancelled=lambda: bool(arrived), advanced=lambda path, nbytes: arrived.append(nbytes))
     with pytest.raises(LoadCancelledError):
         read_private(read_header(path), pace, threads=threads, chunk_bytes=4 << 20)
     assert 0 < sum(arrived) < os.path.getsize(path)
@@ -170,7 +170,8 @@ def test_cancelling_stops_between_two_chunks(large, threads: int):
 def test_threads_and_chunks_change_nothing(large, same_tensors, threads: int):
     path, tensors = large
     arrived: list[int] = []
-    file = read_private(read_header(path), Pace(advanced=arrived.append), threads=threads, chunk_bytes=(7 << 20) + 3)
+    pace = Pace(advanced=lambda path, nbytes: arrived.append(nbytes))
+    file = read_private(read_header(path), pace, threads=threads, chunk_bytes=(7 << 20) + 3)
     same_tensors(file.tensors, tensors)
     assert sum(arrived) == file.nbytes
 

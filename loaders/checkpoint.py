@@ -1,0 +1,37 @@
+"""What a path means: one file of which format, an index of shards, or a folder with either."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from .errors import SafetensorsLoadError
+from .shards import INDEX_SUFFIX
+from .strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
+
+Format = Literal["safetensors", "pickle", "gguf", "index"]
+_SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
+
+
+def checkpoint_format(path: str) -> Format:
+    """The format of a file by its name; what has no known suffix is taken for safetensors, whose header tells."""
+    name = path.lower()
+    if name.endswith(INDEX_SUFFIX):
+        return "index"
+    if name.endswith(GGUF_SUFFIX):
+        return "gguf"
+    return "pickle" if name.endswith(PICKLE_SUFFIXES) else "safetensors"
+
+
+def find_checkpoint(path: str) -> str:
+    """`path` itself, or what a folder holds: its index, else its only weight file, safetensors before any other."""
+    if not os.path.isdir(path):
+        return path
+    names = sorted(os.listdir(path))
+    for suffixes in ((f".safetensors{INDEX_SUFFIX}",), _SAFETENSORS_SUFFIXES, (GGUF_SUFFIX,), PICKLE_SUFFIXES):
+        found = [name for name in names if name.lower().endswith(suffixes)]
+        if len(found) == 1:
+            return os.path.join(path, found[0])
+        if found:
+            raise SafetensorsLoadError(path, f"holds {', '.join(found[:4])}; name one of them")
+    raise SafetensorsLoadError(path, "is a folder without weight files")

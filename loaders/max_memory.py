@@ -1,0 +1,63 @@
+"""How many bytes a load puts on each device, and whether it may."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .device_map import device_name
+from .errors import SafetensorsLoadError
+from .header import DTYPE_BITS, SafetensorsHeader, TensorEntry
+from .strategy import LoadRequest
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class MaxMemory:
+    """Limits by device; a device without one has none."""
+
+    limit_bytes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, limits: Mapping[object, int | str]) -> MaxMemory:
+        """From `{device: bytes}`; bytes as a number or as text: `"6GiB"`, `"500MB"`."""
+        return cls({device_name(device): parse_bytes(limit) for device, limit in limits.items()})
+
+    def check(self, headers: Iterable[SafetensorsHeader], request: LoadRequest) -> None:
+        """Raise before anything is read when `request` would put more on a device than it may."""
+        for device, needed_bytes in device_bytes(headers, request).items():
+            limit_bytes = self.limit_bytes.get(device)
+            if limit_bytes is not None and needed_bytes > limit_bytes:
+                reason = (
+                    f"needs {needed_bytes} bytes on {device} and may take {limit_bytes}; move a part with device_map"
+                )
+                raise SafetensorsLoadError(request.paths[0], reason)
+
+
+def device_bytes(headers: Iterable[SafetensorsHeader], request: LoadRequest) -> Mapping[str, int]:
+    """device -> bytes of the tensors that `request` puts there, after the cast."""
+    needed: Counter[str] = Counter()
+    for header in headers:
+        for key, device in request.devices(header.tensors).items():
+            needed[device] += _placed_bytes(header.tensors[key], request)
+    return needed
+
+
+def parse_bytes(size: int | str) -> int:
+    if isinstance(size, int):
+        return size
+    match = _SIZE.fullmatch(size)
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError(f"{size!r} is no number of bytes; write 6GiB, 500MB or a plain number")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _placed_bytes(entry: TensorEntry, request: LoadRequest) -> int:
+    stored_bytes = entry.end - entry.start
+    if request.dtype is None or not entry.dtype.startswith(("F", "BF")):
+        return stored_bytes
+    return stored_bytes * 8 // DTYPE_BITS[entry.dtype] * request.dtype.itemsize

@@ -1,0 +1,108 @@
+"""Sharded checkpoints: the index that says which file holds which tensor, and whether the files agree."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import SafetensorsValidationError
+from .header import MAX_HEADER_BYTES, SafetensorsHeader, read_header
+from .opened import open_raw, stamp_of
+
+INDEX_SUFFIX = ".index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """`model.safetensors.index.json`, read and checked for itself; `check_shards` compares it with the files."""
+
+    path: str
+    weight_map: Mapping[str, str]
+    """key -> file name beside the index."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of the shards, in the order of their names."""
+        folder = os.path.dirname(self.path)
+        return tuple(os.path.join(folder, name) for name in sorted(set(self.weight_map.values())))
+
+
+def read_index(path: str | os.PathLike[str]) -> ShardIndex:
+    """The index at `path`. SafetensorsValidationError when it is no index, names a key twice or a file outside its
+    folder."""
+    name = os.fspath(path)
+    with open_raw(name) as file:
+        if stamp_of(file).size_bytes > MAX_HEADER_BYTES:
+            raise SafetensorsValidationError(name, "is too large for an index")
+        raw = file.readall()
+    try:
+        document = json.loads(raw, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise SafetensorsValidationError(name, f"is not a valid index ({error}); download it again") from error
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(weight_map, dict):
+        raise SafetensorsValidationError(name, "has no weight_map; it is not an index of shards")
+    for key, shard in weight_map.items():
+        _check_name(name, key, shard)
+    return ShardIndex(name, weight_map)
+
+
+def check_shards(files: Sequence[str], index: ShardIndex | None = None) -> dict[str, SafetensorsHeader]:
+    """path -> header of `files`, read before any weight is.
+
+    SafetensorsValidationError when a shard is missing, a key stands in two files, or the files and `index` disagree.
+    The total size of an index is not checked: writers of the field differ in what they count."""
+    paths = list(files)
+    headers = {path: _shard_header(path, index) for path in paths}
+    owners: dict[str, str] = {}
+    for path, header in headers.items():
+        for key in header.tensors:
+            if key in owners:
+                other = os.path.basename(owners[key])
+                raise SafetensorsValidationError(path, f"stands in {other} too; remove one", key)
+            owners[key] = path
+    if index is not None:
+        _check_owners(index, owners)
+    return headers
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in names if names.count(key) > 1)!r} stands twice")
+    return found
+
+
+def _check_name(path: str, key: str, shard: object) -> None:
+    if not isinstance(shard, str) or not shard or "\0" in shard:
+        raise SafetensorsValidationError(path, "names no file", key)
+    parts = shard.replace("\\", "/").split("/")
+    # By the text alone: a hub cache holds its shards as links to another folder, and those are fine.
+    if os.path.isabs(shard) or parts[0] == "" or ".." in parts or ":" in parts[0]:
+        raise SafetensorsValidationError(path, f"names {shard!r}, which is outside the folder of the index", key)
+
+
+def _shard_header(path: str, index: ShardIndex | None) -> SafetensorsHeader:
+    if index is not None and not os.path.exists(path):
+        name = os.path.basename(path)
+        key = next((key for key, shard in index.weight_map.items() if os.path.basename(shard) == name), "")
+        raise SafetensorsValidationError(index.path, f"is in {name}, which is missing; download that file", key)
+    return read_header(path)
+
+
+def _check_owners(index: ShardIndex, owners: Mapping[str, str]) -> None:
+    folder = os.path.dirname(index.path)
+    for key, shard in index.weight_map.items():
+        if key not in owners:
+            raise SafetensorsValidationError(index.path, f"is in no shard, {shard} should have it", key)
+        if os.path.normpath(owners[key]) != os.path.normpath(os.path.join(folder, shard)):
+            actual = os.path.basename(owners[key])
+            raise SafetensorsValidationError(index.path, f"is in {actual} and not in {shard}", key)
+    unlisted = next((key for key in owners if key not in index.weight_map), None)
+    if unlisted is not None:
+        shard = os.path.basename(owners[unlisted])
+        raise SafetensorsValidationError(index.path, f"is in {shard} and not in the index", unlisted)

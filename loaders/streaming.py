@@ -1,0 +1,32 @@
+"""`streaming`: tensor after tensor through a bounded window, so that the checkpoint is never in memory twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .gathering import Gathering
+from .strategy import Constraints, LoadRequest, LoadResult
+from .stream import stream_tensors
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingLoadingStrategy:
+    """One thread reads while the caller's places and casts. Host memory above what is handed out: at most `max_bytes`
+    and one tensor. It wins where tensors are cast or leave the CPU; where they stay as they are it only copies them
+    singly."""
+
+    name: ClassVar[str] = "streaming"
+    summary: ClassVar[str] = "casting or moving to a device with little host memory"
+    constraints: ClassVar[Constraints] = Constraints(leaves_on_disk=True)
+
+    max_bytes: int = 256 << 20
+
+    def load(self, request: LoadRequest) -> LoadResult:
+        gathering = Gathering(request)
+        headers = [gathering.header(path) for path in request.paths]
+        wanted = [(header, gathering.wanted(header)) for header in headers]
+        for header, key, tensor, waiting_bytes in stream_tensors(wanted, request.pace, max_bytes=self.max_bytes):
+            ahead_bytes = waiting_bytes - tensor.nbytes
+            gathering.add(header.path, {key: tensor}, buffer_bytes=tensor.nbytes, waiting_bytes=ahead_bytes)
+        return gathering.result(self.name)
