@@ -6,6 +6,7 @@ import { CatalogRows } from './lib/catalog.js'
 import { WarmStackPanel } from './lib/panel.js'
 import { SettingsLink } from './lib/settings.js'
 import { problemNames } from './lib/status.js'
+import { attachEditor } from './lib/stack_nodes.js'
 import { StatusStore } from './lib/store.js'
 import { translator } from './lib/text.js'
 
@@ -22,6 +23,11 @@ const host = {
   report: (summary, detail) => app.extensionManager.toast.add({ severity: 'error', summary, detail, life: 6000 }),
   getSetting: (id) => app.extensionManager.setting.get(id),
   setSetting: (id, value) => app.extensionManager.setting.set(id, value),
+  edited: () => {
+    const tracker = app.extensionManager.workflow?.activeWorkflow?.changeTracker
+    if (tracker?.captureCanvasState) tracker.captureCanvasState()
+    else tracker?.checkState?.()
+  },
   refused: (error) => host.report(translator(host.locale())('failedAction'), error.message),
 }
 
@@ -71,6 +77,7 @@ app.registerExtension({
   name: 'WarmStack',
   settings: settings.entries,
   commands: [{ id: 'WarmStack.TogglePrefetch', label: 'WarmStack: turn prefetch on or off', icon: 'pi pi-bolt', function: togglePrefetch }],
+  nodeCreated: (node) => attachEditor(node, { store, catalog, host }),
   setup() {
     settings.follow()
     store.refresh() // not awaited: the host shows nothing until setup has returned

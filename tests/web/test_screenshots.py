@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -41,11 +42,45 @@ def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) 
         _widen(view, drag)
     box = view.panel.bounding_box()
     assert box is not None and box["width"] >= 220
-    folder = Path(os.environ.get("WARMSTACK_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(tmp_path)
     clip = {"x": 0, "y": 0, "width": box["x"] + box["width"] + 1, "height": height}
     view.page.screenshot(path=folder / f"{name}.png", clip=clip)  # type: ignore[arg-type]
     assert (folder / f"{name}.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("static", VERSIONS[-1:], indirect=True)
+def test_picture_of_the_stack_editor(opened: Open, backend: FakeBackend, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    view = opened(settings={"Comfy.VueNodes.Enabled": True}, width=1000, height=700)
+    rows = [("styles/ink_wash_v3", 0.8, 0.5), ("characters/aurora_knight", 1, 1), ("styles/ink_wash", 0.6, 0.6)]
+    text = json.dumps([{"name": name, "strength_model": m, "strength_clip": c} for name, m, c in rows])
+    view.page.evaluate(
+        """(text) => {
+          const { app } = window.comfyAPI.app
+          app.graph.clear()
+          const node = LiteGraph.createNode('WarmStackLoadLoraStack')
+          node.pos = [120, 90]
+          node.title = 'Load LoRA Stack'
+          app.graph.add(node)
+          node.setSize([460, node.size[1]])
+          node.widgets.find((widget) => widget.name === 'loras').value = text
+          node.onConfigure({})
+          app.canvas.ds.reset()
+        }""",
+        text,
+    )
+    expect(view.page.locator(".ws-stack-row[data-state=missing]")).to_have_count(1)
+    folder = _folder(tmp_path)
+    clip = {"x": 90, "y": 70, "width": 540, "height": 460}
+    view.page.screenshot(path=folder / "stack-editor.png", clip=clip)  # type: ignore[arg-type]
+    assert (folder / "stack-editor.png").stat().st_size > 20_000
+
+
+def _folder(tmp_path: Path) -> Path:
+    folder = Path(os.environ.get("WARMSTACK_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _widen(view: OpenedStub, by: int) -> None:

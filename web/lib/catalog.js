@@ -29,6 +29,11 @@ export class CatalogRows {
     this.refresh()
   }
 
+  /** For who needs the names but follows no status: fetches unless that has happened. */
+  refreshOnce() {
+    if (this.rows.length === 0) this.refresh()
+  }
+
   /** Never throws: without a catalog the table still shows what is in memory, and the next status asks again. */
   refresh() {
     this.#pending ??= this.#fetch().catch(() => { this.#edition = '' }).finally(() => { this.#pending = null })

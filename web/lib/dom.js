@@ -63,6 +63,8 @@ const PATHS = {
   ambiguous: 'M5.5 5.5a2.5 2.5 0 1 1 3.7 2.2C8.3 8.2 8 8.7 8 9.7M8 12.7v.3',
   failed: 'M8 3v6M8 12.5v.3',
   unknown: 'M4 8h.1M8 8h.1M12 8h.1',
+  up: 'M8 13V3M4 7l4-4 4 4',
+  copy: 'M6 6h7v7.5H6zM3.5 10.5v-8H10',
   page: 'M4 2.5h5l3 3v8H4zM9 2.5v3h3',
 }
 

@@ -4,7 +4,7 @@ import { AdaptersSection } from './adapters.js'
 import { h, icon, keyed, setAttribute, setText } from './dom.js'
 import { MemorySection } from './memory.js'
 import { QueueSection } from './queue_map.js'
-import { CSS } from './styles.js'
+import { CSS, addStyles } from './styles.js'
 import { SummarySection } from './summary.js'
 import { translator } from './text.js'
 import { TimelineSection } from './timeline.js'
@@ -127,8 +127,6 @@ export class WarmStackPanel extends HTMLElement {
 /** Not at import: the host imports every file below web/ as an extension, and reading a file must change nothing. */
 function defineOnce() {
   if (customElements.get(TAG)) return
-  const sheet = new CSSStyleSheet()
-  sheet.replaceSync(CSS)
-  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet]
+  addStyles('panel', CSS)
   customElements.define(TAG, WarmStackPanel)
 }

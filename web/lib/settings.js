@@ -46,7 +46,7 @@ export class SettingsLink {
   /** For `registerExtension({ settings })`. */
   get entries() {
     return ENTRIES.map(({ key, form, unit, ...entry }, index) => ({
-      ...entry, category: ['WarmStack', 'Prefetch', entry.id], sortOrder: ENTRIES.length - index, onChange: (value) => this.#changed(ENTRIES[index], value),
+      ...entry, category: ['WarmStack', 'Prefetch', entry.id], sortOrder: ENTRIES.length - index, onChange: (value, before) => this.#changed(ENTRIES[index], value, before),
     }))
   }
 
@@ -65,10 +65,10 @@ export class SettingsLink {
     if (this.#host.getSetting(id) !== value) this.#host.setSetting(id, value)
   }
 
-  /** The host also calls this at registration, with what it has stored: until the server has spoken that is no wish. */
-  async #changed({ id, key, form, unit }, value) {
+  /** The host also calls this at registration, with what it has stored and no earlier value: that is no wish. */
+  async #changed({ id, key, form, unit }, value, hostBefore) {
     const before = this.#known.get(id)
-    if (before === undefined || before === value) return
+    if (hostBefore === undefined || before === undefined || before === value) return
     this.#known.set(id, value)
     try {
       await this.#store.act('settings', { [key]: form.toServer(value, unit) })

@@ -55,10 +55,14 @@ export class StatusStore {
 
   /** POST `body` to an action; resolves to its answer, with the new state taken in. @throws {Error} with the server's one line. */
   async act(action, body) {
-    const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
-    const answer = await this.#json(`/${action}`, init)
+    const answer = await this.ask(action, body)
     await this.refresh()
     return answer
+  }
+
+  /** POST a question that changes nothing. @throws {Error} with the server's one line. */
+  ask(route, body) {
+    return this.#json(`/${route}`, post(body))
   }
 
   /** GET a page of the catalog. @throws {Error} with the server's one line. */
@@ -104,4 +108,8 @@ export class StatusStore {
     if (now) this.refresh()
     this.#timer = setTimeout(() => this.#schedule(true), POLL_MS)
   }
+}
+
+function post(body) {
+  return { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
 }

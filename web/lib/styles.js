@@ -3,7 +3,7 @@
  * --comfy-menu-bg); own accents through light-dark(), which follows the host's `color-scheme`.
  */
 export const CSS = `
-warmstack-panel {
+warmstack-panel, .ws-stack {
   --ws-ink: var(--fg-color, #ddd);
   --ws-paper: var(--comfy-menu-bg, #222);
   --ws-dim: color-mix(in srgb, var(--ws-ink) 74%, var(--ws-paper));
@@ -19,16 +19,18 @@ warmstack-panel {
   --ws-bar-ours: light-dark(#1f9d57, #4fc985);
   --ws-bar-other: light-dark(#8793a1, #848f9b);
   --ws-bar-waited: light-dark(#d99100, #f2c14e);
+}
+warmstack-panel {
   container-type: inline-size; display: block; block-size: 100%; min-block-size: 0; overflow: auto; overflow-x: hidden;
   box-sizing: border-box; background: var(--ws-paper); color: var(--ws-ink);
   font-size: 12px; font-weight: 400; line-height: 1.45; scrollbar-width: thin; overflow-anchor: none;
 }
-warmstack-panel *, warmstack-panel *::before { box-sizing: border-box; }
+:is(warmstack-panel, .ws-stack) *, warmstack-panel *::before { box-sizing: border-box; }
 warmstack-panel [hidden] { display: none !important; }
 warmstack-panel :is(p, ul, ol, h2, h3) { margin: 0; padding: 0; list-style: none; font-size: inherit; }
-warmstack-panel :focus-visible { outline: 2px solid var(--ws-loading); outline-offset: -2px; border-radius: 6px; }
-warmstack-panel .ws-icon { inline-size: 14px; block-size: 14px; flex: none; fill: none; stroke: currentColor; stroke-width: 1.6; stroke-linecap: round; stroke-linejoin: round; }
-warmstack-panel .ws-dim { color: var(--ws-dim); }
+:is(warmstack-panel, .ws-stack) :focus-visible { outline: 2px solid var(--ws-loading); outline-offset: -2px; border-radius: 6px; }
+:is(warmstack-panel, .ws-stack) .ws-icon { inline-size: 14px; block-size: 14px; flex: none; fill: none; stroke: currentColor; stroke-width: 1.6; stroke-linecap: round; stroke-linejoin: round; }
+:is(warmstack-panel, .ws-stack) .ws-dim { color: var(--ws-dim); }
 warmstack-panel .ws-hear { position: absolute; inline-size: 1px; block-size: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 
 warmstack-panel .ws-head { position: sticky; inset-block-start: 0; z-index: 2; display: flex; align-items: center; gap: 8px; padding: 10px 12px; background: var(--ws-paper); border-block-end: 1px solid var(--ws-line); }
@@ -43,11 +45,11 @@ warmstack-panel .ws-card { display: flex; flex-direction: column; gap: 8px; padd
 warmstack-panel h3 { display: flex; align-items: center; flex-wrap: wrap; gap: 4px 8px; font-size: 12px; font-weight: 600; }
 warmstack-panel .ws-count { padding: 0 7px; border-radius: 9px; background: var(--ws-tint); color: var(--ws-dim); font-weight: 500; font-variant-numeric: tabular-nums; }
 warmstack-panel .ws-count:empty { display: none; }
-warmstack-panel .ws-tool { display: inline-grid; place-items: center; inline-size: 28px; block-size: 28px; flex: none; padding: 0; border: 0; border-radius: 6px; background: none; color: var(--ws-dim); cursor: pointer; }
-warmstack-panel .ws-tool:hover { background: var(--ws-tint); color: var(--ws-ink); }
+:is(warmstack-panel, .ws-stack) .ws-tool { display: inline-grid; place-items: center; inline-size: 28px; block-size: 28px; flex: none; padding: 0; border: 0; border-radius: 6px; background: none; color: var(--ws-dim); cursor: pointer; }
+:is(warmstack-panel, .ws-stack) .ws-tool:hover { background: var(--ws-tint); color: var(--ws-ink); }
 warmstack-panel .ws-tool[aria-pressed=true] { color: var(--ws-loading); }
 warmstack-panel .ws-tool[aria-pressed=true] .ws-icon { fill: color-mix(in srgb, currentColor 40%, transparent); }
-warmstack-panel .ws-tool[aria-disabled] { opacity: .4; cursor: not-allowed; }
+:is(warmstack-panel, .ws-stack) .ws-tool[aria-disabled] { opacity: .4; cursor: not-allowed; }
 
 warmstack-panel .ws-hero { display: flex; align-items: center; gap: 14px; }
 warmstack-panel .ws-dial { position: relative; display: grid; place-items: center; inline-size: 68px; block-size: 68px; flex: none; }
@@ -91,21 +93,21 @@ warmstack-panel .ws-job { position: relative; display: grid; grid-template-colum
 warmstack-panel .ws-where { color: var(--ws-dim); font-variant-numeric: tabular-nums; }
 warmstack-panel .ws-running .ws-where { color: var(--ws-ready); font-weight: 600; }
 warmstack-panel .ws-chips { display: flex; flex-wrap: wrap; gap: 4px; min-inline-size: 0; }
-warmstack-panel .ws-chip { --ws-state: var(--ws-cold); position: relative; display: inline-flex; align-items: center; gap: 4px; max-inline-size: 100%; min-inline-size: 0; padding: 1px 7px 1px 5px; font-size: 11px; border: 1px solid color-mix(in srgb, var(--ws-state) 45%, transparent); border-radius: 10px; background: color-mix(in srgb, var(--ws-state) 13%, transparent); }
+:is(warmstack-panel, .ws-stack) .ws-chip { --ws-state: var(--ws-cold); position: relative; display: inline-flex; align-items: center; gap: 4px; max-inline-size: 100%; min-inline-size: 0; padding: 1px 7px 1px 5px; font-size: 11px; border: 1px solid color-mix(in srgb, var(--ws-state) 45%, transparent); border-radius: 10px; background: color-mix(in srgb, var(--ws-state) 13%, transparent); }
 warmstack-panel .ws-chip .ws-icon { inline-size: 10px; block-size: 10px; color: var(--ws-state); stroke-width: 2; }
 warmstack-panel .ws-chip-name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-warmstack-panel [data-state=ready] { --ws-state: var(--ws-ready); }
-warmstack-panel [data-state=page] { --ws-state: var(--ws-page); }
-warmstack-panel [data-state=loading] { --ws-state: var(--ws-loading); }
-warmstack-panel [data-state=cold] { --ws-state: var(--ws-cold); }
-warmstack-panel [data-state=ambiguous] { --ws-state: var(--ws-warn); }
-warmstack-panel :is([data-state=missing], [data-state=failed]) { --ws-state: var(--ws-bad); }
+:is(warmstack-panel, .ws-stack) [data-state=ready] { --ws-state: var(--ws-ready); }
+:is(warmstack-panel, .ws-stack) [data-state=page] { --ws-state: var(--ws-page); }
+:is(warmstack-panel, .ws-stack) [data-state=loading] { --ws-state: var(--ws-loading); }
+:is(warmstack-panel, .ws-stack) [data-state=cold] { --ws-state: var(--ws-cold); }
+:is(warmstack-panel, .ws-stack) [data-state=ambiguous] { --ws-state: var(--ws-warn); }
+:is(warmstack-panel, .ws-stack) :is([data-state=missing], [data-state=failed]) { --ws-state: var(--ws-bad); }
 warmstack-panel .ws-chip:is([data-state=cold], [data-state=unknown]) { border-style: dashed; background: none; }
 
 warmstack-panel .ws-tools { display: flex; gap: 6px; }
-warmstack-panel .ws-input { min-inline-size: 0; block-size: 28px; padding: 0 8px; border: 1px solid color-mix(in srgb, var(--ws-ink) 28%, transparent); border-radius: 6px; background: var(--ws-card); color: var(--ws-ink); font: inherit; }
+:is(warmstack-panel, .ws-stack) .ws-input { min-inline-size: 0; block-size: 28px; padding: 0 8px; border: 1px solid color-mix(in srgb, var(--ws-ink) 28%, transparent); border-radius: 6px; background: var(--ws-card); color: var(--ws-ink); font: inherit; }
 warmstack-panel input.ws-input { flex: 1; }
-warmstack-panel .ws-input::placeholder { color: var(--ws-dim); opacity: 1; }
+:is(warmstack-panel, .ws-stack) .ws-input::placeholder { color: var(--ws-dim); opacity: 1; }
 warmstack-panel .ws-adapters { padding-inline: 0; }
 warmstack-panel .ws-adapters > :is(h3, .ws-tools, .ws-empty) { margin-inline: 12px; }
 warmstack-panel .ws-rows { --ws-row: 46; position: relative; overflow: hidden; }
@@ -131,7 +133,7 @@ warmstack-panel .ws-timeline li { position: relative; display: flex; flex: 0 1 1
 warmstack-panel .ws-timeline .ws-fill-waited { order: -1; }
 warmstack-panel .ws-note { display: flex; flex-direction: column; align-items: flex-start; gap: 8px; padding: 12px; border: 1px solid color-mix(in srgb, var(--ws-bad) 50%, transparent); border-radius: 10px; overflow-wrap: anywhere; }
 warmstack-panel .ws-note[data-link=stale] { border-color: color-mix(in srgb, var(--ws-warn) 50%, transparent); }
-warmstack-panel .ws-button { min-block-size: 28px; padding: 0 12px; border: 1px solid var(--ws-line); border-radius: 6px; background: var(--ws-tint); color: inherit; font: inherit; cursor: pointer; }
+:is(warmstack-panel, .ws-stack) .ws-button { min-block-size: 28px; padding: 0 12px; border: 1px solid var(--ws-line); border-radius: 6px; background: var(--ws-tint); color: inherit; font: inherit; cursor: pointer; }
 warmstack-panel .ws-waiting { block-size: 96px; border-radius: 10px; background: var(--ws-card); }
 
 @container (max-width: 259px) {
@@ -170,3 +172,12 @@ warmstack-panel .ws-waiting { block-size: 96px; border-radius: 10px; background:
   warmstack-panel :is(.ws-fill, .ws-knob, .ws-swatch, .ws-timeline i) { forced-color-adjust: none; }
 }
 `
+
+/** Once per document and `name`, as a sheet: a style element in the page would go with the page's part it stands in. */
+export function addStyles(name, css) {
+  const sheets = document.adoptedStyleSheets
+  if (sheets.some((sheet) => sheet.warmstack === name)) return
+  const sheet = Object.assign(new CSSStyleSheet(), { warmstack: name })
+  sheet.replaceSync(css)
+  document.adoptedStyleSheets = [...sheets, sheet]
+}

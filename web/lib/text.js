@@ -40,6 +40,9 @@ const EN = {
   history: 'Last jobs', historyHint: 'Per job: load time hidden, and load time waited for.',
   historyItem: '{load} of loading, {wait} waited',
   wasHidden: 'hidden', wasWaited: 'waited',
+  stack: 'LoRA stack', addLora: 'Add LoRA', pickLora: 'Choose a LoRA', onOff: 'Use', strengthModel: 'Model strength', strengthClip: 'Text encoder strength',
+  moveUp: 'Move up', duplicate: 'Duplicate', remove: 'Remove', otherText: 'Written as tags or as a request.', editAsRows: 'Edit as rows',
+  mixedBases: 'Made for different base models: {bases}.',
   state: {
     ready: 'ready', page: 'cached', loading: 'loading', cold: 'cold', missing: 'missing', ambiguous: 'ambiguous', failed: 'failed', unknown: 'unknown',
   },
@@ -89,6 +92,9 @@ const ZH = {
   history: '最近的任务', historyHint: '每个任务：被隐藏的加载时间和等待的加载时间。',
   historyItem: '加载 {load}，等待 {wait}',
   wasHidden: '隐藏', wasWaited: '等待',
+  stack: 'LoRA 堆叠', addLora: '添加 LoRA', pickLora: '选择 LoRA', onOff: '使用', strengthModel: '模型强度', strengthClip: '文本编码器强度',
+  moveUp: '上移', duplicate: '复制', remove: '移除', otherText: '以标签或请求形式书写。', editAsRows: '按行编辑',
+  mixedBases: '适用于不同的基础模型：{bases}。',
   state: {
     ready: '就绪', page: '已缓存', loading: '加载中', cold: '未加载', missing: '缺失', ambiguous: '有歧义', failed: '失败', unknown: '未知',
   },
@@ -137,6 +143,9 @@ const JA = {
   history: '最近のジョブ', historyHint: 'ジョブごと：隠れた読み込み時間と待った時間。',
   historyItem: '読み込み {load}、待機 {wait}',
   wasHidden: '隠蔽', wasWaited: '待機',
+  stack: 'LoRA スタック', addLora: 'LoRA を追加', pickLora: 'LoRA を選択', onOff: '使用', strengthModel: 'モデル強度', strengthClip: 'テキストエンコーダー強度',
+  moveUp: '上へ', duplicate: '複製', remove: '削除', otherText: 'タグまたはリクエストで書かれています。', editAsRows: '行として編集',
+  mixedBases: '異なるベースモデル用です：{bases}。',
   state: {
     ready: '準備完了', page: 'キャッシュ済み', loading: '読み込み中', cold: '未読込', missing: 'なし', ambiguous: '曖昧', failed: '失敗', unknown: '不明',
   },

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from warmstack.lora.row import LoraRow
+from warmstack.lora.stack import parse_stack
 from warmstack.nodes.adapter_query import AdapterQuery
 
 MIB = 1 << 20
@@ -103,7 +105,17 @@ class FakeBackend:
         }  # fmt: skip
 
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> dict[str, object]:
-        return {"loras": [], "unknown": []}
+        texts = [str(node["inputs"]["loras"]) for node in prompt.values()]
+        return {"loras": [self._planned(row) for text in texts for row in parse_stack(text).active], "unknown": []}
+
+    def _planned(self, row: LoraRow) -> dict[str, object]:
+        files = [name for name in self.rows if row.name in (name, name.rpartition(".")[0], name.rpartition("/")[2])]
+        near = [name for name in self.rows if name.rpartition("/")[2][:3] == row.name.rpartition("/")[2][:3]]
+        return {
+            "name": row.name, "state": "found" if files else "missing", "file": files[0] if files else "",
+            "candidates": [] if files else near, "warm": self.rows[files[0]].state if files else "cold",
+            "strength_model": row.strength_model, "strength_clip": row.strength_clip,
+        }  # fmt: skip
 
     def adapters(self, query: AdapterQuery) -> dict[str, object]:
         rows = [self.rows[name].sent() for name in sorted(self.rows)]

@@ -13,6 +13,8 @@ from aiohttp import WSCloseCode, web
 
 from warmstack.nodes.routes import STATUS_EVENT, register
 
+from .node_info import object_info
+
 WEB = Path(__file__).resolve().parents[3] / "web"
 PACK = "/extensions/comfyui-warmstack"
 
@@ -112,7 +114,7 @@ class StubHost:
             "users": {"storage": "server", "migrated": True},
             "settings": self._settings,
             "extensions": [f"{PACK}/{file.relative_to(WEB).as_posix()}" for file in sorted(WEB.rglob("*.js"))],
-            "object_info": {},
+            "object_info": object_info(),
             "system_stats": {"system": {"comfyui_version": "0.33.0", "python_version": "3.11"}, "devices": []},
             "features": {},
             "i18n": {},

@@ -1,0 +1,180 @@
+"""The stack editor on a node, in both front ends and both ways in which they draw nodes: it edits the text that an API
+client writes, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser_kit.fake_backend import FakeBackend
+
+if TYPE_CHECKING:
+    from browser_kit.opened import OpenedStub
+    from playwright.sync_api import Locator, Page
+
+    Open = Callable[..., OpenedStub]
+
+APP = "window.comfyAPI.app.app"
+INK = {"name": "styles/ink_wash_v3.safetensors", "strength_model": 0.8, "strength_clip": 0.5}
+KNIGHT = {"name": "characters/aurora_knight.safetensors", "strength_model": 1, "strength_clip": 1}
+
+
+@pytest.fixture(params=[False, True], ids=["litegraph", "nodes2"])
+def page(request: pytest.FixtureRequest, opened: Open) -> Page:
+    page = opened(settings={"Comfy.VueNodes.Enabled": request.param}).page
+    page.evaluate(f"{APP}.graph.clear()")
+    return page
+
+
+def add_node(page: Page, text: str = "") -> Locator:
+    page.evaluate(
+        f"""(text) => {{
+          const node = LiteGraph.createNode('WarmStackLoadLoraStack')
+          node.pos = [420, 120]
+          {APP}.graph.add(node)
+          node.widgets.find((widget) => widget.name === 'loras').value = text
+          node.onConfigure?.({{}})
+          {APP}.canvas.ds.reset()
+        }}""",
+        text,
+    )
+    editor = page.locator(".ws-stack")
+    editor.wait_for()
+    return editor
+
+
+def text_of(page: Page) -> str:
+    text: str = page.evaluate(f"{APP}.graph.nodes[0].widgets.find((widget) => widget.name === 'loras').value")
+    return text
+
+
+def rows_of(page: Page) -> list[dict[str, Any]]:
+    text = text_of(page)
+    rows: list[dict[str, Any]] = json.loads(text) if text else []
+    return rows
+
+
+def test_a_stack_is_built_by_hand(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page)
+    editor.get_by_role("button", name="Add LoRA").click()
+    assert text_of(page) == "", "a row without a name is nowhere but on the screen"
+    editor.get_by_role("combobox").fill("sdxl ink")
+    editor.get_by_role("option", name="ink_wash_v3").click()
+    strengths = editor.locator(".ws-strength")
+    strengths.nth(0).fill("0,8")
+    strengths.nth(0).press("Tab")
+    strengths.nth(1).fill("0.5")
+    strengths.nth(1).press("Enter")
+    strengths.nth(1).blur()
+    expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
+    assert rows_of(page) == [INK]
+    editor.get_by_role("button", name="Duplicate").click()
+    editor.get_by_role("combobox").nth(1).fill("aurora")
+    editor.get_by_role("combobox").nth(1).press("ArrowDown")
+    editor.get_by_role("combobox").nth(1).press("Enter")
+    assert [row["name"] for row in rows_of(page)] == [INK["name"], KNIGHT["name"]]
+    editor.get_by_role("button", name="Move up").nth(1).click()
+    editor.get_by_role("checkbox").nth(0).uncheck()
+    assert [(row["name"], row.get("on", True)) for row in rows_of(page)] == [
+        (KNIGHT["name"], False),
+        (INK["name"], True),
+    ]
+    editor.get_by_role("button", name="Remove").nth(0).click()
+    assert rows_of(page) == [INK]
+
+
+def test_what_is_edited_is_what_is_queued_and_saved(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([INK, KNIGHT]))
+    expect(editor.locator(".ws-stack-row")).to_have_count(2)
+    editor.locator(".ws-strength").first.press("ArrowUp")
+    wanted = [{**INK, "strength_model": 0.85}, KNIGHT]
+    assert rows_of(page) == wanted
+    queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.values(prompt.output)[0].inputs)")
+    assert json.loads(queued["loras"]) == wanted
+    assert set(queued) == {"loras", "math"}
+    saved = page.evaluate(f"{APP}.graph.serialize()")
+    assert len(saved["nodes"][0]["widgets_values"]) == 2
+    page.evaluate(f"(saved) => {{ {APP}.graph.clear(); return {APP}.loadGraphData(saved) }}", saved)
+    expect(page.locator(".ws-stack .ws-stack-row")).to_have_count(2)
+    expect(page.locator(".ws-strength").first).to_have_value("0.85")
+    assert rows_of(page) == wanted
+
+
+def test_tags_and_requests_stay_as_written_until_asked(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    tags = "a lighthouse <lora:styles/ink_wash_v3:0.8:0.5> at dusk"
+    editor = add_node(page, tags)
+    expect(editor.get_by_text("Written as tags or as a request.")).to_be_visible()
+    assert text_of(page) == tags
+    editor.get_by_role("button", name="Edit as rows").click()
+    expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
+    assert rows_of(page) == [{**INK, "name": "styles/ink_wash_v3"}]
+
+
+def test_a_missing_file_offers_what_is_near(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([{**INK, "name": "styles/ink_wash"}]))
+    expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "missing")
+    editor.get_by_role("button", name=INK["name"], exact=True).click()
+    expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
+    assert rows_of(page) == [INK]
+
+
+def test_a_row_shows_what_is_in_memory_now(page: Page, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([INK]))
+    expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
+    backend.set(INK["name"], state="cold")
+    status = backend.status()
+    page.evaluate(
+        "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))", status
+    )
+    expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "cold")
+
+
+def test_delete_in_the_editor_leaves_the_node(page: Page) -> None:
+    editor = add_node(page, json.dumps([INK]))
+    page.evaluate(f"{APP}.canvas.select({APP}.graph.nodes[0])")
+    editor.get_by_role("button", name="Duplicate").focus()
+    page.keyboard.press("Delete")
+    assert page.evaluate(f"{APP}.graph.nodes.length") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('["a"]', [("a", 1, 1, True)]),
+        ('[["a", 0.5], ["b", 0.5, 0]]', [("a", 0.5, 0.5, True), ("b", 0.5, 0, True)]),
+        ('[{"lora": "a", "strength": 0.7, "strengthTwo": 0.2, "on": false}]', [("a", 0.7, 0.2, False)]),
+        ('[{"name": "a", "block": 3}]', None),
+        ('{"lora": {"models": []}}', None),
+        ("<lora:a:1>", None),
+        ("", []),
+    ],
+)
+def test_the_text_is_read_as_the_server_reads_it(
+    component: Callable[..., Any], backend: FakeBackend, text: str, rows: list[tuple[object, ...]] | None
+) -> None:
+    view = component()
+    read = view.page.evaluate(
+        """async (text) => {
+          const { readRows, writeRows } = await import('/extensions/comfyui-warmstack/lib/stack_text.js')
+          return [readRows(text), writeRows(readRows(text) ?? [])]
+        }""",
+        text,
+    )
+    found = None if read[0] is None else [(row["name"], row["model"], row["clip"], row["on"]) for row in read[0]]
+    assert found == rows
+    if rows:
+        from warmstack.lora.stack import parse_stack
+
+        assert parse_stack(read[1]) == parse_stack(text)

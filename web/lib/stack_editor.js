@@ -1,0 +1,238 @@
+/** The rows of a `loras` input: on/off, name, strengths, order. Edits the same text that an API client writes. */
+
+import { h, icon, keyed, setAttribute, setIcon, setText } from './dom.js'
+import { LoraPicker } from './lora_picker.js'
+import { moved, plannedRows, readRows, strength, writeRows } from './stack_text.js'
+
+/** Typing in the text must not ask the server at every letter. */
+const PLAN_DELAY_MS = 250
+/** Pixels of a sideways drag per step of 0.05. */
+const DRAG_PX = 6
+
+export class StackEditor {
+  #t
+  #plan
+  #refused
+  #text
+  #onEdit
+  #catalog
+  #rows = []
+  #planned = new Map()
+  #live = null
+  #timer = 0
+  #asked = 0
+  #ids = 0
+
+  /** @param plan `(text) => Promise<{ loras }>`, the server's view of the text; `onEdit(text)` after every change here; `refused(error)` */
+  constructor({ t, catalog, plan, onEdit, refused }) {
+    this.#t = t
+    this.#plan = plan
+    this.#onEdit = onEdit
+    this.#refused = refused
+    this.#catalog = catalog
+    this.list = h('ol', { class: 'ws-stack-rows', 'aria-label': t('stack') })
+    this.convert = h('button', { type: 'button', class: 'ws-button', onclick: () => this.#convert() }, t('editAsRows'))
+    this.other = h('p', { class: 'ws-stack-other' }, h('span', {}, t('otherText')), this.convert)
+    this.add = h('button', { type: 'button', class: 'ws-button', onclick: () => this.#append() }, t('addLora'))
+    this.notice = h('p', { class: 'ws-stack-notice' })
+    this.body = h('div', { class: 'ws-stack-body' }, this.list, this.other, this.notice, this.add)
+    this.element = h('div', { class: 'ws-stack', lang: t.language }, this.body)
+    for (const type of ['keydown', 'keyup']) this.element.addEventListener(type, keepFromHost)
+    for (const type of ['pointerdown', 'mousedown', 'dblclick', 'contextmenu']) this.element.addEventListener(type, (event) => event.stopPropagation())
+  }
+
+  /** Shows `text`; nothing happens when it is what is shown already. */
+  show(text) {
+    if (text === this.#text) return
+    this.#text = text
+    const rows = readRows(text)
+    this.other.hidden = rows !== null
+    this.add.hidden = rows === null
+    this.#rows = (rows ?? []).map((row) => ({ ...row, id: (this.#ids += 1) }))
+    this.#draw()
+    this.#askSoon()
+  }
+
+  /** Pixels that everything needs, an open list of names included. */
+  get heightPx() {
+    return this.body.offsetHeight + 20 // the host's own margin around a widget of elements
+  }
+
+  /** What is in memory now: Map of name -> state. Newer than what the server said when the text was last edited. */
+  warmth(live) {
+    this.#live = live
+    this.#draw()
+  }
+
+  #edit(rows) {
+    this.#rows = rows
+    this.#text = writeRows(named(rows))
+    this.#draw()
+    this.#askSoon()
+    this.#onEdit(this.#text)
+  }
+
+  #change(id, change) {
+    this.#edit(this.#rows.map((row) => (row.id === id ? { ...row, ...change } : row)))
+  }
+
+  #append() {
+    const row = { name: '', model: 1, clip: 1, on: true, category: '', id: (this.#ids += 1) }
+    // Not an edit yet: a row without a name is no row, and would fail the prompt.
+    this.#rows = [...this.#rows, row]
+    this.#draw()
+    this.list.lastElementChild.picker.input.focus()
+  }
+
+  async #convert() {
+    try {
+      const { loras } = await this.#plan(this.#text)
+      this.other.hidden = true
+      this.add.hidden = false
+      this.#edit(plannedRows(loras).map((row) => ({ ...row, id: (this.#ids += 1) })))
+    } catch (error) {
+      this.#refused(error)
+    }
+  }
+
+  #draw() {
+    keyed(this.list, this.#rows, (row) => row.id, (row) => this.#createRow(row.id), (element, row, index) => this.#updateRow(element, row, index))
+    const bases = new Set(this.#rows.filter((row) => row.on).map((row) => this.#baseModel(row.name)).filter(Boolean))
+    this.notice.hidden = bases.size < 2
+    setText(this.notice, bases.size < 2 ? '' : this.#t('mixedBases', { bases: [...bases].sort().join(', ') }))
+  }
+
+  #baseModel(name) {
+    const file = this.#planned.get(name)?.file || name
+    return this.#catalog.rows.find((row) => row.name === file)?.baseModel ?? ''
+  }
+
+  #createRow(id) {
+    const t = this.#t
+    const picker = new LoraPicker({ label: t('pickLora'), rows: () => this.#catalog.rows, onPick: (name) => this.#pick(id, name) })
+    const number = (field) => this.#createNumber(id, field)
+    const tool = (name, drawing, act) => h('button', { type: 'button', class: 'ws-tool', 'data-tool': name, title: t(name), onclick: act }, icon(drawing))
+    const element = h('li', { class: 'ws-stack-row', onkeydown: (event) => this.#onRowKey(event, id) },
+      h('input', { type: 'checkbox', title: t('onOff'), onchange: (event) => this.#change(id, { on: event.target.checked }) }),
+      h('span', { class: 'ws-glyph' }, icon('unknown')), picker.input, number('model'), number('clip'),
+      h('span', { class: 'ws-stack-tools' }, tool('moveUp', 'up', () => this.#move(id, -1)), tool('duplicate', 'copy', () => this.#duplicate(id)), tool('remove', 'evict', () => this.#remove(id))),
+      picker.list, h('span', { class: 'ws-candidates' }))
+    return Object.assign(element, { picker })
+  }
+
+  #createNumber(id, field) {
+    const input = h('input', {
+      type: 'text', inputmode: 'decimal', class: 'ws-input ws-strength', 'data-field': field, title: this.#t(field === 'model' ? 'strengthModel' : 'strengthClip'),
+      onchange: () => this.#change(id, { [field]: strength(input.value, this.#row(id)[field]) }), onfocus: () => input.select(),
+      onkeydown: (event) => this.#onNumberKey(event, id, field), onpointerdown: (event) => this.#drag(event, id, field),
+    })
+    return input
+  }
+
+  #updateRow(element, row, index) {
+    const [toggle, glyph] = element.children
+    const planned = row.on ? this.#planned.get(row.name) : undefined
+    const known = planned !== undefined
+    const state = known ? this.#state(planned) : 'unknown'
+    element.dataset.state = known ? state : 'off'
+    element.classList.toggle('ws-off', !row.on)
+    toggle.checked = row.on
+    setAttribute(toggle, 'aria-label', `${this.#t('onOff')} ${row.name}`)
+    setIcon(glyph.firstElementChild, known ? state : 'unknown')
+    setAttribute(glyph, 'title', known ? `${this.#t(`state.${state}`)}: ${this.#t(`stateHint.${state}`)}` : '')
+    element.picker.value = row.name
+    for (const input of element.querySelectorAll('.ws-strength')) {
+      setAttribute(input, 'aria-label', `${input.title} ${row.name}`)
+      if (document.activeElement !== input || input.dataset.dragged) input.value = String(row[input.dataset.field])
+    }
+    for (const button of element.querySelectorAll('[data-tool]')) setAttribute(button, 'aria-label', `${this.#t(button.dataset.tool)} ${row.name}`)
+    setAttribute(element.querySelector('[data-tool=moveUp]'), 'aria-disabled', index === 0 ? 'true' : null)
+    this.#updateCandidates(element.lastElementChild, row, planned)
+  }
+
+  #state({ state, file, warm }) {
+    if (state !== 'found') return state
+    if (this.#live === null) return warm
+    return this.#live.get(file) ?? (warm === 'ready' || warm === 'loading' ? 'cold' : warm)
+  }
+
+  #updateCandidates(box, { id }, planned) {
+    const candidates = planned && planned.state !== 'found' ? planned.candidates ?? [] : []
+    box.hidden = candidates.length === 0
+    keyed(box, candidates.slice(0, 4), (name) => name, (name) => h('button', { type: 'button', class: 'ws-chip', onclick: () => this.#pick(id, name) }, name), () => {})
+  }
+
+  #row(id) {
+    return this.#rows.find((row) => row.id === id)
+  }
+
+  #pick(id, name) {
+    const row = this.#row(id)
+    if (row && row.name !== name) this.#change(id, { name })
+  }
+
+  #move(id, by) {
+    const from = this.#rows.findIndex((row) => row.id === id)
+    if (from + by >= 0 && from + by < this.#rows.length) this.#edit(moved(this.#rows, from, from + by))
+  }
+
+  #duplicate(id) {
+    this.#edit(this.#rows.flatMap((row) => (row.id === id ? [row, { ...row, id: (this.#ids += 1) }] : [row])))
+  }
+
+  #remove(id) {
+    this.#edit(this.#rows.filter((row) => row.id !== id))
+  }
+
+  #onRowKey(event, id) {
+    if (!event.altKey || (event.key !== 'ArrowUp' && event.key !== 'ArrowDown')) return
+    event.preventDefault()
+    this.#move(id, event.key === 'ArrowUp' ? -1 : 1)
+  }
+
+  #onNumberKey(event, id, field) {
+    if (event.altKey || (event.key !== 'ArrowUp' && event.key !== 'ArrowDown')) return
+    event.preventDefault()
+    const step = (event.key === 'ArrowUp' ? 1 : -1) * (event.shiftKey ? 0.1 : 0.05)
+    event.target.value = String(strength(strength(event.target.value, this.#row(id)[field]) + step, 0))
+    this.#change(id, { [field]: strength(event.target.value, 0) })
+  }
+
+  /** Dragging sideways changes the strength; the text is written once, at the end, so that undo has one step. */
+  #drag(event, id, field) {
+    const input = event.currentTarget
+    const [startX, before] = [event.clientX, this.#row(id)[field]]
+    const value = (x) => strength(before + Math.trunc((x - startX) / DRAG_PX) * 0.05, before)
+    const onMove = (move) => { if (move.buttons && Math.abs(move.clientX - startX) >= DRAG_PX) input.value = String(value(move.clientX)) }
+    const onUp = (up) => {
+      input.removeEventListener('pointermove', onMove)
+      if (Math.abs(up.clientX - startX) >= DRAG_PX) this.#change(id, { [field]: value(up.clientX) })
+    }
+    input.setPointerCapture(event.pointerId)
+    input.addEventListener('pointermove', onMove)
+    input.addEventListener('pointerup', onUp, { once: true })
+  }
+
+  #askSoon() {
+    clearTimeout(this.#timer)
+    if (named(this.#rows).length > 0) this.#timer = setTimeout(() => this.#ask(), PLAN_DELAY_MS)
+  }
+
+  async #ask() {
+    const asked = (this.#asked += 1)
+    const answer = await this.#plan(writeRows(named(this.#rows))).catch(() => null)
+    if (asked !== this.#asked || answer === null) return
+    this.#planned = new Map(answer.loras.map((lora) => [lora.name, lora]))
+    this.#draw()
+  }
+}
+
+/** A row that was added and not yet filled in is nowhere but on the screen. */
+function named(rows) {
+  return rows.filter((row) => row.name)
+}
+
+/** Plain keys are ours: Delete would remove the node. Shortcuts with Ctrl stay the host's. */
+function keepFromHost(event) {
+  if (!event.ctrlKey && !event.metaKey) event.stopPropagation()
+}

@@ -1,0 +1,87 @@
+/** Puts the stack editor on every node that has a `loras` text: below the text, which stays what is saved and queued. */
+
+import { StackEditor } from './stack_editor.js'
+import { CSS, addStyles } from './styles.js'
+import { STACK_CSS } from './stack_styles.js'
+import { translator } from './text.js'
+
+const INPUT = 'loras'
+const NODES = new Set(['WarmStackLoadLoraStack', 'WarmStackLoraStack', 'WarmStackWarm'])
+const EDITOR = 'warmstack_rows'
+
+/** Gives `node` its editor; other nodes are left alone. `host` as for the panel, plus `edited()` for the undo history. */
+export function attachEditor(node, { store, catalog, host }) {
+  const text = node.widgets?.find((widget) => widget.name === INPUT)
+  if (!NODES.has(node.comfyClass) || !text || typeof node.addDOMWidget !== 'function') return
+  addStyles('panel', CSS)
+  addStyles('stack', STACK_CSS)
+  catalog.refreshOnce()
+  const editor = new StackEditor({
+    t: translator(host.locale()), catalog, plan: (value) => planned(store, value), refused: host.refused,
+    onEdit: (value) => {
+      write(text, value)
+      host.edited()
+    },
+  })
+  node.addDOMWidget(EDITOR, EDITOR, editor.element, {
+    // The text beside it holds the state: a second copy in the workflow could only disagree.
+    serialize: false, hideOnZoom: false, getMinHeight: () => editor.heightPx,
+  }).serialize = false
+  followText(node, text, editor)
+  followWarmth(node, store, editor)
+  followHeight(node, editor)
+}
+
+/** The host tells nobody when a text changes by loading, undo or typing: these are the ways it can. */
+function followText(node, text, editor) {
+  const show = () => editor.show(String(text.value ?? ''))
+  after(text, 'callback', show)
+  after(node, 'onConfigure', show)
+  text.element?.addEventListener('input', show)
+  editor.element.addEventListener('pointerenter', show)
+  show()
+}
+
+function write(text, value) {
+  text.value = value
+  text.callback?.(value)
+}
+
+function followWarmth(node, store, editor) {
+  const show = ({ status }) => {
+    if (status) editor.warmth(new Map(status.adapters.map((adapter) => [adapter.name, adapter.state])))
+  }
+  const leave = store.watch(show)
+  show(store.state)
+  after(node, 'onRemoved', leave)
+}
+
+/** Grows the node with its rows and shrinks it again, unless a person has made it larger. */
+function followHeight(node, editor) {
+  let fitted = 0
+  const observer = new ResizeObserver(() => {
+    const [width, height] = node.computeSize()
+    if (node.size[1] < height || node.size[1] === fitted) {
+      node.setSize([Math.max(node.size[0], width), height])
+      fitted = node.size[1]
+    }
+    node.setDirtyCanvas?.(true, true)
+  })
+  observer.observe(editor.body)
+  after(node, 'onRemoved', () => observer.disconnect())
+}
+
+/** Calls `then` after `owner[hook]`, whoever has set that. */
+function after(owner, hook, then) {
+  const before = owner[hook]
+  owner[hook] = function (...values) {
+    const result = before?.apply(this, values)
+    then()
+    return result
+  }
+}
+
+async function planned(store, value) {
+  const prompt = { 1: { class_type: 'WarmStackLoraStack', inputs: { [INPUT]: value } } }
+  return store.ask('plan', { prompt })
+}

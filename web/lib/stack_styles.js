@@ -1,0 +1,31 @@
+/** The stack editor's look: the panel's colours on a node. */
+export const STACK_CSS = `
+.ws-stack {
+  box-sizing: border-box; block-size: 100%; overflow: auto; padding: 4px;
+  color: var(--ws-ink); font-size: 12px; line-height: 1.4; scrollbar-width: thin;
+}
+.ws-stack-body { display: flex; flex-direction: column; gap: 4px; }
+.ws-stack [hidden] { display: none !important; }
+.ws-stack :is(ol, ul, p) { margin: 0; padding: 0; list-style: none; }
+.ws-stack-rows { display: flex; flex-direction: column; gap: 4px; }
+.ws-stack-row { display: grid; grid-template-columns: 16px 16px minmax(60px, 1fr) 44px 44px auto; gap: 4px; align-items: center; min-block-size: 28px; }
+.ws-stack-row.ws-off > :is(.ws-input, .ws-glyph) { opacity: .5; }
+.ws-stack-row > input[type=checkbox] { margin: 0; inline-size: 16px; block-size: 16px; accent-color: #2f9e5f; }
+.ws-stack .ws-glyph { color: var(--ws-state, var(--ws-cold)); inline-size: 16px; }
+.ws-stack :is([data-state=missing], [data-state=failed]) > input[role=combobox] { border-color: var(--ws-bad); }
+.ws-stack [data-state=ambiguous] > input[role=combobox] { border-color: var(--ws-warn); }
+.ws-stack .ws-input { inline-size: 100%; min-inline-size: 0; padding: 0 6px; text-overflow: ellipsis; }
+.ws-stack .ws-strength { cursor: ew-resize; text-align: end; font-variant-numeric: tabular-nums; }
+.ws-stack .ws-strength:focus { cursor: text; }
+.ws-stack-tools { display: flex; }
+.ws-stack-tools .ws-tool { inline-size: 22px; }
+.ws-picker-list { grid-column: 3 / -1; max-block-size: 168px; overflow: auto; border: 1px solid var(--ws-line); border-radius: 6px; background: var(--ws-card); scrollbar-width: thin; }
+.ws-picker-list li { display: flex; gap: 2px; padding: 4px 8px; cursor: pointer; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.ws-picker-list li > :last-child { margin-inline-start: auto; padding-inline-start: 8px; }
+.ws-picker-list li:is(:hover, [aria-selected=true]) { background: var(--ws-tint); }
+.ws-candidates { grid-column: 3 / -1; display: flex; flex-wrap: wrap; gap: 4px; }
+.ws-stack .ws-chip { color: inherit; font-family: inherit; cursor: pointer; }
+.ws-stack-other { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; color: var(--ws-dim); }
+.ws-stack-notice { color: var(--ws-warn); }
+.ws-stack-body > .ws-button { align-self: flex-start; }
+`
