@@ -4,10 +4,9 @@ LoraError                   base; its text is one line that names the file and t
 ├── LoraNotFoundError       no file of that name; `suggestions` are near misses
 ├── AmbiguousLoraError      several files answer to the name; `candidates` lists them
 ├── LoraSyntaxError         a stack, tag or request that cannot be read
-├── AdapterLoadError        the file is there and cannot be loaded (truncated, pickled, no LoRA in it)
-│   ├── AdapterUnavailableError     not this time (gone, changing, no memory); never remembered
-│   └── AdapterLoadCancelledError   the caller gave up before the load was done
-└── BudgetExceededError     one adapter is larger than the whole budget
+└── AdapterLoadError        the file is there and cannot be loaded (truncated, pickled, no LoRA in it)
+    ├── AdapterUnavailableError     not this time (gone, changing, no memory); never remembered
+    └── AdapterLoadCancelledError   the caller gave up before the load was done
 """
 
 from __future__ import annotations
@@ -61,12 +60,3 @@ class AdapterUnavailableError(AdapterLoadError):
 
 class AdapterLoadCancelledError(AdapterLoadError):
     """Whoever asked gave up before adapter `name` was loaded."""
-
-
-class BudgetExceededError(LoraError):
-    """`needed_bytes` can never fit into `limit_bytes`, whatever is evicted."""
-
-    def __init__(self, needed_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"{needed_bytes} bytes do not fit into a budget of {limit_bytes} bytes")
-        self.needed_bytes = needed_bytes
-        self.limit_bytes = limit_bytes
