@@ -66,7 +66,7 @@ class Service:
         loop, tasks = self._loop, set(self._tasks)
         if not tasks or loop is None or loop.is_closed() or loop.is_running():
             return
-        # What Ctrl-C left half done in the host's own requests is told when the loop turns again; it is not ours to tell.
+        # What Ctrl-C left half done in the host's own requests comes up when the loop turns again: not ours to tell.
         loop.set_exception_handler(lambda _loop, _context: None)
         for task in tasks:
             task.cancel()

@@ -25,7 +25,7 @@ BIG = "queue/big.safetensors"
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Batch]]:
     """24 jobs, each with a LoRA of its own, each at least three times as long as its cold read."""
     base = tmp_path_factory.mktemp("batch")
-    batch = Batch(jobs=24, lora_bytes=48_000_000, hold_s=0.0)
+    batch = Batch(jobs=24, lora_bytes=96_000_000, hold_s=0.0)
     prepare(base, batch)
     yield base, replace(batch, hold_s=max(0.5, hold_for(base, batch, 4)))
     shutil.rmtree(base, ignore_errors=True)
@@ -65,7 +65,7 @@ class TestBatch:
 
     @pytest.mark.parametrize("loader", ["stock", "stack"])
     def test_the_batch_is_faster(self, runs: Any, loader: str) -> None:
-        assert runs(loader, True).busy_s < runs(loader, False).busy_s
+        assert runs(loader, True).median_s < runs(loader, False).median_s
 
 
 @pytest.fixture
@@ -75,6 +75,7 @@ def slow_reads(client: HostClient, host_base: Path) -> Iterator[None]:
     write_flux_lora(path, seed=77, rank=flux_rank_for(24_000_000), dtype="float32")
     drop_pages(path)
     client.post(f"{ROOT}/settings", {"read_limit_bytes_per_s": 400_000})
+    client.post(f"{ROOT}/evict", {"names": [BIG]})  # a new name makes the catalog look
     yield
     client.post(f"{ROOT}/settings", {"read_limit_bytes_per_s": None})
     client.post("/queue", {"clear": True})

@@ -284,8 +284,9 @@ def test_closing_after_the_loop_has_stopped_ends_the_tasks(plain: PlainHost, cap
         raise KeyboardInterrupt
 
     loop.run_until_complete(service.run())
-    loop.create_task(interrupted())
+    request = loop.create_task(interrupted())
     service.close()
+    del request
     assert not [task for task in asyncio.all_tasks(loop) if task.get_name().startswith("warmstack")]
     gc.collect()
     assert caplog.text == ""
