@@ -60,7 +60,7 @@ def test_picture_of_the_stack_editor(opened: Open, backend: FakeBackend, tmp_pat
           const { app } = window.comfyAPI.app
           app.graph.clear()
           const node = LiteGraph.createNode('WarmStackLoadLoraStack')
-          node.pos = [120, 90]
+          node.pos = [120, 110]
           node.title = 'Load LoRA Stack'
           app.graph.add(node)
           node.setSize([460, node.size[1]])
@@ -72,7 +72,7 @@ def test_picture_of_the_stack_editor(opened: Open, backend: FakeBackend, tmp_pat
     )
     expect(view.page.locator(".ws-stack-row[data-state=missing]")).to_have_count(1)
     folder = _folder(tmp_path)
-    clip = {"x": 90, "y": 70, "width": 540, "height": 460}
+    clip = {"x": 90, "y": 40, "width": 530, "height": 440}
     view.page.screenshot(path=folder / "stack-editor.png", clip=clip)  # type: ignore[arg-type]
     assert (folder / "stack-editor.png").stat().st_size > 20_000
 

@@ -141,6 +141,36 @@ def test_a_row_shows_what_is_in_memory_now(page: Page, backend: FakeBackend) -> 
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "cold")
 
 
+def test_undo_and_paste_carry_the_rows(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([INK]))
+    tracker = f"{APP}.extensionManager.workflow.activeWorkflow.changeTracker"
+    page.evaluate(f"({tracker}.captureCanvasState ?? {tracker}.checkState).call({tracker})")
+    editor.get_by_role("button", name="Duplicate").click()
+    assert rows_of(page) == [INK, INK]
+    page.evaluate(f"{tracker}.undo()")
+    expect(page.locator(".ws-stack-row")).to_have_count(1)
+    assert rows_of(page) == [INK]
+    page.evaluate(f"{APP}.canvas.copyToClipboard({APP}.graph.nodes); {APP}.canvas.pasteFromClipboard()")
+    expect(page.locator(".ws-stack")).to_have_count(2)
+    expect(page.locator(".ws-stack-row")).to_have_count(2)
+    page.locator(".ws-stack").last.get_by_role("button", name="Remove").click()
+    assert rows_of(page) == [INK], "two nodes, two texts"
+
+
+def test_axe_finds_nothing_serious_on_the_node(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([INK, {**KNIGHT, "name": "styles/ink_wash"}]))
+    expect(editor.locator("[data-state=missing]")).to_have_count(1)
+    editor.get_by_role("button", name="Add LoRA").click()
+    editor.get_by_role("combobox").last.fill("st")
+    from browser_kit.axe import serious_violations
+
+    assert serious_violations(page, ".ws-stack") == []
+
+
 def test_delete_in_the_editor_leaves_the_node(page: Page) -> None:
     editor = add_node(page, json.dumps([INK]))
     page.evaluate(f"{APP}.canvas.select({APP}.graph.nodes[0])")

@@ -30,6 +30,7 @@ export function attachEditor(node, { store, catalog, host }) {
   followText(node, text, editor)
   followWarmth(node, store, editor)
   followHeight(node, editor)
+  takePlace(node, editor.element)
 }
 
 /** The host tells nobody when a text changes by loading, undo or typing: these are the ways it can. */
@@ -54,6 +55,18 @@ function followWarmth(node, store, editor) {
   const leave = store.watch(show)
   show(store.state)
   after(node, 'onRemoved', leave)
+}
+
+/**
+ * After an undo the newer way of drawing nodes keeps the widgets of the node that is gone where those of the new node of
+ * the same id belong: edits would go nowhere. The new editor takes the place of the old one.
+ */
+function takePlace(node, element) {
+  after(node, 'onRemoved', () => { element.dataset.gone = node.id })
+  after(node, 'onConfigure', () => requestAnimationFrame(() => {
+    const old = [...document.querySelectorAll('.ws-stack[data-gone]')].find((other) => other.dataset.gone === String(node.id))
+    if (!element.isConnected) old?.replaceWith(element)
+  }))
 }
 
 /** Grows the node with its rows and shrinks it again, unless a person has made it larger. */

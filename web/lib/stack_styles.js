@@ -11,7 +11,7 @@ export const STACK_CSS = `
 .ws-stack-row { display: grid; grid-template-columns: 16px 16px minmax(60px, 1fr) 44px 44px auto; gap: 4px; align-items: center; min-block-size: 28px; }
 .ws-stack-row.ws-off > :is(.ws-input, .ws-glyph) { opacity: .5; }
 .ws-stack-row > input[type=checkbox] { margin: 0; inline-size: 16px; block-size: 16px; accent-color: #2f9e5f; }
-.ws-stack .ws-glyph { color: var(--ws-state, var(--ws-cold)); inline-size: 16px; }
+.ws-stack .ws-glyph { display: grid; place-items: center; inline-size: 16px; color: var(--ws-state, var(--ws-cold)); }
 .ws-stack :is([data-state=missing], [data-state=failed]) > input[role=combobox] { border-color: var(--ws-bad); }
 .ws-stack [data-state=ambiguous] > input[role=combobox] { border-color: var(--ws-warn); }
 .ws-stack .ws-input { inline-size: 100%; min-inline-size: 0; padding: 0 6px; text-overflow: ellipsis; }
