@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .batch import LoadedBatch, load_loras_batch, load_loras_batch_async
     from .cached import SafetensorsCache, load_safetensors_cached
     from .device_map import DeviceMap
-    from .disk_kind import disk_kind
     from .eager import EagerLoadingStrategy
     from .errors import (
         LoadCancelledError,
@@ -89,7 +88,6 @@ _MODULES = {
     "TensorFile": "tensor_file",
     "check_shards": "shards",
     "choose_strategy": "auto",
-    "disk_kind": "disk_kind",
     "drop_file": "page_cache",
     "get_gpu_memory_stats": "tracking",
     "load_loras_batch": "batch",
@@ -147,7 +145,6 @@ __all__ = [
     "TensorFile",
     "check_shards",
     "choose_strategy",
-    "disk_kind",
     "drop_file",
     "get_gpu_memory_stats",
     "load_loras_batch",

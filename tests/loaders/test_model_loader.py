@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from warmstack.loaders import (
+    LoadCancelledError,
+    LoadProgress,
+    MaxMemory,
+    ModelLoader,
+    NoCapableLoaderError,
+    SafetensorsLoadError,
+    SafetensorsValidationError,
+    StrategyRegistry,
+    drop_file,
+    resident_bytes,
+)
+from warmstack.loaders.max_memory import parse_bytes
+
+STRATEGIES = ("auto", *StrategyRegistry.default().strategies)
+MANY_FILES = [name for name in STRATEGIES if name != "fast_single_file"]
+
+
+@pytest.fixture
+def sharded(tmp_path: Path, state_dict: dict[str, torch.Tensor]) -> Path:
+    """The folder of a checkpoint of three shards and an index."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    weight_map = {}
+    for number in range(3):
+        shard = dict(list(state_dict.items())[number::3])
+        save_file(shard, folder / f"model-{number}.safetensors")
+        weight_map |= dict.fromkeys(shard, f"model-{number}.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+class TestCheckpoint:
+    @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "parallel"])
+    def test_one_file(self, saved, state_dict, same_tensors, strategy: str):
+        result = ModelLoader(strategy).load_checkpoint(saved)
+        same_tensors(result.tensors, state_dict)
+        assert strategy in ("auto", result.metrics.strategy)
+
+    def test_a_refusal_says_why(self, saved):
+        with pytest.raises(NoCapableLoaderError, match="wants at least 2 files, not 1"):
+            ModelLoader("parallel").load_checkpoint(saved)
+
+    @pytest.mark.parametrize("name", ["", "model.safetensors.index.json"])
+    def test_an_index_or_its_folder(self, sharded, state_dict, same_tensors, name: str):
+        same_tensors(ModelLoader().load_checkpoint(sharded / name).tensors, state_dict)
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".sft", ".pt", ".ckpt", ".bin", ".pth"])
+    def test_every_format(self, tmp_path, state_dict, same_tensors, suffix: str):
+        save = save_file if suffix in (".safetensors", ".sft") else torch.save
+        save(state_dict, tmp_path / f"model{suffix}")
+        loader = ModelLoader(dtype=torch.float64, device_map={"ints": "disk"})
+        expected = {
+            key: tensor.double() if tensor.is_floating_point() else tensor
+            for key, tensor in state_dict.items()
+            if not key.startswith("ints")
+        }
+        same_tensors(loader.load_checkpoint(tmp_path / f"model{suffix}").tensors, expected)
+        same_tensors(loader.load_checkpoint(tmp_path).tensors, expected)
+
+    def test_a_folder_with_two_checkpoints_is_ambiguous(self, sharded):
+        os.unlink(sharded / "model.safetensors.index.json")
+        with pytest.raises(SafetensorsLoadError, match=r"holds model-0\.safetensors, model-1\.safetensors"):
+            ModelLoader().load_checkpoint(sharded)
+
+    def test_a_folder_without_any(self, tmp_path):
+        with pytest.raises(SafetensorsLoadError, match="without weight files"):
+            ModelLoader().load_checkpoint(tmp_path)
+
+
+class TestShards:
+    @pytest.mark.parametrize("strategy", MANY_FILES)
+    def test_with_and_without_an_index(self, sharded, state_dict, same_tensors, strategy: str):
+        loader = ModelLoader(strategy)
+        same_tensors(loader.load_shards(files(sharded)).tensors, state_dict)
+        same_tensors(loader.load_shards([], sharded / "model.safetensors.index.json").tensors, state_dict)
+
+    @pytest.mark.parametrize("strategy", MANY_FILES)
+    async def test_awaited(self, sharded, state_dict, same_tensors, strategy: str):
+        same_tensors((await ModelLoader(strategy).load_shards_async(files(sharded))).tensors, state_dict)
+
+    @pytest.mark.parametrize("strategy", MANY_FILES)
+    def test_nothing_is_read_of_shards_that_disagree(self, sharded, large, strategy: str):
+        index = sharded / "model.safetensors.index.json"
+        document = json.loads(index.read_text())
+        del document["weight_map"]["conv"]
+        index.write_text(json.dumps(document))
+        drop_file(large[0])
+        os.replace(large[0], sharded / "model-9.safetensors")
+        with pytest.raises(SafetensorsValidationError, match="not in the index"):
+            ModelLoader(strategy).load_shards(files(sharded), index)
+        assert (resident_bytes(sharded / "model-9.safetensors") or 0) < 10 << 20
+
+    async def test_cancelling_the_task(self, large, tmp_path):
+        other = tmp_path / "other.safetensors"
+        save_file({"other": torch.ones(1)}, other)
+        started = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        seen: list[LoadProgress] = []
+
+        def note(progress: LoadProgress) -> None:
+            seen.append(progress)
+            loop.call_soon_threadsafe(started.set)
+
+        loader = ModelLoader("streaming", max_bytes=1)
+        task = asyncio.ensure_future(loader.load_shards_async([large[0], other], progress=note))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+class TestChoices:
+    @pytest.mark.parametrize("strategy", MANY_FILES)
+    def test_progress_reaches_the_whole(self, sharded, state_dict, strategy: str):
+        seen: list[LoadProgress] = []
+        ModelLoader(strategy).load_shards(files(sharded), progress=seen.append)
+        total_bytes = sum(tensor.nbytes for tensor in state_dict.values())
+        assert seen[-1][:2] == (total_bytes, total_bytes)
+        assert {progress.total_bytes for progress in seen} == {total_bytes}
+        done = [progress.done_bytes for progress in seen]
+        assert done == sorted(done)
+        assert {progress.path for progress in seen} <= {str(path) for path in files(sharded)}
+
+    def test_cancelling(self, large):
+        with pytest.raises(LoadCancelledError):
+            ModelLoader().load_checkpoint(large[0], cancelled=lambda: True)
+
+    def test_max_memory_is_checked_before_reading(self, large):
+        drop_file(large[0])
+        with pytest.raises(SafetensorsLoadError, match="bytes on cpu and may take 10000000"):
+            ModelLoader(max_memory={"cpu": "10MB"}).load_checkpoint(large[0])
+        assert (resident_bytes(large[0]) or 0) < 10 << 20
+
+    def test_max_memory_counts_the_cast_and_the_selection(self, saved, state_dict):
+        floats = [tensor for tensor in state_dict.values() if tensor.is_floating_point()]
+        rest = [tensor for tensor in state_dict.values() if not tensor.is_floating_point()]
+        needed_bytes = sum(8 * tensor.numel() for tensor in floats) + sum(tensor.nbytes for tensor in rest)
+        load = ModelLoader(max_memory={"cpu": needed_bytes}, dtype=torch.float64).load_checkpoint
+        assert load(saved)
+        with pytest.raises(SafetensorsLoadError):
+            ModelLoader(max_memory={"cpu": needed_bytes - 1}, dtype=torch.float64).load_checkpoint(saved)
+        assert ModelLoader(max_memory={"cpu": 10}, device_map={"": "disk", "alpha": "cpu"}).load_checkpoint(saved)
+
+    def test_low_cpu_mem_usage_streams_what_is_cast(self, saved):
+        result = ModelLoader(low_cpu_mem_usage=True, dtype=torch.float16).load_checkpoint(saved)
+        assert result.metrics.strategy == "streaming"
+        assert "low_memory" in result.reasons[0]
+
+    def test_strategy_settings(self, sharded):
+        assert ModelLoader("parallel", workers=1).load_shards(files(sharded))
+        with pytest.raises(ValueError, match="strategy 'parallel' has no max_bytes; it takes workers"):
+            ModelLoader("parallel", max_bytes=1)
+        with pytest.raises(ValueError, match="strategy 'auto' has no workers; it takes no settings"):
+            ModelLoader("auto", workers=1)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"), [(7, 7), ("7", 7), ("1.5 GiB", 3 << 29), ("2MB", 2_000_000), ("3kib", 3072), ("9B", 9)]
+    )
+    def test_sizes(self, text: int | str, expected: int):
+        assert parse_bytes(text) == expected
+
+    @pytest.mark.parametrize("text", ["", "much", "5 parsecs", "-1GB"])
+    def test_what_is_no_size(self, text: str):
+        with pytest.raises(ValueError, match="is no number of bytes"):
+            MaxMemory.of({0: text})

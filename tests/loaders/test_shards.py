@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from warmstack.loaders import SafetensorsLoadError, SafetensorsValidationError, check_shards, read_index
+
+TENSORS = {"a": torch.ones(2), "b": torch.zeros(3), "c": torch.tensor(5)}
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """A checkpoint of two shards with its index; the path of the index."""
+    save_file({"a": TENSORS["a"], "b": TENSORS["b"]}, tmp_path / "model-1.safetensors")
+    save_file({"c": TENSORS["c"]}, tmp_path / "model-2.safetensors")
+    return write_index(tmp_path, {"a": "model-1.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"})
+
+
+def write_index(folder: Path, weight_map: object, **more: object) -> Path:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 28}, "weight_map": weight_map, **more}))
+    return path
+
+
+def check(index_path: Path):
+    index = read_index(index_path)
+    return check_shards(index.files, index)
+
+
+def test_an_honest_index(sharded: Path):
+    assert [os.path.basename(path) for path in check(sharded)] == ["model-1.safetensors", "model-2.safetensors"]
+
+
+def test_shards_without_an_index(sharded: Path):
+    paths = [str(sharded.parent / name) for name in ("model-2.safetensors", "model-1.safetensors")]
+    assert list(check_shards(paths)) == paths
+
+
+def test_a_hub_cache_links_its_shards_elsewhere(sharded: Path, tmp_path_factory: pytest.TempPathFactory):
+    blobs = tmp_path_factory.mktemp("blobs")
+    for name in ("model-1.safetensors", "model-2.safetensors"):
+        (sharded.parent / name).rename(blobs / name)
+        (sharded.parent / name).symlink_to(blobs / name)
+    assert len(check(sharded)) == 2
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "reason", "key"),
+    [
+        ({"a": "model-1.safetensors", "c": "model-3.safetensors"}, "model-3.safetensors, which is missing", "c"),
+        ({"a": "model-1.safetensors", "b": "model-1.safetensors", "c": "model-1.safetensors"}, "in no shard", "c"),
+        (
+            {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"},
+            "is in model-1.safetensors and not in model-2.safetensors",
+            "a",
+        ),
+        (
+            {"a": "model-1.safetensors", "c": "model-2.safetensors"},
+            "is in model-1.safetensors and not in the index",
+            "b",
+        ),
+    ],
+    ids=["missing shard", "key in no shard", "wrong shard", "key not listed"],
+)
+def test_an_index_that_lies(sharded: Path, weight_map: dict[str, str], reason: str, key: str):
+    with pytest.raises(SafetensorsValidationError, match=reason) as caught:
+        check(write_index(sharded.parent, weight_map))
+    assert caught.value.key == key
+    assert caught.value.path == str(sharded)
+
+
+def test_a_key_in_two_shards(sharded: Path):
+    save_file({"c": TENSORS["c"], "b": TENSORS["b"]}, sharded.parent / "model-2.safetensors")
+    with pytest.raises(SafetensorsValidationError, match=r"'b': stands in model-1\.safetensors too"):
+        check(sharded)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x.safetensors", "/etc/x.safetensors", "a/../../x", "..\\x", "C:\\x", "C:x", "\\\\host\\x", "", "x\0", 3, None],
+)
+def test_a_shard_outside_the_folder_is_refused_unopened(tmp_path: Path, name: object):
+    with pytest.raises(SafetensorsValidationError, match=r"outside the folder|names no file") as caught:
+        read_index(write_index(tmp_path, {"a": name}))
+    assert caught.value.key == "a"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": "x", "a": "y"}}', "[" * 100_000, "\xff"]
+)
+def test_what_is_no_index(tmp_path: Path, text: str):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(SafetensorsValidationError, match="index"):
+        read_index(path)
+
+
+def test_a_missing_index(tmp_path: Path):
+    with pytest.raises(SafetensorsLoadError, match="No such file"):
+        read_index(tmp_path / "absent.index.json")
