@@ -104,7 +104,7 @@ def _progress(console: Console) -> Progress:
 def _show(runs: Sequence[RunReport], comparison: ImageComparison | None, console: Console) -> None:
     console.print(request_table(runs))
     for note in dict.fromkeys(note for run in runs for request in run.requests for note in request.notes):
-        console.print(f"[yellow]{escape(note)}[/yellow]")
+        console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
     console.print(totals_table(runs))
     for request in runs[-1].failures:
         for problem in request.problems:
