@@ -7,6 +7,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
 from warmstack.lora.file import LoraFile
 from warmstack.lora.row import LoraRow
-from warmstack.nodes.base_model import BaseModels
+from warmstack.nodes.base_model import BaseModels, Targets
 from warmstack.nodes.fused_adapter import FusedLoraAdapter
 from warmstack.nodes.leasing import LeasedRow, lease_rows
 from warmstack.nodes.patching import LEASES, Patched, apply_stack, prepared_patches, targets_of
@@ -324,6 +325,18 @@ def check_base_models_are_forgotten_with_the_model(base: Path) -> None:
     del model
     gc.collect()
     assert gone() is None and len(bench.bases) == 0
+
+
+def check_an_adapter_does_not_collect_matches_for_ever(base: Path) -> None:
+    bench = Bench(base)
+    (leased,) = bench.lease(FLUX_ROWS[:1])
+    known = targets_of(bench.flux(), None, bench.bases).model
+    assert known is not None
+    for number in range(40):
+        targets = Targets(replace(known, fingerprint=f"model {number}"), None)
+        patches = prepared_patches(leased.lease.adapter, targets)
+        assert prepared_patches(leased.lease.adapter, targets) is patches, "the latest is kept"
+    assert len(leased.lease.adapter.prepared) < 20
 
 
 def check_nothing_to_change_returns_the_inputs(base: Path) -> None:
