@@ -43,6 +43,12 @@ LITERAL_INPUTS: Mapping[str, str] = {
 }
 """Node classes that hand one input through unchanged -> that input. Adding one is a row here."""
 
+LAZY_SWITCHES: Mapping[str, tuple[str, str, str]] = {
+    "ComfySwitchNode": ("switch", "on_false", "on_true"),
+    "LazySwitchKJ": ("switch", "on_false", "on_true"),
+}
+"""Node classes that run only one of two branches -> the switch, the branch when it is off, the branch when it is on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Computed:
@@ -109,7 +115,12 @@ def ordered_nodes(prompt: Mapping[str, object], outputs: Sequence[str] | None) -
             node = node_of(prompt, item)
             if node is not None:
                 stack.append(node)
-                links = [value[0] for value in node.inputs.values() if isinstance(value, list) and is_link(value)]
+                skipped = _skipped_branch(node) if node.class_type in LAZY_SWITCHES else None
+                links = [
+                    value[0]
+                    for key, value in node.inputs.items()
+                    if isinstance(value, list) and is_link(value) and key != skipped
+                ]
                 stack.extend(link for link in reversed(links) if link not in seen)
 
 
@@ -117,6 +128,15 @@ def upstream(node: Node, key: str) -> set[str]:
     """Ids of all nodes that input `key` of `node` depends on."""
     value = node.inputs.get(key)
     return {n.node_id for n in ordered_nodes(node.prompt, [value[0]])} if is_link(value) else set()
+
+
+def _skipped_branch(node: Node) -> str | None:
+    """The branch that the host will not run, None when only a run can tell."""
+    switch, when_off, when_on = LAZY_SWITCHES[node.class_type]
+    value = node.value(switch)
+    if not isinstance(value, bool):
+        return None
+    return when_off if value else when_on
 
 
 def _unwrapped(value: object) -> object:

@@ -66,6 +66,20 @@ def test_a_computed_strength_is_unknown_and_not_zero() -> None:
     assert [(lora.name, lora.strength_model) for lora in found.loras] == [("a", None)]
 
 
+@pytest.mark.parametrize(
+    ("switch", "loaded"), [(True, ("on",)), (False, ("off",)), (["4", 0], ("on",)), (["5", 0], ("off", "on"))]
+)
+def test_a_branch_that_its_switch_leaves_out_names_nothing(switch: Any, loaded: tuple[str, ...]) -> None:
+    others = {
+        "2": ("LoraLoaderModelOnly", {"lora_name": "off", "strength_model": 1}),
+        "3": ("LoraLoaderModelOnly", {"lora_name": "on", "strength_model": 1}),
+        "4": ("PrimitiveBoolean", {"value": True}),
+        "5": ("SomeCondition", {}),
+    }
+    found = read("ComfySwitchNode", {"switch": switch, "on_false": ["2", 0], "on_true": ["3", 0]}, **others)
+    assert names(found) == loaded
+
+
 def test_links_are_followed_to_literals() -> None:
     others = {
         "2": ("Reroute", {"": ["3", 0]}),
