@@ -14,7 +14,7 @@ import pytest
 from warmstack.prefetch import queue_board
 from warmstack.prefetch.job import QueuedJob, References
 from warmstack.prefetch.machine import Machine
-from warmstack.prefetch.prefetcher import MEMORY_TICK_S, Prefetcher
+from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S, Prefetcher
 from warmstack.prefetch.settings import PrefetchSettings
 
 from .world import CHUNK_BYTES, MIB, World, our_graph, stock_graph
@@ -171,7 +171,9 @@ async def test_removing_the_last_job_that_needs_a_file_cancels_its_read(world: W
     assert world.page_reads == [world.path(other)]
 
 
-async def test_a_read_that_is_wanted_again_is_started_again(world: World) -> None:
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_read_that_is_wanted_again_is_started_again(world: World, concurrency: int) -> None:
+    world.prefetcher.configure(world.settings.updated({"concurrency": concurrency}))
     name = world.lora("a")
     world.submit("1", name)
     await world.settle(reads=False)
@@ -180,6 +182,35 @@ async def test_a_read_that_is_wanted_again_is_started_again(world: World) -> Non
     world.submit("2", name)
     await world.settle()
     assert world.states() == {"2": {name: "ready"}}
+
+
+async def test_an_adapter_that_somebody_evicted_is_brought_back_for_the_queue(world: World) -> None:
+    name = world.lora("a")
+    world.submit("1", name, resident=True)
+    await world.settle()
+    assert world.cache.evict(world.catalog.find(name).key)
+    world.now_s += BUSY_POLL_S
+    await world.settle()
+    assert world.states() == {"1": {name: "ready"}}
+
+
+async def test_what_the_cache_has_no_room_for_gets_warm_pages_until_the_queue_moves(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras", budget_bytes=6 * CHUNK_BYTES)
+    used, name = world.lora("used"), world.lora("a")
+    await world.settle()
+    lease = world.cache.acquire(world.catalog.find(used))
+    world.submit("1", name, resident=True)
+    await world.settle()
+    assert world.page_reads == [world.path(name)]
+    assert world.states() == {"1": {name: "ready"}}
+    lease.release()
+    del lease
+    world.submit("2")
+    await world.settle()
+    tiers = [adapter.tier for adapter in world.prefetcher.status().queue[0].adapters]
+    assert tiers == ["resident"]
+    assert world.cache.acquire(world.catalog.find(name)).outcome == "hit"
+    await world.close()
 
 
 async def test_cancel_latency_is_one_chunk(world: World) -> None:
