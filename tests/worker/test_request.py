@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from warmstack.lora.stack import LoraRow
@@ -84,6 +84,7 @@ def test_malformed_lines_are_reported_with_their_number_and_reason(line: str, re
     assert "\n" not in bad.reason
 
 
+@example(ids=["a-3", "a", "a"])
 @given(ids=st.lists(st.text(max_size=12) | st.integers(), max_size=8))
 def test_ids_are_unique_and_safe_as_file_names(ids: list[str | int]) -> None:
     requests = parse_queue(json.dumps({"prompt": "x", "id": written}) for written in ids)
