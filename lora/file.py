@@ -19,7 +19,7 @@ class LoraFile:
     """One LoRA file as the catalog knows it. Built from a stat and the safetensors header alone, never from weights."""
 
     name: str
-    """Path below its LoRA folder, with `/` and the extension: `styles/ink.safetensors`. No other name leaves the server."""
+    """Path below its LoRA folder, with `/` and the extension: `styles/ink.safetensors`. The one name that leaves us."""
     path: str
     """Absolute path. Never sent to a client, never logged above DEBUG."""
     size_bytes: int

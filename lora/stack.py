@@ -95,7 +95,8 @@ class LoraStack:
 
 
 def parse_stack(text: str, syntax: str = COMFY, *, category_of: Callable[[str], str] | None = None) -> LoraStack:
-    """Whatever a person or a program writes into a `loras` input: a JSON list, a request, one row, or tags.
+    """Whatever a person or a program writes into a `loras` input: a JSON list, a request, one row, tags, or one bare
+    name, which is what a list of names hands over.
 
     Blank text is the empty stack. Text that is none of these is refused: an empty stack would hide the mistake.
     """
@@ -110,7 +111,11 @@ def parse_stack(text: str, syntax: str = COMFY, *, category_of: Callable[[str], 
             if not has_tags(text):
                 raise LoraSyntaxError(str(error)) from error
     elif not has_tags(text):
-        raise LoraSyntaxError(f'{shown(text.strip())} is neither <lora:name:1> tags nor a JSON list like ["name"]')
+        if any(mark in text.strip() for mark in "<>\r\n"):
+            raise LoraSyntaxError(
+                f'{shown(text.strip())} is no name, no <lora:name:1> tags, and no JSON list like ["name"]'
+            )
+        return LoraStack((LoraRow(text.strip()),))
     return LoraStack.from_tags(text, syntax)
 
 

@@ -28,10 +28,7 @@ def read_stack(names: Names, text: str | None, before: object = None, *, categor
     earlier = LoraStack.from_tuples(_entries(before))
     if not isinstance(text, str) or not text.strip():
         return earlier
-    if _is_bare_name(text):
-        written = LoraStack((LoraRow(text.strip()),))
-    else:
-        written = parse_stack(text, category_of=lambda name: _category_of(names, name))
+    written = parse_stack(text, category_of=lambda name: _category_of(names, name))
     return earlier + LoraStack(tuple(row if row.category else replace(row, category=category) for row in written))
 
 
@@ -95,11 +92,6 @@ def _category_of(names: Names, name: str) -> str:
         return names.find(name).category
     except LoraError:
         return ""
-
-
-def _is_bare_name(text: str) -> bool:
-    written = text.strip()
-    return written[0] not in "[{" and not any(mark in written for mark in "<>\n")
 
 
 def _entries(stack: object) -> Sequence[object] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from ..lora.errors import LoraSyntaxError
-from ..lora.row import LoraRow, number, shown
+from ..lora.row import number, shown
 from ..lora.stack import LoraStack, parse_stack
 
 StackLike: TypeAlias = "LoraStack | str | Mapping[str, object] | Iterable[object]"
@@ -39,8 +39,7 @@ def _stack_of(adapters: StackLike, category_of: Callable[[str], str] | None) -> 
     if isinstance(adapters, LoraStack):
         return adapters
     if isinstance(adapters, str):
-        is_name = "<lora:" not in adapters.lower() and adapters.lstrip()[:1] not in ("[", "{", "")
-        return LoraStack((LoraRow(adapters.strip()),)) if is_name else parse_stack(adapters, category_of=category_of)
+        return parse_stack(adapters, category_of=category_of)
     if isinstance(adapters, Mapping):
         if adapters and all(type(value) in (int, float) for value in adapters.values()):
             return LoraStack.from_rows(list(adapters.items()))

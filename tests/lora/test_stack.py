@@ -174,10 +174,16 @@ def test_parse_stack_reads_tags_in_the_given_dialect() -> None:
     assert parse_stack("<lora:a:0.5:1>", "a1111").rows == (LoraRow("a", 1.0, 0.5),)
 
 
+@pytest.mark.parametrize("name", ["ink.safetensors", "styles/ink v1.5", "墨 [2]"])
+def test_parse_stack_takes_one_bare_name(name: str) -> None:
+    assert parse_stack(f" {name} ") == LoraStack((LoraRow(name),))
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("ink.safetensors", "ink.safetensors"),
+        ("ink <lora>", "ink <lora>"),
+        ("ink\ngrain", "no name"),
         ('[{"name": "a",}]', "column"),
         ("[1, ", "broken"),
         ('["a", NaN]', "NaN"),
