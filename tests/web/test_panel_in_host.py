@@ -89,7 +89,14 @@ def test_leaves_no_poll_behind_when_another_tab_takes_over(opened: Open) -> None
     view = opened()
     view.open_panel()
     expect(view.panel.locator(".ws-link")).to_have_text("Live")
-    view.page.get_by_role("button", name="Node Library").first.click()
+    # The host gives both tabs one box, and tells nobody when it changes hands.
+    view.page.evaluate(
+        """() => window.comfyAPI.app.app.extensionManager.registerSidebarTab({
+          id: 'other', icon: 'pi pi-star', title: 'Other', tooltip: 'Other pack', type: 'custom',
+          render: (box) => { box.append(document.createElement('p')) },
+        })"""
+    )
+    view.page.get_by_role("button", name="Other pack").first.click()
     expect(view.panel).to_have_count(0)
     view.tab.click()
     expect(view.panel).to_have_count(1)
