@@ -16,6 +16,7 @@ from ..lora.file import AdapterKey
 from .job import QueuedJob, References
 from .machine import Machine
 from .need import JobNeeds, Need
+from .pace import Due
 from .plan import Limits, Plan, make_plan
 from .pressure import next_limit_bytes, page_budget_bytes
 from .queue_board import QueueBoard
@@ -87,6 +88,7 @@ class Prefetcher:
         self._own_budget_bytes = self._limit_bytes = cache.snapshot().limit_bytes
         self._memory_at_s = float("-inf")
         self._cached_at_s = float("-inf")
+        self._due_at_s = float("inf")
         self._looked_at_memory = False
         self._queued_jobs = 0
         self._shown = Picture(enabled=self._settings.enabled), 0
@@ -165,6 +167,7 @@ class Prefetcher:
             self._apply(settings)
         visible = tuple(self._jobs())
         self._queued_jobs = len(visible)
+        self._warmer.meter.observe([job.job_id for job in visible if job.running], self._machine.clock())
         observed = self._board.observe(visible if settings.enabled else ())
         for needs in observed.ran_unseen:
             self._count_demand(needs)
@@ -179,7 +182,7 @@ class Prefetcher:
             self._take_starts()
             await self._housekeep()
         self._look_at_cache()
-        if self._dirty:
+        if self._dirty or self._machine.clock() >= self._due_at_s:
             self._replan()
         self._publish()
 
@@ -223,7 +226,10 @@ class Prefetcher:
         if plan.next_uses != self._plan.next_uses:
             self._cache.plan_uses(plan.next_uses)
         self._plan = plan
-        self._warmer.follow(plan)
+        now_s = self._machine.clock()
+        due = self._warmer.meter.pace(now_s).due(plan.fetches) if settings.just_in_time else Due(plan.fetches, None)
+        self._due_at_s = float("inf") if due.wait_s is None else now_s + due.wait_s
+        self._warmer.follow(plan, due.fetches)
 
     def _shelves(self) -> Shelves:
         """Without what the cache knows better, and without the page budget, which moves with every look at memory."""

@@ -24,6 +24,7 @@ class Outcome(NamedTuple):
     keeps_pages: bool = True
     """False where the page cache does not show what was just read, so that asking it again means nothing."""
     problem: str = ""
+    seconds: float = 0.0
 
 
 class Reading:
@@ -44,11 +45,14 @@ class Reading:
     def run(self, cache: AdapterCache, machine: Machine) -> Outcome:
         if self.is_cancelled:
             return Outcome("cancelled")
-        return self._make_resident(cache) if self.fetch.tier == "resident" else self._warm_pages(machine)
+        started_s = machine.clock()
+        outcome = self._make_resident(cache) if self.fetch.tier == "resident" else self._warm_pages(machine)
+        return outcome._replace(seconds=machine.clock() - started_s)
 
     def _make_resident(self, cache: AdapterCache) -> Outcome:
         state = cache.prefetch(self.fetch.file, cancelled=self._cancel.is_set, limiter=self.meter)
-        return Outcome(state, problem="it cannot be loaded" if state == "failed" else "")
+        read_bytes = self.fetch.file.size_bytes if state == "ready" else 0
+        return Outcome(state, read_bytes, problem="it cannot be loaded" if state == "failed" else "")
 
     def _warm_pages(self, machine: Machine) -> Outcome:
         file = self.fetch.file

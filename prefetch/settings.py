@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_SWITCHES = ("enabled", "just_in_time", "page_tier", "resident_tier")
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
 
@@ -32,11 +33,13 @@ class PrefetchSettings:
     """Ceiling of background reads; None: as fast as the disk."""
     depth_jobs: int | None = None
     """Jobs looked ahead at most; None: as far as the budgets reach."""
+    just_in_time: bool = True
+    """Read a file as late as measured job and read times allow; False: as early as the budgets allow."""
     page_tier: bool = True
     resident_tier: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("enabled", "page_tier", "resident_tier"):
+        for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
         for name, least in (
@@ -83,6 +86,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "WARMSTACK_CONCURRENCY": "concurrency",
     "WARMSTACK_READ_LIMIT": "read_limit_bytes_per_s",
     "WARMSTACK_DEPTH_JOBS": "depth_jobs",
+    "WARMSTACK_JUST_IN_TIME": "just_in_time",
     "WARMSTACK_PAGE_TIER": "page_tier",
     "WARMSTACK_RESIDENT_TIER": "resident_tier",
 }
@@ -101,7 +105,7 @@ def _parsed(name: str, value: object) -> object:
         return int(value) if isinstance(value, float) and value.is_integer() else value
     if value.strip().lower() in ("", "auto", "none"):
         return None
-    parse: Callable[[str], object] = _word if name in ("enabled", "page_tier", "resident_tier") else parse_bytes
+    parse: Callable[[str], object] = _word if name in _SWITCHES else parse_bytes
     try:
         return parse(value)
     except ValueError as error:

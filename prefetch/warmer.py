@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import islice
@@ -13,6 +13,7 @@ from ..loaders.rate_limit import RateLimit
 from ..lora.file import AdapterKey
 from .machine import Machine
 from .metrics import PageTally
+from .pace import PaceMeter
 from .plan import Fetch, FetchKey, Plan, Warm
 from .pool import Pool
 from .reading import Outcome, Reading
@@ -36,6 +37,7 @@ class Warmer:
     ) -> None:
         """`changed(replan)` is called on the loop whenever a reading has ended; True when the plan no longer fits."""
         self.tally = PageTally()
+        self.meter = PaceMeter()
         self.limiter: RateLimit | None = None
         self.concurrency = 1
         self.resident: frozenset[AdapterKey] = frozenset()
@@ -91,8 +93,8 @@ class Warmer:
         """What running jobs read: warming it is not in vain any more."""
         self._running = running
 
-    def follow(self, plan: Plan) -> None:
-        """Stops reads that nobody wants any more and starts those that come first."""
+    def follow(self, plan: Plan, due: Sequence[Fetch]) -> None:
+        """Stops reads that nobody wants any more and starts those of `due` that come first."""
         self._plan = plan
         for key, (reading, _) in self._readings.items():
             if not plan.wants(key):
@@ -100,7 +102,7 @@ class Warmer:
         if not self._pages.keys() <= plan.pages:
             self._pages = {key: asks for key, asks in self._pages.items() if key in plan.pages}
         self.tally.write_off(plan.pages)
-        self._waiting = deque(plan.fetches)
+        self._waiting = deque(due)
         self._start()
 
     def stop(self) -> None:
@@ -143,6 +145,8 @@ class Warmer:
         key = fetch.file.key
         if fetch.tier == "page" and outcome.read_bytes:
             self.tally.count_warmed(key, outcome.read_bytes, claimed=key in self._running)
+        if outcome.state == "ready":
+            self.meter.count_read(outcome.read_bytes, outcome.seconds)
         if outcome.state == "failed":
             self._failed = {**dict(islice(self._failed.items(), MAX_FAILURES)), key: outcome.problem}
         elif outcome.state == "no_room":
