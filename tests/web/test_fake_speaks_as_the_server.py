@@ -1,0 +1,78 @@
+"""The fake backend, against which the panel is tested, says nothing that the real one does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from browser_kit.fake_backend import FakeBackend
+
+from warmstack.lora.cache_stats import AdapterView, CacheSnapshot, CacheStats
+from warmstack.lora.file import LoraFile
+from warmstack.nodes.adapter_query import AdapterQuery
+from warmstack.nodes.adapter_table import AdapterTable
+from warmstack.nodes.memory_state import DeviceMemory, MemoryState
+from warmstack.nodes.status_json import Moment, plan_json, status_json
+from warmstack.prefetch.settings import PrefetchSettings
+from warmstack.prefetch.status import AdapterStatus, FetchStatus, JobStatus, PageStatus, PlannedLora, PrefetchStatus
+
+FILE = LoraFile(name="styles/ink.safetensors", path="/x/styles/ink.safetensors", size_bytes=9, mtime_ns=1)
+
+
+@pytest.fixture
+def prefetch() -> PrefetchStatus:
+    job = JobStatus("j", True, (AdapterStatus(FILE.name, "ready", "page", 9),))
+    fetch = FetchStatus(FILE.name, "resident", 1, 9)
+    return PrefetchStatus(
+        revision=1, enabled=True, hits=1, joins=0, misses=0, wait_s=0.0, load_s=1.0, hidden_share=1.0, wasted_bytes=0,
+        page=PageStatus(), under_pressure=False, in_flight=(fetch,), queued_jobs=1, queue=(job,),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def cache() -> CacheSnapshot:
+    view = AdapterView(FILE.key, FILE.name, 9, "ready", pinned=True, next_use=None)
+    stats = CacheStats(
+        hits=0,
+        joins=0,
+        misses=0,
+        wait_s=0,
+        load_s=0,
+        read_bytes=0,
+        prefetched_bytes=0,
+        wasted_bytes=0,
+        failures=0,
+        evictions={},
+    )
+    return CacheSnapshot(revision=1, limit_bytes=9, used_bytes=9, peak_bytes=9, adapters=(view,), stats=stats)
+
+
+def test_status(backend: FakeBackend, prefetch: PrefetchStatus, cache: CacheSnapshot) -> None:
+    memory = MemoryState(2, 1, 1, 1, (DeviceMemory("cuda:0", 2, 1),))
+    settings = PrefetchSettings().as_json()
+    moment = Moment(prefetch, cache, 1, 1, settings, memory, 0.0)
+    real = status_json(moment, "boot", 1, lambda _name: FILE)
+    assert unknown(backend.status(), real) == []
+
+
+def test_adapters(backend: FakeBackend, prefetch: PrefetchStatus, cache: CacheSnapshot) -> None:
+    real = AdapterTable([FILE], cache, prefetch, lambda _path: 0).page(AdapterQuery())
+    fake = backend.adapters(AdapterQuery())
+    # `idle_s` is told of what is in memory; the table leaves it out.
+    assert [path for path in unknown(fake, real) if not path.endswith(".idle_s")] == []
+
+
+def test_plan(backend: FakeBackend) -> None:
+    real = plan_json([PlannedLora("ink", "missing", "", None, 0)])
+    fake = backend.plan({"1": {"inputs": {"loras": "<lora:styles/linocut:1>"}}}, None)
+    assert unknown(fake, real) == []
+
+
+def unknown(fake: object, real: object, at: str = "") -> list[str]:
+    """Paths of keys in `fake` that `real` lacks; of lists the first items are compared."""
+    if isinstance(fake, Mapping) and isinstance(real, Mapping):
+        missing = [f"{at}.{key}" for key in fake if key not in real]
+        return missing + [path for key in fake if key in real for path in unknown(fake[key], real[key], f"{at}.{key}")]
+    if isinstance(fake, list) and isinstance(real, list) and real:
+        return [path for item in fake for path in unknown(item, real[0], f"{at}[]")]
+    return []
