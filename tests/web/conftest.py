@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     reason = _missing()
     for item in items:
-        if here in item.path.parents:
+        if here in item.path.parents and "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
