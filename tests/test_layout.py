@@ -102,6 +102,12 @@ def test_the_node_pack_requires_no_torch_and_nothing_heavy() -> None:
     assert required <= {"aiofiles", "platformdirs", "psutil", "pydantic"}
 
 
+def test_comfyui_manager_installs_what_pip_would() -> None:
+    """The Manager reads requirements.txt and nothing else."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not line.startswith("#")] == PYPROJECT["project"]["dependencies"]
+
+
 def test_what_is_pinned_covers_what_is_asked_for() -> None:
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     names = {_normal(line.split("==")[0]) for line in pinned if "==" in line}
