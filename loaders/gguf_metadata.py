@@ -1,0 +1,94 @@
+"""The metadata of a GGUF file: small values at once, large arrays when somebody asks for them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from .gguf_cursor import GgufCursor
+from .opened import FileStamp, open_raw, require_stamp
+
+Scalar = bool | int | float | str
+
+MAX_KEYS = 1 << 16
+"""Real files have fewer than 100 keys, and one more per reshaped tensor. A file may not make us build more objects."""
+
+_MAX_KEY_BYTES = (1 << 16) - 1
+_MAX_TEXT_BYTES = 16 << 20
+_SMALL_ARRAY = 16
+_TEXT, _ARRAY, _BOOL = 8, 9, 7
+_SCALARS: Mapping[int, struct.Struct] = {
+    code: struct.Struct("<" + letter) for code, letter in enumerate("BbHhIifB")
+} | {10: struct.Struct("<Q"), 11: struct.Struct("<q"), 12: struct.Struct("<d")}
+_SHORTEST_KEY_BYTES = 8 + 4 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class GgufArray:
+    """An array too long to be worth reading unasked, such as a tokenizer's words."""
+
+    path: str
+    stamp: FileStamp
+    item_type: int
+    count: int
+    start: int
+    """Offset of the first item in the file."""
+
+    def read(self) -> tuple[Scalar, ...]:
+        """The items. Raises SafetensorsLoadError when the file is no longer the one whose header was read."""
+        with open_raw(self.path) as file:
+            require_stamp(self.path, file, self.stamp)
+            return _items(GgufCursor(self.path, file, self.stamp.size_bytes, self.start), self.item_type, self.count)
+
+
+Value = Scalar | tuple[Scalar, ...] | GgufArray
+
+
+def read_metadata(cursor: GgufCursor, count: int, stamp: FileStamp) -> Mapping[str, Value]:
+    """The next `count` pairs of key and value."""
+    if count > min(MAX_KEYS, cursor.left_bytes // _SHORTEST_KEY_BYTES):
+        cursor.fail(f"header is said to hold {count} keys; the file is damaged")
+    metadata: dict[str, Value] = {}
+    for _ in range(count):
+        key = cursor.text("a key", _MAX_KEY_BYTES)
+        if key in metadata:
+            cursor.fail("stands twice in the header; the file is damaged", key)
+        metadata[key] = _value(cursor, key, stamp)
+    return metadata
+
+
+def _value(cursor: GgufCursor, key: str, stamp: FileStamp) -> Value:
+    kind = cursor.u32()
+    if kind != _ARRAY:
+        return _scalar(cursor, kind, key)
+    item_type, count = cursor.u32(), cursor.u64()
+    start = cursor.position_bytes
+    if count > cursor.left_bytes:
+        cursor.fail(f"array is said to hold {count} items; the file is damaged", key)
+    if count <= _SMALL_ARRAY:
+        return _items(cursor, item_type, count, key)
+    if item_type == _TEXT:
+        cursor.skip_texts(count)
+    else:
+        cursor.skip(count * _layout(cursor, item_type, key).size)
+    return GgufArray(cursor.path, stamp, item_type, count, start)
+
+
+def _items(cursor: GgufCursor, item_type: int, count: int, key: str = "") -> tuple[Scalar, ...]:
+    return tuple(_scalar(cursor, item_type, key) for _ in range(count))
+
+
+def _scalar(cursor: GgufCursor, kind: int, key: str) -> Scalar:
+    if kind == _TEXT:
+        return cursor.text(f"the value of {key!r}", _MAX_TEXT_BYTES)
+    value = cast(int | float, cursor.unpack(_layout(cursor, kind, key))[0])
+    return bool(value) if kind == _BOOL else value
+
+
+def _layout(cursor: GgufCursor, kind: int, key: str) -> struct.Struct:
+    layout = _SCALARS.get(kind)
+    if layout is None:
+        cursor.fail(f"value has type {kind}, which GGUF does not have here; the file is damaged", key)
+    return layout
