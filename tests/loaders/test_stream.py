@@ -33,16 +33,23 @@ def test_reads_ahead_no_further_than_the_bound(large):
     pace = Pace(advanced=lambda path, nbytes: arrived.append(nbytes))
     taken_bytes = 0
     for item in stream_tensors(wanted(path), pace, max_bytes=3 * size_bytes):
-        assert item.waiting_bytes <= 3 * size_bytes
+        assert size_bytes <= item.waiting_bytes <= 3 * size_bytes
         assert sum(arrived) - taken_bytes <= 3 * size_bytes
         taken_bytes += size_bytes
 
 
-def test_a_tensor_is_freed_when_the_next_one_comes(large):
-    alive: list[weakref.ref[torch.Tensor]] = []
-    for item in stream_tensors(wanted(large[0]), Pace(), max_bytes=0):
-        alive.append(weakref.ref(item.tensor))
-        assert sum(reference() is not None for reference in alive) == 1
+def test_a_tensor_that_was_dropped_is_free_before_the_next_is_read(large):
+    dropped: list[weakref.ref[torch.Tensor]] = []
+    free_at_arrival: list[bool] = []
+
+    def note(path: str, nbytes: int) -> None:
+        free_at_arrival.append(all(reference() is None for reference in dropped))
+
+    stream = stream_tensors(wanted(large[0]), Pace(advanced=note), max_bytes=0)
+    while (item := next(stream, None)) is not None:
+        dropped.append(weakref.ref(item.tensor))
+        del item
+    assert free_at_arrival == [True] * 8
 
 
 def test_leaving_early_ends_the_reader(large):
@@ -54,9 +61,10 @@ def test_leaving_early_ends_the_reader(large):
 
 def test_cancelling(large):
     seen: list[str] = []
+    stream = stream_tensors(wanted(large[0]), Pace(cancelled=lambda: len(seen) > 1), max_bytes=1)
     with pytest.raises(LoadCancelledError):
-        for item in stream_tensors(wanted(large[0]), Pace(cancelled=lambda: len(seen) > 1), max_bytes=1):
-            seen += [item.key]
+        while True:
+            seen.append(next(stream).key)
     assert 2 <= len(seen) < 8
 
 
