@@ -4,27 +4,51 @@ client writes, and nothing else."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser_kit.fake_backend import FakeBackend
+from browser_kit.fake_backend import FakeBackend, a_busy_evening
 
 if TYPE_CHECKING:
     from browser_kit.opened import OpenedStub
-    from playwright.sync_api import Locator, Page
-
-    Open = Callable[..., OpenedStub]
+    from playwright.sync_api import Browser, Locator, Page
 
 APP = "window.comfyAPI.app.app"
+SEND = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
 INK = {"name": "styles/ink_wash_v3.safetensors", "strength_model": 0.8, "strength_clip": 0.5}
 KNIGHT = {"name": "characters/aurora_knight.safetensors", "strength_model": 1, "strength_clip": 1}
 
 
-@pytest.fixture(params=[False, True], ids=["litegraph", "nodes2"])
-def page(request: pytest.FixtureRequest, opened: Open) -> Page:
-    page = opened(settings={"Comfy.VueNodes.Enabled": request.param}).page
+@pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
+def booted(request: pytest.FixtureRequest, browser: Browser, static: Path) -> Iterator[tuple[OpenedStub, FakeBackend]]:
+    """One front end for all tests of a version and a way of drawing: booting it is most of the work."""
+    from browser_kit.opened import OpenedStub
+    from browser_kit.stub_host import StubHost
+
+    backend = a_busy_evening()
+    view = OpenedStub(browser, StubHost(static, backend, {"Comfy.VueNodes.Enabled": request.param}))
+    view.boot()
+    yield view, backend
+    faults = view.faults()
+    view.close()
+    assert faults == []
+
+
+@pytest.fixture
+def editing(booted: tuple[OpenedStub, FakeBackend]) -> FakeBackend:
+    """The backend as it was at the start."""
+    booted[1].restore(a_busy_evening())
+    return booted[1]
+
+
+@pytest.fixture
+def page(booted: tuple[OpenedStub, FakeBackend], editing: FakeBackend) -> Page:
+    """An empty graph."""
+    page = booted[0].page
     page.evaluate(f"{APP}.graph.clear()")
+    page.evaluate(SEND, editing.status())
     return page
 
 
@@ -128,16 +152,13 @@ def test_a_missing_file_offers_what_is_near(page: Page) -> None:
     assert rows_of(page) == [INK]
 
 
-def test_a_row_shows_what_is_in_memory_now(page: Page, backend: FakeBackend) -> None:
+def test_a_row_shows_what_is_in_memory_now(page: Page, editing: FakeBackend) -> None:
     from playwright.sync_api import expect
 
     editor = add_node(page, json.dumps([INK]))
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
-    backend.set(INK["name"], state="cold")
-    status = backend.status()
-    page.evaluate(
-        "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))", status
-    )
+    editing.set(INK["name"], state="cold")
+    page.evaluate(SEND, editing.status())
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "cold")
 
 
@@ -169,6 +190,23 @@ def test_axe_finds_nothing_serious_on_the_node(page: Page) -> None:
     from browser_kit.axe import serious_violations
 
     assert serious_violations(page, ".ws-stack") == []
+
+
+def test_a_sideways_drag_changes_a_strength_in_steps(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([INK]))
+    box = editor.locator(".ws-strength").first.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 33, y, steps=4)
+    expect(editor.locator(".ws-strength").first).to_have_value("0.55")
+    assert rows_of(page) == [INK], "written once, at the end: one step for undo"
+    page.mouse.up()
+    assert rows_of(page) == [{**INK, "strength_model": 0.55}]
+    assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"
 
 
 def test_delete_in_the_editor_leaves_the_node(page: Page) -> None:

@@ -62,6 +62,12 @@ class FakeBackend:
         self.queue.append({"job_id": job_id, "running": running, "adapters": adapters})
         self.revision += 1
 
+    def restore(self, start: FakeBackend) -> None:
+        """Back to `start`; only the revision goes on, as a client demands."""
+        revision = self.revision + 1
+        self.__dict__.update(start.__dict__)
+        self.revision = revision
+
     def history(self, jobs: int = 18) -> list[dict[str, object]]:
         """Statuses as they were while `jobs` earlier jobs ran, some of which waited; the totals grow by theirs."""
         now = self.status()
