@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..loaders.errors import SafetensorsLoadError
 from ..loaders.rate_limit import RateLimit
 from ..lora.file import AdapterKey
+from .batch_line import batch_line
 from .job import QueuedJob, References
 from .machine import Machine
 from .need import JobNeeds, Need
@@ -90,7 +91,8 @@ class Prefetcher:
         self._cached_at_s = float("-inf")
         self._due_at_s = float("inf")
         self._looked_at_memory = False
-        self._queued_jobs = 0
+        self._queued_jobs = self._started_jobs = 0
+        self._batch: tuple[int, PrefetchStatus] | None = None
         self._shown = Picture(enabled=self._settings.enabled), 0
 
     @property
@@ -171,6 +173,7 @@ class Prefetcher:
         observed = self._board.observe(visible if settings.enabled else ())
         for needs in observed.ran_unseen:
             self._count_demand(needs)
+        self._started_jobs += len(observed.ran_unseen)
         if observed.changed:
             self._dirty = True
             self._warmer.retry_refused()
@@ -181,6 +184,7 @@ class Prefetcher:
             self._dirty |= await self._board.complete(self._is_stopping)
             self._take_starts()
             await self._housekeep()
+        self._close_batch()
         self._look_at_cache()
         if self._dirty or self._machine.clock() >= self._due_at_s:
             self._replan()
@@ -194,11 +198,23 @@ class Prefetcher:
         self._memory_at_s = float("-inf")
         self._dirty = True
 
+    def _close_batch(self) -> None:
+        """One line in the log when the queue has run dry."""
+        if self._queued_jobs:
+            self._batch = self._batch or (self._started_jobs, self.status())
+        elif self._batch is not None:
+            self._publish()
+            (started_jobs, before), self._batch = self._batch, None
+            line = batch_line(self._started_jobs - started_jobs, before, self.status())
+            if line is not None:
+                logger.info("%s", line)
+
     def _take_starts(self) -> None:
         """Jobs that have started: their demands are counted, their files are claimed. The plan stays as it is."""
         started = self._board.newly_started()
         for needs in started:
             self._count_demand(needs)
+        self._started_jobs += len(started)
         if started or self._dirty:
             self._warmer.claim({use.key for needs in self._board.needs if needs.job.running for use in needs.uses})
 

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from importlib.resources import files
 from typing import Any
 
 import pytest
 
 from warmstack.prefetch.references import references
 
-from .shown_loras import LORA_WIDGETS, Walk
+from .lora_templates import WIDGETS, lora_templates, output_nodes
+from .shown_loras import Walk
 from .ui_workflow import Json, api_prompt
 
-VALUE_CLASSES = ("Boolean", "Float", "Int", "String", "StringMultiline")
-WIDGETS = {
-    **LORA_WIDGETS,
-    **{f"Primitive{kind}": ("value",) for kind in VALUE_CLASSES},
-    "ComfySwitchNode": ("switch",),
-}
-OUTPUT_CLASSES = frozenset(
-    {"ImageCompare", "MaskPreview", "PreviewAny", "PreviewImage"}
-    | {f"Save{kind}" for kind in ("AnimatedWEBP", "AudioMP3", "Image", "ImageAdvanced", "Video")}
-)
-"""Of the classes in these workflows, those that the host starts from."""
-
-
-def _lora_workflows() -> dict[str, Json]:
-    texts = {
-        entry.name: entry.read_text(encoding="utf-8")
-        for entry in (files("comfyui_workflow_templates_json") / "templates").iterdir()
-        if entry.name.endswith(".json")
-    }
-    found = {name: json.loads(text) for name, text in sorted(texts.items()) if "oraLoader" in text}
-    return {name: workflow for name, workflow in found.items() if isinstance(workflow, dict) and "nodes" in workflow}
-
-
-WORKFLOWS = _lora_workflows()
+WORKFLOWS = lora_templates()
 
 
 def found_in(workflow: Json) -> Counter[tuple[Any, ...]]:
     prompt = api_prompt(workflow, WIDGETS)
-    outputs = [node_id for node_id, node in prompt.items() if node["class_type"] in OUTPUT_CLASSES]
+    outputs = output_nodes(prompt)
     assert outputs
     found = references(prompt, outputs)
     assert not found.unknown

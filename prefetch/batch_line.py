@@ -1,0 +1,28 @@
+"""The one line that a finished batch leaves in the log."""
+
+from __future__ import annotations
+
+from .status import PageStatus, PrefetchStatus
+
+LEAST_JOBS = 2
+"""A single job says nothing about reading ahead, and most people queue one at a time."""
+
+
+def batch_line(jobs: int, before: PrefetchStatus, after: PrefetchStatus) -> str | None:
+    """What `jobs` jobs between two statuses found; None when there is nothing worth a line."""
+    page = PageStatus(*(b - a for a, b in zip(before.page, after.page, strict=True)))
+    hits, joins, misses = after.hits - before.hits, after.joins - before.joins, after.misses - before.misses
+    if jobs < LEAST_JOBS or not (hits + joins + misses + page.hits + page.joins + page.misses):
+        return None
+    parts = []
+    if hits + joins + misses:
+        wait_s, load_s = after.wait_s - before.wait_s, after.load_s - before.load_s
+        hidden = f", {max(0.0, 1 - wait_s / load_s):.0%} of {load_s:.1f} s hidden" if load_s > 0 else ""
+        parts.append(f"adapters {hits} hit, {joins} joined, {misses} missed{hidden}")
+    if page.demand_bytes:
+        parts.append(
+            f"page cache {page.hits} hit, {page.joins} joined, {page.misses} missed, {page.hidden_share or 0:.0%} of "
+            f"{page.demand_bytes / (1 << 20):.0f} MiB in time"
+        )
+    wasted_bytes = after.wasted_bytes - before.wasted_bytes
+    return f"{jobs} jobs: {'; '.join(parts)}; {wasted_bytes / (1 << 20):.0f} MiB read in vain"

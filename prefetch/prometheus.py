@@ -1,0 +1,89 @@
+"""The numbers of prefetcher and cache in Prometheus' text format, version 0.0.4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from .status import PrefetchStatus
+
+if TYPE_CHECKING:
+    from ..lora.cache_stats import CacheSnapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _Metric(NamedTuple):
+    name: str
+    kind: str
+    help: str
+    samples: Mapping[tuple[tuple[str, str], ...], float]
+
+
+def prometheus_text(status: PrefetchStatus, cached: CacheSnapshot) -> str:
+    """Counters since the start and gauges of this moment. Labels are of a fixed set: never a file, a job or a path."""
+    lines: list[str] = []
+    for metric in _metrics(status, cached):
+        lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+        for labels, value in metric.samples.items():
+            inside = ",".join(f'{label}="{text}"' for label, text in labels)
+            lines.append(f"{metric.name}{{{inside}}} {_number(value)}" if inside else f"{metric.name} {_number(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _metrics(status: PrefetchStatus, cached: CacheSnapshot) -> Iterator[_Metric]:
+    page, stats = status.page, cached.stats
+    demands = {
+        ("resident", "hit"): status.hits,
+        ("resident", "join"): status.joins,
+        ("resident", "miss"): status.misses,
+    }
+    demands |= {("page", "hit"): page.hits, ("page", "join"): page.joins, ("page", "miss"): page.misses}
+    loading = [fetch.tier for fetch in status.in_flight]
+    yield _one("prefetch_enabled", "gauge", "1 while the queue is read ahead.", status.enabled)
+    yield _one("memory_pressure", "gauge", "1 while memory is short and the budget cut.", status.under_pressure)
+    yield _one("queue_jobs", "gauge", "Jobs in the queue, the running one included.", status.queued_jobs)
+    yield _by(
+        "adapter_demands_total",
+        "counter",
+        "Adapters that jobs asked for, by what they met.",
+        {(("tier", tier), ("outcome", outcome)): count for (tier, outcome), count in demands.items()},
+    )
+    yield _one("adapter_wait_seconds_total", "counter", "Time that jobs were blocked by adapters.", status.wait_s)
+    yield _one(
+        "adapter_load_seconds_total", "counter", "Time that they would have been without a cache.", status.load_s
+    )
+    yield _tiers("warmed_bytes_total", "counter", "Bytes read ahead.", stats.prefetched_bytes, page.warmed_bytes)
+    yield _tiers(
+        "wasted_bytes_total", "counter", "Bytes read ahead that nobody used.", stats.wasted_bytes, page.wasted_bytes
+    )
+    yield _tiers(
+        "reads_in_flight", "gauge", "Files being read ahead.", loading.count("resident"), loading.count("page")
+    )
+    budget = {"limit": cached.limit_bytes, "used": cached.used_bytes, "peak": cached.peak_bytes}
+    yield _by(
+        "budget_bytes", "gauge", "The resident tier's budget.", {(("part", part),): n for part, n in budget.items()}
+    )
+    yield _by(
+        "evictions_total",
+        "counter",
+        "Adapters dropped, by reason.",
+        {(("reason", reason),): count for reason, count in sorted(stats.evictions.items())},
+    )
+    yield _one("remembered_failures", "gauge", "Files that are not tried again until they change.", stats.failures)
+
+
+def _one(name: str, kind: str, text: str, value: float) -> _Metric:
+    return _by(name, kind, text, {(): value})
+
+
+def _tiers(name: str, kind: str, text: str, resident: float, page: float) -> _Metric:
+    return _by(name, kind, text, {(("tier", "resident"),): resident, (("tier", "page"),): page})
+
+
+def _by(name: str, kind: str, text: str, samples: Mapping[tuple[tuple[str, str], ...], float]) -> _Metric:
+    return _Metric(f"warmstack_{name}", kind, text, samples)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(float(value))
