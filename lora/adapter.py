@@ -95,7 +95,7 @@ def _unpickle(file: LoraFile, storage: Storage) -> Adapter:
         raise SafetensorsLoadError(file.path, "holds tensors that share memory; convert it to safetensors")
     if storage == "mapped":
         return Adapter(file.key, tensors, {}, nbytes, storage, None)
-    buffer = allocate(file.path, sum(_aligned_bytes(tensor) for tensor in tensors.values()))
+    buffer = allocate(file.path, sum(_aligned_bytes(tensor) for tensor in tensors.values()), huge_pages=False)
     return Adapter(file.key, _copies_in(buffer, tensors), {}, nbytes, storage, buffer)
 
 
