@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .job import LoraReference, QueuedJob, References, UnknownReference
     from .plan import Fetch, Limits, Plan, Warm, make_plan
+    from .predictor import LoRAPrefetchPredictor, PredictorStats
     from .prefetcher import Prefetcher
+    from .prometheus import prometheus_text
     from .references import payload_references
     from .settings import PrefetchSettings, parse_bytes
     from .status import AdapterStatus, FetchStatus, JobStatus, PlannedLora, PrefetchStatus
@@ -24,8 +26,11 @@ _HOMES = {
     "FetchStatus": "status",
     "JobStatus": "status",
     "Limits": "plan",
+    "LoRAPrefetchPredictor": "predictor",
     "LoraReference": "job",
     "Plan": "plan",
+    "PredictorStats": "predictor",
+    "prometheus_text": "prometheus",
     "PlannedLora": "status",
     "PrefetchSettings": "settings",
     "PrefetchStatus": "status",
@@ -46,9 +51,11 @@ __all__ = [
     "FetchStatus",
     "JobStatus",
     "Limits",
+    "LoRAPrefetchPredictor",
     "LoraReference",
     "Plan",
     "PlannedLora",
+    "PredictorStats",
     "PrefetchSettings",
     "PrefetchStatus",
     "Prefetcher",
@@ -59,6 +66,7 @@ __all__ = [
     "make_plan",
     "parse_bytes",
     "payload_references",
+    "prometheus_text",
     "stack_references",
 ]
 
