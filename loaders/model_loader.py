@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .checkpoint import checkpoint_format, find_checkpoint
+from .errors import NoCapableLoaderError
 from .filling import Pace
 from .gathering import Gathering
 from .header import SafetensorsHeader
@@ -37,7 +38,7 @@ Progress = Callable[[LoadProgress], None]
 
 
 class ModelLoader:
-    """Loads checkpoints: safetensors in one file or in shards, pickles (weights only), GGUF.
+    """Loads checkpoints: safetensors in one file or in shards, and pickles (weights only).
 
     `strategy` is a name or `"auto"`; `strategy_kwargs` are the fields of a named one (`max_bytes=`, `workers=`).
     `max_memory` refuses, before reading, what would put more bytes on a device than it says. `low_cpu_mem_usage` lets
@@ -70,6 +71,8 @@ class ModelLoader:
         if kind == "safetensors":
             return self.load_shards([name], progress=progress, cancelled=cancelled)
         request = replace(self._template, paths=(name,), pace=Pace(cancelled))
+        if kind == "gguf":
+            raise NoCapableLoaderError(name, self._registry.refusals(request))
         return _load_pickle(request)
 
     def load_shards(

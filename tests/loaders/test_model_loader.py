@@ -73,6 +73,11 @@ class TestCheckpoint:
         same_tensors(loader.load_checkpoint(tmp_path / f"model{suffix}").tensors, expected)
         same_tensors(loader.load_checkpoint(tmp_path).tensors, expected)
 
+    def test_gguf_is_refused_and_never_unpickled(self, tmp_path, state_dict):
+        torch.save(state_dict, tmp_path / "model.gguf")
+        with pytest.raises(NoCapableLoaderError, match=r"reads safetensors, not \.gguf"):
+            ModelLoader().load_checkpoint(tmp_path / "model.gguf")
+
     def test_a_folder_with_two_checkpoints_is_ambiguous(self, sharded):
         os.unlink(sharded / "model.safetensors.index.json")
         with pytest.raises(SafetensorsLoadError, match=r"holds model-0\.safetensors, model-1\.safetensors"):
