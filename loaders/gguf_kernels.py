@@ -25,9 +25,6 @@ class Arrays(Protocol):
     def signed(self, raw: Array) -> Array:
         """The same bytes as int8."""
 
-    def shifts(self, bits: int) -> Array:
-        """0, bits, 2 * bits, ... below 8, as bytes."""
-
     def join(self, parts: Sequence[Array], axis: int) -> Array: ...
 
     def lookup(self, codebook: Codebook, low: Array, high: Array | None = None) -> Array:
@@ -206,16 +203,20 @@ def nvfp4(xp: Arrays, blocks: Array) -> Unpacked:
 
 def _planes(xp: Arrays, raw: Array, width: int, bits: int) -> Array:
     """(n, k * width) bytes, as (n, k, 8 // bits, width): the lowest `bits` of `width` bytes, then the next ones."""
-    planes = raw.reshape(len(raw), -1, 1, width) >> xp.shifts(bits)[:, None]
-    planes &= (1 << bits) - 1
-    return planes
+    groups = raw.reshape(len(raw), -1, 1, width)
+    # Shifting by one number at a time is vectorised, by an array of numbers it is not: 8 times the time.
+    return xp.join([_bits(groups, shift, bits) for shift in range(0, 8, bits)], 2)
 
 
 def _fields(xp: Arrays, raw: Array, bits: int) -> Array:
     """(n, k) bytes, as (n, k * 8 // bits): the fields of one byte, low bits first, then those of the next."""
-    fields = raw[:, :, None] >> xp.shifts(bits)
-    fields &= (1 << bits) - 1
-    return fields.reshape(len(raw), -1)
+    column = raw[:, :, None]
+    return xp.join([_bits(column, shift, bits) for shift in range(0, 8, bits)], 2).reshape(len(raw), -1)
+
+
+def _bits(raw: Array, shift: int, bits: int) -> Array:
+    shifted = raw >> shift if shift else raw
+    return shifted & (1 << bits) - 1 if shift + bits < 8 else shifted
 
 
 def _five_bits(xp: Arrays, raw: Array) -> Array:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .errors import LoadCancelledError, SafetensorsLoadError
+from .gguf_chunks import chunk_spans, drain
 from .gguf_codebooks import Codebook
 from .gguf_kernels import KERNELS
 from .gguf_types import GGUF_TYPES, GgufType
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-
-CHUNK_ELEMENTS = 1 << 18
-"""A chunk of float32 takes 1 MiB, so that what one pass writes is still in the cache when the next one reads it; a
-cancel waits for one chunk of each thread."""
 
 _PLAIN = ("F32", "F16", "BF16")
 
@@ -30,7 +26,7 @@ def refusal(kind: GgufType) -> str:
     """Why tensors of this type stay packed, or "" when they can be dequantised."""
     if kind.name in KERNELS or kind.name in _PLAIN:
         return ""
-    return f"{kind.name} is no type to keep weights in, and nothing dequantises it"
+    return f"nothing dequantises {kind.name}; convert the file to a type like Q8_0"
 
 
 def dequantise(
@@ -53,12 +49,12 @@ def dequantise(
         raise SafetensorsLoadError(name, reason)
     values = np.empty((len(blocks), kind.block_elements), dtype)
 
-    def convert(start: int, end: int) -> None:
+    def convert(span: tuple[int, int]) -> None:
         if cancelled is not None and cancelled():
             raise LoadCancelledError(name, "cancelled while it was being dequantised")
-        write_values(blocks[start:end], kind, values[start:end])
+        write_values(blocks[slice(*span)], kind, values[slice(*span)])
 
-    each_chunk(len(blocks), kind, convert, threads)
+    drain(chunk_spans(len(blocks), kind), convert, threads)
     return values.reshape(tuple(shape))
 
 
@@ -68,28 +64,6 @@ def as_blocks(packed: Any, kind: GgufType, shape: Sequence[int]) -> Bytes:
     if math.prod(shape) % kind.block_elements or raw.size != kind.nbytes(shape):
         raise ValueError(f"{raw.size} bytes are no {kind.name} of shape {tuple(shape)}")
     return raw.reshape(-1, kind.block_bytes)
-
-
-def each_chunk(blocks: int, kind: GgufType, convert: Callable[[int, int], None], threads: int) -> None:
-    """Call `convert(first block, end)` for chunks of `blocks`. Whatever raises, no thread is at work afterwards, and
-    no chunk begins after the first that raised."""
-    step = chunk_blocks(kind)
-    starts = range(0, blocks, step)
-    if threads == 1 or len(starts) < 2:
-        for start in starts:
-            convert(start, min(start + step, blocks))
-        return
-    with ThreadPoolExecutor(min(threads, len(starts)), "warmstack-gguf") as pool:
-        futures = [pool.submit(convert, start, min(start + step, blocks)) for start in starts]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def chunk_blocks(kind: GgufType) -> int:
-    return CHUNK_ELEMENTS // kind.block_elements
 
 
 def write_values(blocks: Bytes, kind: GgufType, out: NDArray[Any]) -> None:
@@ -107,7 +81,7 @@ def write_values(blocks: Bytes, kind: GgufType, out: NDArray[Any]) -> None:
 
 
 def _write_floats(blocks: Bytes, kind: GgufType, out: Floats) -> None:
-    unpacked = KERNELS[kind.name](_NUMPY, blocks)
+    unpacked = KERNELS[kind.name](_NumpyArrays(), blocks)
     grouped = out.reshape(unpacked.quants.shape)
     np.copyto(grouped, unpacked.quants)
     grouped *= unpacked.scale
@@ -132,9 +106,6 @@ class _NumpyArrays:
     def signed(self, raw: Bytes) -> NDArray[np.int8]:
         return raw.view(np.int8)
 
-    def shifts(self, bits: int) -> Bytes:
-        return np.arange(0, 8, bits, dtype=np.uint8)
-
     def join(self, parts: Sequence[Bytes], axis: int) -> Bytes:
         return np.concatenate(parts, axis)
 
@@ -143,6 +114,3 @@ class _NumpyArrays:
         table = np.frombuffer(codebook.values, dtype)
         index = low if high is None else low | high.astype(np.uint16) << 8
         return np.take(table if codebook.width == 1 else table.reshape(-1, codebook.width), index, axis=0)
-
-
-_NUMPY = _NumpyArrays()

@@ -1,0 +1,47 @@
+"""Work in chunks, by the calling thread or by a few that take the next chunk when they are done with one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from .gguf_types import GgufType
+
+T = TypeVar("T")
+
+CHUNK_ELEMENTS = 1 << 18
+"""A chunk of float32 takes 1 MiB, so that what one pass writes is still in the cache when the next one reads it; a
+cancel waits for one chunk of each thread."""
+
+
+def chunk_spans(blocks: int, kind: GgufType) -> Iterable[tuple[int, int]]:
+    """(first block, end) of each chunk of a tensor of `blocks`."""
+    step = CHUNK_ELEMENTS // kind.block_elements
+    return ((start, min(start + step, blocks)) for start in range(0, blocks, step))
+
+
+def drain(chunks: Iterable[T], work: Callable[[T], None], threads: int) -> None:
+    """`work` on every chunk. Once one raises no other begins, and when this raises no thread is at work any more."""
+    if threads == 1:
+        for chunk in chunks:
+            work(chunk)
+        return
+    waiting, lock, failed = iter(chunks), threading.Lock(), threading.Event()
+
+    def take_turns() -> None:
+        try:
+            while not failed.is_set():
+                with lock:
+                    chunk = next(waiting)
+                work(chunk)
+        except StopIteration:
+            return
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(threads, "warmstack-gguf") as pool:
+        for turn in [pool.submit(take_turns) for _ in range(threads)]:
+            turn.result()
