@@ -56,7 +56,8 @@ def browser() -> Iterator[Browser]:
     ran before its end would fail."""
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=20_000)
+    # Shorter than the panel's poll (15 s), which would otherwise hide that a push did not arrive.
+    expect.set_options(timeout=10_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROME, args=_FLAGS)
         yield chromium
