@@ -1,0 +1,153 @@
+"""Workflows in the front end of a real ComfyUI: nothing is missing, and what is shown is what is queued.
+
+WARMSTACK_THUMBNAILS=example_workflows renews the pictures of the examples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nodes"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "prefetch"))
+
+from browser_kit.stub_host import QUIET
+from example_nodes import STOCK, ours
+from hostkit.models import lora_path, write_models
+from hostkit.server import HostInstall, HostServer, make_base_directory
+from hostkit.tiny_lora import write_sd15_lora
+from lora_templates import WIDGETS as TEMPLATE_WIDGETS
+from lora_templates import lora_templates, output_nodes
+from ui_workflow import Json, api_prompt
+
+from warmstack.prefetch.references import references
+
+if TYPE_CHECKING:
+    from browser_kit.opened import Opened
+    from playwright.sync_api import Browser
+
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.skipif(
+        HostInstall.from_environment() is None, reason="needs a real ComfyUI: set COMFYUI_PATH and COMFYUI_PYTHON"
+    ),
+]
+
+FILES = sorted((Path(__file__).resolve().parents[2] / "example_workflows").glob("*.json"))
+WIDGETS = {name: declared.widgets for name, declared in (STOCK | ours()).items()}
+NAMES = ("characters/mira", "styles/ink", "styles/moss", "styles/oil", "styles/pastel")
+PICTURE = {"x": 64, "y": 90, "width": 1290, "height": 570}
+"""The part of the window that no tool bar covers."""
+
+QUEUE = """async (workflow) => {
+    const { app } = window.comfyAPI.app;
+    await app.loadGraphData(workflow);
+    return (await app.graphToPrompt()).output;
+}"""
+"""Loads a workflow; returns the prompt that Run would post."""
+
+SHOW = """([x, y, scale]) => {
+    const canvas = window.comfyAPI.app.app.canvas;
+    canvas.ds.scale = scale;
+    canvas.ds.offset = [x / scale, y / scale];
+    canvas.setDirty(true, true);
+}"""
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+    base = make_base_directory(tmp_path_factory.mktemp("comfyui"))
+    write_models(base, flux=False)
+    for seed, name in enumerate(NAMES):
+        write_sd15_lora(lora_path(base, f"{name}.safetensors"), seed=seed)
+    checkpoints = base / "models" / "checkpoints"
+    (checkpoints / "sd_xl_base_1.0.safetensors").symlink_to(checkpoints / "tiny_sd15.safetensors")
+    install = HostInstall.from_environment()
+    assert install is not None, "the tests are skipped before this"
+    with HostServer(install, base) as server:
+        server.client.post("/settings", QUIET)
+        yield server
+
+
+@pytest.fixture
+def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
+    from browser_kit.opened import Opened
+
+    opened = Opened(browser, f"{host.client.url}/")
+    opened.boot()
+    yield opened
+    faults = opened.faults()
+    opened.close()
+    assert faults == []
+
+
+def read(path: Path) -> Json:
+    workflow: Json = json.loads(path.read_text(encoding="utf-8"))
+    return workflow
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_loads_without_a_complaint_and_queues_what_it_shows(view: Opened, path: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    workflow = read(path)
+    queued = view.page.evaluate(QUEUE, workflow)
+    assert {node_id: {key: node[key] for key in ("class_type", "inputs")} for node_id, node in queued.items()} == (
+        api_prompt(workflow, WIDGETS)
+    )
+    expect(view.page.locator(".p-toast-message, .p-dialog, [role=dialog]")).to_have_count(0)
+    view.page.evaluate(SHOW, [90, 150, 0.62])
+    view.page.wait_for_function("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    folder = Path(os.environ.get("WARMSTACK_THUMBNAILS", tmp_path))
+    view.page.screenshot(
+        path=folder / f"{path.stem}.jpg", type="jpeg", quality=70, clip=PICTURE, scale="css", animations="disabled"
+    )
+
+
+def test_every_job_of_the_sweep_takes_the_next_lora_of_the_category(view: Opened) -> None:
+    view.page.evaluate(QUEUE, read(FILES[0].with_name("sweep_in_40_jobs.json")))
+    view.page.evaluate(
+        """async () => {
+            const { api } = window.comfyAPI.api;
+            window.asked = [];
+            api.queuePrompt = async (number, { output }) => {
+                window.asked.push(output);
+                return { prompt_id: String(window.asked.length), number, node_errors: {} };
+            };
+            await window.comfyAPI.app.app.queuePrompt(0, 4);
+        }"""
+    )
+    asked = view.page.evaluate("window.asked")
+    inputs = [node["inputs"] for prompt in asked for node in prompt.values()]
+    loras = [values["lora_name"] for values in inputs if "lora_name" in values]
+    assert loras == [f"{name}.safetensors" for name in NAMES if name.startswith("styles/")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_templates_are_converted_as_the_front_end_does_it(browser: Browser, host: HostServer) -> None:
+    """The tests of the references without a browser stand on this converter. Faults do not count here: the front end
+    asks a server outside about nodes that this host lacks."""
+    from browser_kit.opened import Opened
+
+    def loras(prompt: Json) -> list[tuple[object, ...]]:
+        found = references(prompt, output_nodes(prompt)).loras
+        return sorted((lora.node_id, lora.name, str(lora.strength_model), str(lora.strength_clip)) for lora in found)
+
+    view = Opened(browser, f"{host.client.url}/")
+    view.boot()
+    differing = {
+        name: (converted, queued)
+        for name, workflow in lora_templates().items()
+        if (converted := loras(api_prompt(workflow, TEMPLATE_WIDGETS)))
+        != (queued := loras(view.page.evaluate(QUEUE, workflow)))
+    }
+    view.close()
+    assert differing == {}
