@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..lora.file import AdapterKey, LoraFile
 from .need import JobNeeds, Tier, Use
+
+UNQUEUED = 1 << 30
+"""Position of what no visible job needs."""
 
 
 class FetchKey(NamedTuple):
@@ -94,6 +97,26 @@ def make_plan(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
             if within and key not in warmed and key not in warm.failed:
                 fetches.append(Fetch(file, tier, position))
     return Plan(tuple(fetches), frozenset(resident), frozenset(pages), next_uses)
+
+
+def speculate(plan: Plan, uses: Sequence[Use], limits: Limits, warm: Warm) -> Plan:
+    """`plan` with what somebody will probably queue. Without a next use, nothing is evicted for it."""
+    fetches: list[Fetch] = []
+    wanted: dict[Tier, set[AdapterKey]] = {"resident": set(), "page": set()}
+    depth = {"resident": _Depth(limits.resident_bytes), "page": _Depth(limits.page_bytes)}
+    for use in uses:
+        tier = tier_of(use, limits, warm.no_room)
+        if tier is None or plan.wants(FetchKey(use.key, tier)) or not depth[tier].takes(use.file.size_bytes, 1):
+            continue
+        wanted[tier].add(use.key)
+        if use.key not in (warm.resident if tier == "resident" else warm.pages) and use.key not in warm.failed:
+            fetches.append(Fetch(use.file, tier, UNQUEUED))
+    return replace(
+        plan,
+        fetches=(*plan.fetches, *fetches),
+        resident=plan.resident | wanted["resident"],
+        pages=plan.pages | wanted["page"],
+    )
 
 
 def tier_of(use: Use, limits: Limits, no_room: Container[AdapterKey] = frozenset()) -> Tier | None:

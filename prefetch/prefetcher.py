@@ -14,11 +14,12 @@ from ..loaders.errors import SafetensorsLoadError
 from ..loaders.rate_limit import RateLimit
 from ..lora.file import AdapterKey
 from .batch_line import batch_line
+from .forecast import Forecast
 from .job import QueuedJob, References
 from .machine import Machine
 from .need import JobNeeds, Need
 from .pace import Due
-from .plan import Limits, Plan, make_plan
+from .plan import Limits, Plan, make_plan, speculate
 from .pressure import next_limit_bytes, page_budget_bytes
 from .queue_board import QueueBoard
 from .references import payload_references
@@ -92,6 +93,7 @@ class Prefetcher:
         self._due_at_s = float("inf")
         self._looked_at_memory = False
         self._queued_jobs = self._started_jobs = 0
+        self._forecast = Forecast()
         self._batch: tuple[int, PrefetchStatus] | None = None
         self._shown = Picture(enabled=self._settings.enabled), 0
 
@@ -171,9 +173,7 @@ class Prefetcher:
         self._queued_jobs = len(visible)
         self._warmer.meter.observe([job.job_id for job in visible if job.running], self._machine.clock())
         observed = self._board.observe(visible if settings.enabled else ())
-        for needs in observed.ran_unseen:
-            self._count_demand(needs)
-        self._started_jobs += len(observed.ran_unseen)
+        self._count_starts(observed.ran_unseen)
         if observed.changed:
             self._dirty = True
             self._warmer.retry_refused()
@@ -212,9 +212,7 @@ class Prefetcher:
     def _take_starts(self) -> None:
         """Jobs that have started: their demands are counted, their files are claimed. The plan stays as it is."""
         started = self._board.newly_started()
-        for needs in started:
-            self._count_demand(needs)
-        self._started_jobs += len(started)
+        self._count_starts(started)
         if started or self._dirty:
             self._warmer.claim({use.key for needs in self._board.needs if needs.job.running for use in needs.uses})
 
@@ -241,10 +239,13 @@ class Prefetcher:
         plan = make_plan(self._board.needs, self._limits, self._warmer.warm())
         if plan.next_uses != self._plan.next_uses:
             self._cache.plan_uses(plan.next_uses)
-        self._plan = plan
         now_s = self._machine.clock()
         due = self._warmer.meter.pace(now_s).due(plan.fetches) if settings.just_in_time else Due(plan.fetches, None)
         self._due_at_s = float("inf") if due.wait_s is None else now_s + due.wait_s
+        if settings.enabled and settings.predict and not plan.fetches:
+            plan = speculate(plan, tuple(self._forecast.next_uses()), self._limits, self._warmer.warm())
+            due = Due(plan.fetches, None)
+        self._plan = plan
         self._warmer.follow(plan, due.fetches)
 
     def _shelves(self) -> Shelves:
@@ -258,12 +259,15 @@ class Prefetcher:
             failed=warmer.failed,
         )
 
-    def _count_demand(self, needs: JobNeeds) -> None:
-        """A job has started: what it reads through the page cache was there in time, or was not."""
-        loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}
-        for use in needs.uses:
-            if not use.resident:
-                self._warmer.tally.count_demand(use.file, self._warmer.pages, loading)
+    def _count_starts(self, started: Sequence[JobNeeds]) -> None:
+        """Jobs have started: what they read through the page cache was there in time, or was not."""
+        self._started_jobs += len(started)
+        for needs in started:
+            self._forecast.record(needs)
+            loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}
+            for use in needs.uses:
+                if not use.resident:
+                    self._warmer.tally.count_demand(use.file, self._warmer.pages, loading)
 
     def _publish(self) -> None:
         picture = Picture(
@@ -273,6 +277,7 @@ class Prefetcher:
             shelves=self._shelves(),
             in_flight=tuple(fetch_status(reading) for reading in self._warmer.readings),
             page=self._warmer.tally.status(),
+            predictor=self._forecast.stats(),
             under_pressure=self._available_bytes < self._settings.headroom_bytes and self._looked_at_memory,
         )
         shown, revision = self._shown
@@ -337,7 +342,8 @@ class Prefetcher:
         return self._closed
 
     def _on_change(self, replan: bool = True) -> None:
-        if replan:
+        nothing_left = self._settings.predict and not self._warmer.futures
+        if replan or nothing_left:
             self._dirty = True
             self._woken.set()
         else:

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SWITCHES = ("enabled", "just_in_time", "page_tier", "resident_tier")
+_SWITCHES = ("enabled", "just_in_time", "predict", "page_tier", "resident_tier")
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
 
@@ -35,6 +35,8 @@ class PrefetchSettings:
     """Jobs looked ahead at most; None: as far as the budgets reach."""
     just_in_time: bool = True
     """Read a file as late as measured job and read times allow; False: as early as the budgets allow."""
+    predict: bool = False
+    """With nothing else to read, bring in what past jobs say the next one will use, into free space only."""
     page_tier: bool = True
     resident_tier: bool = True
 
@@ -87,6 +89,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "WARMSTACK_READ_LIMIT": "read_limit_bytes_per_s",
     "WARMSTACK_DEPTH_JOBS": "depth_jobs",
     "WARMSTACK_JUST_IN_TIME": "just_in_time",
+    "WARMSTACK_PREDICT": "predict",
     "WARMSTACK_PAGE_TIER": "page_tier",
     "WARMSTACK_RESIDENT_TIER": "resident_tier",
 }

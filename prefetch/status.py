@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from .need import ResolutionState, Tier
+from .predictor import PredictorStats
 
 AdapterState = Literal["ready", "loading", "cold", "missing", "ambiguous", "failed", "unknown"]
 """`ready`: nothing left to read. `cold`: not read yet, or never read ahead (a pickle).
@@ -83,6 +84,8 @@ class PrefetchStatus(NamedTuple):
     queued_jobs: int
     """All visible jobs; `queue` holds the first of them."""
     queue: tuple[JobStatus, ...]
+    predictor: PredictorStats = PredictorStats(0, 0, False)
+    """How good guesses beyond the queue were; `active` when they are acted upon, if the setting allows."""
 
     def as_json(self) -> dict[str, object]:
         """Plain dicts and lists."""
@@ -91,6 +94,7 @@ class PrefetchStatus(NamedTuple):
         return {
             **self._asdict(),
             "page": page,
+            "predictor": self.predictor._asdict() | {"hit_rate": self.predictor.hit_rate},
             "in_flight": [fetch._asdict() for fetch in self.in_flight],
             "queue": queue,
         }

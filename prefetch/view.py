@@ -10,6 +10,7 @@ from ..lora.file import AdapterKey
 from .job import UnknownReference
 from .need import JobNeeds, Need, Tier, Use, shown_name
 from .plan import FetchKey, Limits, tier_of
+from .predictor import PredictorStats
 from .reading import Reading
 from .status import AdapterState, AdapterStatus, FetchStatus, JobStatus, PageStatus, PlannedLora, PrefetchStatus
 
@@ -55,6 +56,7 @@ class Picture:
     shelves: Shelves = field(default_factory=Shelves)
     in_flight: tuple[FetchStatus, ...] = ()
     page: PageStatus = field(default_factory=PageStatus)
+    predictor: PredictorStats = field(default_factory=lambda: PredictorStats(0, 0, False))
     under_pressure: bool = False
 
     def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
@@ -72,6 +74,7 @@ class Picture:
             hidden_share=stats.hidden_share,
             wasted_bytes=stats.wasted_bytes + self.page.wasted_bytes,
             page=self.page,
+            predictor=self.predictor,
             under_pressure=self.under_pressure,
             in_flight=self.in_flight,
             queued_jobs=self.queued_jobs,
