@@ -151,3 +151,18 @@ def test_templates_are_converted_as_the_front_end_does_it(browser: Browser, host
     }
     view.close()
     assert differing == {}
+
+
+def test_the_outer_value_of_a_promoted_widget_is_queued(browser: Browser, host: HostServer) -> None:
+    from browser_kit.opened import Opened
+
+    saved, shown = "uso-flux1-dit-lora-v1.safetensors", f"{NAMES[0]}.safetensors"
+    workflow = lora_templates()["flux1_dev_uso_reference_image_gen.json"]
+    outer = next(node for node in workflow["nodes"] if saved in (node.get("widgets_values") or ()) and not node["mode"])
+    outer["widgets_values"][outer["widgets_values"].index(saved)] = shown
+    view = Opened(browser, f"{host.client.url}/")
+    view.boot()
+    queued = view.page.evaluate(QUEUE, workflow)
+    view.close()
+    for prompt in (queued, api_prompt(workflow, TEMPLATE_WIDGETS)):
+        assert [lora.name for lora in references(prompt, output_nodes(prompt)).loras] == [shown]
