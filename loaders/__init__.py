@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     )
     from .fast_single_file import FastSingleFileLoadingStrategy
     from .filling import Pace
+    from .gguf_header import GgufEntry, GgufHeader, read_gguf_header
+    from .gguf_load import LoadedGguf, load_gguf
+    from .gguf_numpy import dequantise
+    from .gguf_packed import PackedTensor
+    from .gguf_types import GgufType
     from .header import SafetensorsHeader, TensorEntry, read_header, read_metadata
     from .lazy import LazyLoadingStrategy
     from .mapped import map_tensors
@@ -56,6 +61,9 @@ _MODULES = {
     "DeviceMap": "device_map",
     "EagerLoadingStrategy": "eager",
     "FastSingleFileLoadingStrategy": "fast_single_file",
+    "GgufEntry": "gguf_header",
+    "GgufHeader": "gguf_header",
+    "GgufType": "gguf_types",
     "GpuMemoryStats": "tracking",
     "LazyLoadingStrategy": "lazy",
     "LoadCancelledError": "errors",
@@ -63,12 +71,14 @@ _MODULES = {
     "LoadRequest": "strategy",
     "LoadResult": "strategy",
     "LoadedBatch": "batch",
+    "LoadedGguf": "gguf_load",
     "LoadingMetrics": "telemetry",
     "LoadingStrategy": "strategy",
     "MaxMemory": "max_memory",
     "ModelLoader": "model_loader",
     "NoCapableLoaderError": "errors",
     "Pace": "filling",
+    "PackedTensor": "gguf_packed",
     "ParallelAsyncLazyLoadingStrategy": "parallel_async_lazy",
     "ParallelLoadingStrategy": "parallel",
     "PerformanceTracker": "tracking",
@@ -88,8 +98,10 @@ _MODULES = {
     "TensorFile": "tensor_file",
     "check_shards": "shards",
     "choose_strategy": "auto",
+    "dequantise": "gguf_numpy",
     "drop_file": "page_cache",
     "get_gpu_memory_stats": "tracking",
+    "load_gguf": "gguf_load",
     "load_loras_batch": "batch",
     "load_loras_batch_async": "batch",
     "load_pickled": "pickled",
@@ -97,6 +109,7 @@ _MODULES = {
     "load_safetensors_robust": "robust",
     "log_memory_stats": "tracking",
     "map_tensors": "mapped",
+    "read_gguf_header": "gguf_header",
     "read_header": "header",
     "read_index": "shards",
     "read_metadata": "header",
@@ -113,6 +126,9 @@ __all__ = [
     "DeviceMap",
     "EagerLoadingStrategy",
     "FastSingleFileLoadingStrategy",
+    "GgufEntry",
+    "GgufHeader",
+    "GgufType",
     "GpuMemoryStats",
     "LazyLoadingStrategy",
     "LoadCancelledError",
@@ -120,12 +136,14 @@ __all__ = [
     "LoadRequest",
     "LoadResult",
     "LoadedBatch",
+    "LoadedGguf",
     "LoadingMetrics",
     "LoadingStrategy",
     "MaxMemory",
     "ModelLoader",
     "NoCapableLoaderError",
     "Pace",
+    "PackedTensor",
     "ParallelAsyncLazyLoadingStrategy",
     "ParallelLoadingStrategy",
     "PerformanceTracker",
@@ -145,8 +163,10 @@ __all__ = [
     "TensorFile",
     "check_shards",
     "choose_strategy",
+    "dequantise",
     "drop_file",
     "get_gpu_memory_stats",
+    "load_gguf",
     "load_loras_batch",
     "load_loras_batch_async",
     "load_pickled",
@@ -154,6 +174,7 @@ __all__ = [
     "load_safetensors_robust",
     "log_memory_stats",
     "map_tensors",
+    "read_gguf_header",
     "read_header",
     "read_index",
     "read_metadata",
