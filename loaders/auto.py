@@ -11,11 +11,14 @@ from .device_map import DISK
 from .disk_kind import DiskKind, disk_kind
 from .errors import NoCapableLoaderError
 from .opened import stamp_path
+from .page_cache import resident_bytes
 from .registry import StrategyRegistry
 from .strategy import LoadingStrategy, LoadRequest
 
 _LARGE_BYTES = 64 << 20
 """Where a few threads begin to pay for being started, on 2 cores."""
+_CACHED_SHARE = 0.9
+"""From here on it hardly matters what disk is under the page cache."""
 _MEMORY_SHARE = 0.8
 """Of the free memory, that a load may take; the rest is for whoever uses the tensors."""
 
@@ -34,6 +37,7 @@ class Surroundings:
 
     free_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
     disk_kind: Callable[[str], DiskKind] = disk_kind
+    cached_bytes: Callable[[str], int | None] = resident_bytes
 
 
 def choose_strategy(
@@ -76,7 +80,9 @@ def _by_size(paths: tuple[str, ...], size_bytes: int, surroundings: Surroundings
         return "fast_single_file", f"one file of {size_bytes} bytes"
     kind = surroundings.disk_kind(paths[0])
     if kind in ("rotating", "network"):
-        return "eager", f"{len(paths)} files on a {kind} disk, which several readers slow down"
+        cached_bytes = sum(surroundings.cached_bytes(path) or 0 for path in paths)
+        if cached_bytes < size_bytes * _CACHED_SHARE:
+            return "eager", f"{len(paths)} files on a {kind} disk, which several readers slow down"
     return "parallel", f"{len(paths)} files of {size_bytes} bytes together"
 
 

@@ -36,10 +36,17 @@ def _file_system(root: Path, number: str) -> str:
 
 
 def _block_device_kind(device: Path) -> DiskKind:
+    resolved = device.resolve()
     # A partition has no queue of its own; its disk is the folder above.
-    for queue in (device / "queue/rotational", device.resolve().parent / "queue/rotational"):
+    for queue in (resolved / "queue/rotational", resolved.parent / "queue/rotational"):
         try:
-            return "rotating" if queue.read_text().strip() == "1" else "flash"
+            rotates = queue.read_text().strip() == "1"
         except OSError:
             continue
+        # Virtual disks say that they rotate, whatever they lie on.
+        return ("unknown" if _is_virtual(resolved) else "rotating") if rotates else "flash"
     return "unknown"
+
+
+def _is_virtual(device: Path) -> bool:
+    return any(part.startswith(("virtio", "xvd", "vbd-", "vmbus", "virtual")) for part in device.parts)

@@ -15,12 +15,14 @@ def system(tmp_path: Path):
     number = f"{os.major(device)}:{os.minor(device)}"
     root = tmp_path / "root"
 
-    def build(file_system: str = "ext4", rotational: str | None = None, partition: bool = False) -> Path:
+    def build(
+        file_system: str = "ext4", rotational: str | None = None, partition: bool = False, bus: str = "pci0/ata1"
+    ) -> Path:
         (root / "proc/self").mkdir(parents=True)
         (root / "proc/self/mountinfo").write_text(
             f"1 2 999:7 / / rw - tmpfs tmpfs rw\n3 1 {number} / /m rw shared:1 - {file_system} source rw\n"
         )
-        disk = root / "sys/devices/disk"
+        disk = root / "sys/devices" / bus / "disk"
         (disk / "part").mkdir(parents=True)
         if rotational is not None:
             (disk / "queue").mkdir()
@@ -36,6 +38,12 @@ def system(tmp_path: Path):
 @pytest.mark.parametrize(("flag", "kind"), [("0", "flash"), ("1", "rotating")])
 def test_disks_and_partitions(tmp_path: Path, system, flag: str, kind: str, partition: bool):
     assert disk_kind(str(tmp_path), root=system(rotational=flag, partition=partition)) == kind
+
+
+@pytest.mark.parametrize(("flag", "kind"), [("0", "flash"), ("1", "unknown")])
+@pytest.mark.parametrize("bus", ["pci0/virtio1", "vbd-51712", "virtual"])
+def test_a_virtual_disk_that_claims_to_rotate_is_not_believed(tmp_path: Path, system, bus: str, flag: str, kind: str):
+    assert disk_kind(str(tmp_path), root=system(rotational=flag, bus=bus, partition=True)) == kind
 
 
 @pytest.mark.parametrize("file_system", ["nfs4", "cifs", "fuse.sshfs", "9p"])

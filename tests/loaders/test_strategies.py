@@ -189,8 +189,11 @@ class TestRegistry:
 
 
 class TestAuto:
-    def choose(self, request: LoadRequest, free_bytes: int = 1 << 40, kind: str = "flash") -> tuple[str, str]:
-        choice = choose_strategy(REGISTRY, request, Surroundings(lambda: free_bytes, lambda path: kind))
+    def choose(
+        self, request: LoadRequest, free_bytes: int = 1 << 40, kind: str = "flash", cached_bytes: int | None = 0
+    ) -> tuple[str, str]:
+        surroundings = Surroundings(lambda: free_bytes, lambda path: kind, lambda path: cached_bytes)
+        choice = choose_strategy(REGISTRY, request, surroundings)
         return choice.strategy.name, choice.reasons[0]
 
     def test_short_of_memory_on_the_cpu(self, large):
@@ -233,6 +236,13 @@ class TestAuto:
     )
     def test_several_files(self, large, saved, kind: str, name: str):
         assert self.choose(LoadRequest((large[0], saved)), kind=kind)[0] == name
+        assert self.choose(LoadRequest((large[0], saved)), kind=kind, cached_bytes=None)[0] == name
+
+    def test_a_slow_disk_does_not_matter_to_cached_files(self, large, saved):
+        request = LoadRequest((large[0], saved))
+        half_bytes = os.path.getsize(large[0]) // 2
+        assert self.choose(request, kind="rotating", cached_bytes=half_bytes)[0] == "parallel"
+        assert self.choose(request, kind="rotating", cached_bytes=half_bytes // 2)[0] == "eager"
 
     def test_a_missing_file(self, tmp_path):
         with pytest.raises(SafetensorsLoadError, match="No such file"):
