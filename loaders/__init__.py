@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .mapped import map_tensors
     from .max_memory import MaxMemory
     from .model_loader import LoadProgress, ModelLoader
+    from .module_filling import Filled, fill_module
     from .page_cache import drop_file, resident_bytes, warm_file
     from .parallel import ParallelLoadingStrategy
     from .parallel_async_lazy import ParallelAsyncLazyLoadingStrategy
@@ -61,6 +62,7 @@ _MODULES = {
     "DeviceMap": "device_map",
     "EagerLoadingStrategy": "eager",
     "FastSingleFileLoadingStrategy": "fast_single_file",
+    "Filled": "module_filling",
     "GgufEntry": "gguf_header",
     "GgufHeader": "gguf_header",
     "GgufType": "gguf_types",
@@ -100,6 +102,7 @@ _MODULES = {
     "choose_strategy": "auto",
     "dequantise": "gguf_numpy",
     "drop_file": "page_cache",
+    "fill_module": "module_filling",
     "get_gpu_memory_stats": "tracking",
     "load_gguf": "gguf_load",
     "load_loras_batch": "batch",
@@ -126,6 +129,7 @@ __all__ = [
     "DeviceMap",
     "EagerLoadingStrategy",
     "FastSingleFileLoadingStrategy",
+    "Filled",
     "GgufEntry",
     "GgufHeader",
     "GgufType",
@@ -165,6 +169,7 @@ __all__ = [
     "choose_strategy",
     "dequantise",
     "drop_file",
+    "fill_module",
     "get_gpu_memory_stats",
     "load_gguf",
     "load_loras_batch",

@@ -1,0 +1,85 @@
+"""Filling a model that was built without weights (on `meta`), straight from the files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from .errors import SafetensorsValidationError
+from .filling import Pace
+from .header import SafetensorsHeader
+from .placement import place_tensors
+from .robust import Device, Path, request_for
+from .shards import ShardIndex, check_shards
+from .stream import stream_tensors
+
+_MAX_BYTES = 256 << 20
+
+
+class Filled(NamedTuple):
+    """What of the model and of the files did not meet."""
+
+    missing: tuple[str, ...]
+    """Keys of the model that no file has; they stay as they were."""
+    unexpected: tuple[str, ...]
+    """Keys of the files that the model does not know; they were not read."""
+
+
+def fill_module(
+    module: torch.nn.Module,
+    files: Sequence[Path],
+    index: ShardIndex | None = None,
+    *,
+    device: Device = "cpu",
+    device_map: Mapping[str, object] | None = None,
+    dtype: torch.dtype | None = None,
+    max_bytes: int = _MAX_BYTES,
+    cancelled: Callable[[], bool] | None = None,
+) -> Filled:
+    """Put the tensors of `files` into `module`, each as it arrives: host memory beyond the model is `max_bytes` and one
+    tensor. Parameters become new ones, with the old one's `requires_grad`; what the device map leaves on disk stays.
+
+    SafetensorsValidationError before anything is read when the files contradict each other, `index`, or a shape of the
+    model. A load that fails later leaves the module partly filled."""
+    headers = check_shards([os.fspath(file) for file in files], index)
+    targets = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
+    _check_shapes(headers.values(), targets)
+    request = request_for(files, device, device_map, dtype)
+    found = {key for header in headers.values() for key in header.tensors}
+    wanted = [
+        (header, [key for key in request.devices(header.tensors) if key in targets]) for header in headers.values()
+    ]
+    for header, key, tensor, _ in stream_tensors(wanted, Pace(cancelled), max_bytes=max_bytes):
+        placed = place_tensors(header.path, {key: tensor}, request.devices({key: tensor}), dtype)
+        _assign(module, key, placed[key], targets[key])
+        del tensor, placed
+    missing = tuple(key for key in targets if key not in found)
+    return Filled(missing, tuple(key for header in headers.values() for key in header.tensors if key not in targets))
+
+
+def _persistent_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that a state dict has."""
+    saved = module.state_dict(keep_vars=True)
+    return {key: buffer for key, buffer in module.named_buffers(remove_duplicate=False) if key in saved}
+
+
+def _check_shapes(headers: Iterable[SafetensorsHeader], targets: Mapping[str, torch.Tensor]) -> None:
+    for header in headers:
+        for key, entry in header.tensors.items():
+            if key in targets and entry.shape != tuple(targets[key].shape):
+                reason = f"has shape {list(entry.shape)} and the model wants {list(targets[key].shape)}"
+                raise SafetensorsValidationError(header.path, reason, key)
+
+
+def _assign(module: torch.nn.Module, key: str, tensor: torch.Tensor, old: torch.Tensor) -> None:
+    owner, _, name = key.rpartition(".")
+    place = module.get_submodule(owner)
+    if name in place._parameters:
+        place._parameters[name] = torch.nn.Parameter(
+            tensor, requires_grad=old.requires_grad and tensor.is_floating_point()
+        )
+    else:
+        place._buffers[name] = tensor
