@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import torch
 
 from .checkpoint import checkpoint_format, find_checkpoint
-from .errors import NoCapableLoaderError
+from .errors import SafetensorsLoadError
 from .filling import Pace
 from .gathering import Gathering
+from .gguf_header import read_gguf_header
+from .gguf_load import load_gguf
 from .header import SafetensorsHeader
 from .in_thread import run_in_thread
 from .max_memory import MaxMemory
@@ -38,11 +40,12 @@ Progress = Callable[[LoadProgress], None]
 
 
 class ModelLoader:
-    """Loads checkpoints: safetensors in one file or in shards, and pickles (weights only).
+    """Loads checkpoints: safetensors in one file or in shards, pickles (weights only), and GGUF, dequantised to `dtype`
+    or else to float32.
 
     `strategy` is a name or `"auto"`; `strategy_kwargs` are the fields of a named one (`max_bytes=`, `workers=`).
-    `max_memory` refuses, before reading, what would put more bytes on a device than it says. `low_cpu_mem_usage` lets
-    `auto` pass what is cast or moved through host memory piece by piece."""
+    `max_memory` refuses, before reading safetensors, what would put more bytes on a device than it says.
+    `low_cpu_mem_usage` lets `auto` pass what is cast or moved through host memory piece by piece."""
 
     def __init__(
         self,
@@ -71,9 +74,10 @@ class ModelLoader:
         if kind == "safetensors":
             return self.load_shards([name], progress=progress, cancelled=cancelled)
         request = replace(self._template, paths=(name,), pace=Pace(cancelled))
-        if kind == "gguf":
-            raise NoCapableLoaderError(name, self._registry.refusals(request))
-        return _load_pickle(request)
+        result = _load_gguf(request) if kind == "gguf" else _load_pickle(request)
+        if progress is not None:
+            progress(LoadProgress(result.metrics.loaded_bytes, result.metrics.loaded_bytes, name))
+        return result
 
     def load_shards(
         self,
@@ -128,6 +132,21 @@ class _Meter:
     def finish(self) -> None:
         """Say 100% where mapped tensors were never read."""
         self.add(self._last_path, self._total_bytes - self._done_bytes)
+
+
+def _load_gguf(request: LoadRequest) -> LoadResult:
+    path = request.paths[0]
+    gathering = Gathering(request)
+    with gathering.clock.stage("header"):
+        header = read_gguf_header(path)
+    gathering.include(path, {key: value for key, value in header.metadata.items() if isinstance(value, str)})
+    with gathering.clock.stage("read"):
+        keys = request.devices(header.tensors)
+        loaded = load_gguf(path, request.dtype or torch.float32, select=keys, header=header, pace=request.pace)
+    for key, tensor in loaded.packed.items():
+        raise SafetensorsLoadError(path, f"{key!r} stays packed: {tensor.reason}")
+    gathering.add(path, loaded.tensors, buffer_bytes=loaded.metrics.peak_bytes)
+    return gathering.result("gguf")
 
 
 def _load_pickle(request: LoadRequest) -> LoadResult:

@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -73,9 +75,34 @@ class TestCheckpoint:
         same_tensors(loader.load_checkpoint(tmp_path / f"model{suffix}").tensors, expected)
         same_tensors(loader.load_checkpoint(tmp_path).tensors, expected)
 
-    def test_gguf_is_refused_and_never_unpickled(self, tmp_path, state_dict):
+    @pytest.mark.parametrize("dtype", [None, torch.float16])
+    def test_gguf(self, tmp_path, dtype: torch.dtype | None):
+        values = np.random.default_rng(5).normal(size=(6, 64)).astype(np.float32)
+        packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+        writer = gguf.GGUFWriter(tmp_path / "model.gguf", "flux")
+        writer.add_tensor("block.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        writer.add_tensor("block.bias", values[0])
+        writer.add_tensor("other.bias", values[1])
+        for step in (
+            writer.write_header_to_file,
+            writer.write_kv_data_to_file,
+            writer.write_tensors_to_file,
+            writer.close,
+        ):
+            step()
+        expected = torch.from_numpy(gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q8_0))
+        seen: list[LoadProgress] = []
+        result = ModelLoader(dtype=dtype, device_map={"other": "disk"}).load_checkpoint(tmp_path, progress=seen.append)
+        assert seen[-1].done_bytes == seen[-1].total_bytes == result.metrics.loaded_bytes
+        assert result.keys() == {"block.weight", "block.bias"}
+        assert torch.equal(result["block.weight"], expected.to(dtype or torch.float32))
+        assert result["block.bias"].dtype == (dtype or torch.float32)
+        assert result.metadata["general.architecture"] == "flux"
+        assert result.metrics.strategy == "gguf"
+
+    def test_a_gguf_that_is_none_is_never_unpickled(self, tmp_path, state_dict):
         torch.save(state_dict, tmp_path / "model.gguf")
-        with pytest.raises(NoCapableLoaderError, match=r"reads safetensors, not \.gguf"):
+        with pytest.raises(SafetensorsLoadError, match="GGUF"):
             ModelLoader().load_checkpoint(tmp_path / "model.gguf")
 
     def test_a_folder_with_two_checkpoints_is_ambiguous(self, sharded):
