@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .filling import Pace
     from .gguf_header import GgufEntry, GgufHeader, read_gguf_header
     from .gguf_load import LoadedGguf, load_gguf
+    from .gguf_metadata import GgufArray
     from .gguf_numpy import dequantise
     from .gguf_packed import PackedTensor
     from .gguf_types import GgufType
@@ -63,6 +64,7 @@ _MODULES = {
     "EagerLoadingStrategy": "eager",
     "FastSingleFileLoadingStrategy": "fast_single_file",
     "Filled": "module_filling",
+    "GgufArray": "gguf_metadata",
     "GgufEntry": "gguf_header",
     "GgufHeader": "gguf_header",
     "GgufType": "gguf_types",
@@ -130,6 +132,7 @@ __all__ = [
     "EagerLoadingStrategy",
     "FastSingleFileLoadingStrategy",
     "Filled",
+    "GgufArray",
     "GgufEntry",
     "GgufHeader",
     "GgufType",

@@ -16,9 +16,9 @@ CHUNK_ELEMENTS = 1 << 18
 cancel waits for one chunk of each thread."""
 
 
-def chunk_spans(blocks: int, kind: GgufType) -> Iterable[tuple[int, int]]:
-    """(first block, end) of each chunk of a tensor of `blocks`."""
-    step = CHUNK_ELEMENTS // kind.block_elements
+def chunk_spans(blocks: int, kind: GgufType, chunk_elements: int | None = None) -> Iterable[tuple[int, int]]:
+    """(first block, end) of each chunk of a tensor of `blocks`; by CHUNK_ELEMENTS unless told otherwise."""
+    step = (CHUNK_ELEMENTS if chunk_elements is None else chunk_elements) // kind.block_elements
     return ((start, min(start + step, blocks)) for start in range(0, blocks, step))
 
 

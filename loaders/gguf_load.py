@@ -166,7 +166,8 @@ class _Loading:
             self.pace.report(path, raw.nbytes)
 
         chunks = list(chunk_spans(count, kind))
-        threads = max(1, min(self.threads, len(chunks)))
+        # Without preadv a read moves the one position of the file, which threads cannot share.
+        threads = max(1, min(self.threads, len(chunks))) if hasattr(os, "preadv") else 1
         self.scratch_bytes = max(self.scratch_bytes, threads * _SCRATCH_BYTES)
         drain(chunks, convert, threads)
         return values.reshape(entry.shape)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 import torch
 
 from .errors import LoadCancelledError, SafetensorsLoadError
+from .gguf_chunks import chunk_spans
 from .gguf_codebooks import Codebook
 from .gguf_kernels import KERNELS
 from .gguf_numpy import refusal
 from .gguf_types import GgufType
 
-_CHUNK_BYTES = 64 << 20
-"""Of float32. Unpacking takes about as much again."""
+_DEVICE_CHUNK_ELEMENTS = 1 << 24
+"""64 MiB of float32, and about as much again to unpack: a GPU wants long kernels, and its cache is of no use here."""
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -33,11 +34,11 @@ def dequantise_tensor(
     blocks = packed.reshape(-1, kind.block_bytes)
     values = torch.empty(len(blocks), kind.block_elements, dtype=dtype, device=packed.device)
     arrays = _TorchArrays(packed.device)
-    step = _CHUNK_BYTES // (4 * kind.block_elements)
-    for start in range(0, len(blocks), step):
+    chunk_elements = None if packed.is_cpu else _DEVICE_CHUNK_ELEMENTS
+    for first, end in chunk_spans(len(blocks), kind, chunk_elements):
         if cancelled is not None and cancelled():
             raise LoadCancelledError(name, "cancelled while it was being dequantised")
-        values[start : start + step] = _values(arrays, blocks[start : start + step], kind)
+        values[first:end] = _values(arrays, blocks[first:end], kind)
     return values.reshape(tuple(shape))
 
 

@@ -84,9 +84,9 @@ def test_chunks_of_full_size_give_the_same_bits(kind: GgufType):
     assert_same_bits(dequantise(raw, kind, expected.shape, threads=2), expected)
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("kind", **BY_NAME)
-def test_torch_gives_the_bits_of_gguf(kind: GgufType, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("warmstack.loaders.gguf_torch._CHUNK_BYTES", 1 << 13)
+def test_torch_gives_the_bits_of_gguf(kind: GgufType):
     for rows, row_blocks in ((1, 1), (7, 5), (33, 16)):
         raw = random_blocks(kind, rows, row_blocks, seed=rows)
         expected = reference(raw, kind)

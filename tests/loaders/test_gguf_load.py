@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +174,16 @@ def test_a_cancel_is_seen_between_two_chunks(large: str, threads: int):
     with pytest.raises(LoadCancelledError):
         load_gguf(large, torch.float16, threads=threads, pace=pace)
     assert 3 <= len(arrived) < 3 + threads
+
+
+def test_without_preadv_one_thread_reads(large: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(os, "preadv", raising=False)
+    readers: set[int] = set()
+    loaded = load_gguf(
+        large, torch.float16, threads=3, pace=Pace(advanced=lambda *_: readers.add(threading.get_ident()))
+    )
+    assert readers == {threading.get_ident()}
+    assert not loaded.tensors["large"].any()
 
 
 def append(path: str) -> None:
