@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from .errors import LoadCancelledError, SafetensorsLoadError
@@ -28,7 +29,7 @@ def dequantise_tensor(
     name: str = "",
 ) -> torch.Tensor:
     """`packed`, (bytes,) uint8, as a tensor of `shape` on the same device; in float32 the numbers of `dequantise`, bit
-    for bit, but that a GPU has only one NaN and that F16 comes without signalling ones. Raises as `dequantise` does."""
+    for bit, but that a GPU has only one NaN. Raises as `dequantise` does."""
     if reason := refusal(kind):
         raise SafetensorsLoadError(name, reason)
     blocks = packed.reshape(-1, kind.block_bytes)
@@ -44,7 +45,8 @@ def dequantise_tensor(
 
 def _values(arrays: _TorchArrays, blocks: torch.Tensor, kind: GgufType) -> torch.Tensor:
     if kind.name in _PLAIN:
-        return _aligned(blocks).view(_PLAIN[kind.name])
+        numbers = _aligned(blocks).view(_PLAIN[kind.name])
+        return _widen(numbers) if kind.name == "F16" else numbers
     unpacked = KERNELS[kind.name](arrays, blocks)
     # One operation after the other: a fused multiply-add rounds once where the definition rounds twice.
     values = unpacked.quants.float()
@@ -64,6 +66,11 @@ def _keep_first_nan(values: torch.Tensor, moved: torch.Tensor, offset: torch.Ten
     return moved
 
 
+def _widen(halves: torch.Tensor) -> torch.Tensor:
+    """float16 as float32. On a CPU numpy does it: torch replaces the NaN of the last few elements by another one."""
+    return torch.from_numpy(halves.numpy().astype(np.float32)) if halves.is_cpu else halves.float()
+
+
 def _aligned(raw: torch.Tensor) -> torch.Tensor:
     """A copy: a tensor may be seen as one of wider numbers only where these could begin."""
     return raw.clone(memory_format=torch.contiguous_format)
@@ -77,7 +84,7 @@ class _TorchArrays:
         self._tables: dict[Codebook, torch.Tensor] = {}
 
     def halves(self, raw: torch.Tensor) -> torch.Tensor:
-        return _aligned(raw).view(torch.float16).float()
+        return _widen(_aligned(raw).view(torch.float16))
 
     def signed(self, raw: torch.Tensor) -> torch.Tensor:
         return raw.view(torch.int8)
