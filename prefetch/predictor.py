@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-MAX_NAMES = 2048
+MAX_NAMES = 512
 """Names remembered; the least used are forgotten."""
 DECAY = 0.97
 """Weight that a use keeps per later job: a LoRA of forty jobs ago counts a third."""
@@ -68,7 +69,7 @@ class LoRAPrefetchPredictor:
             followers.update(name for name in stack if name not in self._current)
         self._current = stack
         self._forget()
-        self._pending.extend((self._jobs, name) for name in self._beyond(stack)[:JUDGED])
+        self._pending.extend((self._jobs, name) for name in self._beyond(stack, JUDGED))
 
     def predict_next_loras(self, current: Sequence[str] | None = None, limit: int = 8) -> list[str]:
         """Most probable first: the current stack goes on, then what used to follow it, then what is used most and last.
@@ -76,15 +77,15 @@ class LoRAPrefetchPredictor:
         `current` defaults to the last recorded stack. Beyond it nothing is predicted while the predictor is inactive.
         """
         stack = tuple(dict.fromkeys(self._current if current is None else current))
-        beyond = self._beyond(stack) if self.stats().active else []
+        beyond = self._beyond(stack, limit) if self.stats().active else []
         return [*stack, *beyond][:limit]
 
     def stats(self) -> PredictorStats:
         checked, hits = len(self._verdicts), sum(self._verdicts)
         return PredictorStats(checked, hits, checked >= LEAST_CHECKED and hits >= self._floor * checked)
 
-    def _beyond(self, stack: Sequence[str]) -> list[str]:
-        """Names that are not in `stack`, best first."""
+    def _beyond(self, stack: Sequence[str], limit: int) -> list[str]:
+        """The best names that are not in `stack`, best first."""
         total_weight = sum(self._weights.values())
         scores = {name: weight / total_weight for name, weight in self._weights.items() if name not in stack}
         for name in stack:
@@ -93,7 +94,7 @@ class LoRAPrefetchPredictor:
             for follower, count in followers.items():
                 if follower in scores:
                     scores[follower] += FOLLOWED_WEIGHT * count / total
-        return sorted(scores, key=lambda name: (-scores[name], name))
+        return heapq.nsmallest(limit, scores, key=lambda name: (-scores[name], name))
 
     def _judge(self, stack: Sequence[str]) -> None:
         waiting: deque[tuple[int, str]] = deque()

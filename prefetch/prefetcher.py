@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..loaders.errors import SafetensorsLoadError
 from ..loaders.rate_limit import RateLimit
-from ..lora.file import AdapterKey
 from .batch_line import batch_line
 from .forecast import Forecast
 from .job import QueuedJob, References
@@ -22,6 +20,7 @@ from .pace import Due
 from .plan import Limits, Plan, make_plan, speculate
 from .pressure import next_limit_bytes, page_budget_bytes
 from .queue_board import QueueBoard
+from .reading import no_longer_resident
 from .references import payload_references
 from .resolver import Resolver
 from .settings import PrefetchSettings
@@ -42,6 +41,8 @@ IDLE_POLL_S = 2.0
 """`wake` makes up for it: an idle queue changes through a submission."""
 MEMORY_TICK_S = 3.0
 JOIN_S = 0.5
+PUBLISH_S = 0.05
+"""How late a file that has just arrived may be shown."""
 RECHECKED_JOBS = 3
 """Jobs whose warm pages are asked for again, since the kernel may take them back."""
 GRACE_S = 5.0
@@ -93,6 +94,7 @@ class Prefetcher:
         self._due_at_s = float("inf")
         self._looked_at_memory = False
         self._queued_jobs = self._started_jobs = 0
+        self._publishing: asyncio.TimerHandle | None = None
         self._forecast = Forecast()
         self._batch: tuple[int, PrefetchStatus] | None = None
         self._shown = Picture(enabled=self._settings.enabled), 0
@@ -263,13 +265,17 @@ class Prefetcher:
         """Jobs have started: what they read through the page cache was there in time, or was not."""
         self._started_jobs += len(started)
         for needs in started:
-            self._forecast.record(needs)
+            if self._settings.predict:
+                self._forecast.record(needs)
             loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}
             for use in needs.uses:
                 if not use.resident:
                     self._warmer.tally.count_demand(use.file, self._warmer.pages, loading)
 
     def _publish(self) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            self._publishing = None
         picture = Picture(
             enabled=self._settings.enabled,
             jobs=self._board.needs,
@@ -325,7 +331,7 @@ class Prefetcher:
             for need in job.needs
             if need.file is not None and self._warmer.pages.get(need.file.key)
         }
-        gone = await self._offload(lambda: _no_longer_resident(asked, self._machine.resident_bytes))
+        gone = await self._offload(lambda: no_longer_resident(asked, self._machine.resident_bytes))
         if gone:
             self._warmer.forget_pages(gone)
             self._on_change()
@@ -346,8 +352,9 @@ class Prefetcher:
         if replan or nothing_left:
             self._dirty = True
             self._woken.set()
-        else:
-            self._publish()
+        elif self._publishing is None:
+            # Many small files end in a row; a status is for people.
+            self._publishing = asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)
 
     def _call_soon(self, call: Callable[[], None]) -> None:
         loop = self._loop
@@ -381,13 +388,3 @@ def _is_current(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
-
-
-def _no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str], int | None]) -> set[AdapterKey]:
-    gone = set()
-    for key in keys:
-        with suppress(OSError, SafetensorsLoadError):
-            kept = resident_bytes(key.path)
-            if kept is not None and kept < key.size_bytes:
-                gone.add(key)
-    return gone

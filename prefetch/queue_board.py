@@ -56,6 +56,8 @@ class QueueBoard:
         self._jobs: tuple[QueuedJob, ...] = ()
         self._by_id: dict[str, JobNeeds] = {}
         self._needs: tuple[JobNeeds, ...] | None = ()
+        self._searched: tuple[JobNeeds, ...] | None = None
+        """Needs in which nothing was missing."""
         self._started: set[str] = set()
         self._resolutions: dict[str, Resolution] = {}
         self._revision: int | None = None
@@ -74,11 +76,7 @@ class QueueBoard:
         previous, self._jobs = self._jobs, tuple(visible[:HORIZON_JOBS])
         before = [job.job_id for job in previous]
         after = [job.job_id for job in self._jobs]
-        for job in self._jobs:
-            known = self._by_id.get(job.job_id)
-            if known is not None and known.job.running != job.running:
-                self._by_id[job.job_id] = replace(known, job=job)
-                self._needs = None
+        self._mark_running()
         if before == after:
             return Observed(False, ())
         self._needs = None
@@ -120,12 +118,20 @@ class QueueBoard:
     def wants_refresh(self) -> bool:
         """True, at most every `REFRESH_S`, while a visible job names a file that the catalog does not know."""
         now_s = self._clock()
-        if now_s - self._refreshed_at_s < REFRESH_S:
+        if now_s - self._refreshed_at_s < REFRESH_S or self.needs is self._searched:
             return False
+        self._searched = self.needs
         missing = any(need.resolution.state == "missing" for job in self.needs for need in job.needs)
         if missing:
-            self._refreshed_at_s = now_s
+            self._refreshed_at_s, self._searched = now_s, None
         return missing
+
+    def _mark_running(self) -> None:
+        for job in self._jobs:
+            known = self._by_id.get(job.job_id)
+            if known is not None and known.job.running != job.running:
+                self._by_id[job.job_id] = replace(known, job=job)
+                self._needs = None
 
     def _depart(self, before: Sequence[str], alive: Container[str]) -> Iterator[JobNeeds]:
         """Jobs that had their turn between two looks. Who was overtaken by nobody that is still there was taken out; so

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..loaders.errors import LoadCancelledError, SafetensorsLoadError
 from ..loaders.rate_limit import RateLimit
+from ..lora.file import AdapterKey
 from .machine import Machine
 from .plan import Fetch
 
@@ -83,6 +85,17 @@ class Meter(RateLimit):
         limiter = self._limiter()
         if limiter is not None:
             limiter.spend(nbytes, cancelled)
+
+
+def no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str], int | None]) -> set[AdapterKey]:
+    """Which of these files the page cache does not hold whole any more. Blocking; a file that is gone counts as held."""
+    gone = set()
+    for key in keys:
+        with suppress(OSError, SafetensorsLoadError):
+            kept = resident_bytes(key.path)
+            if kept is not None and kept < key.size_bytes:
+                gone.add(key)
+    return gone
 
 
 def _reason(error: OSError | SafetensorsLoadError) -> str:

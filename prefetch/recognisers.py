@@ -162,14 +162,48 @@ RECOGNISERS: Mapping[str, tuple[Shape, ...]] = {
     "EA_PowerLora": (Entries("loras_json"),),
     "SuperLoraLoader": (Entries("lora_bundle"),),
     "CivitAI_LORA_Loader": (One(),),
-    # Encoders that take their text as it is: a tag in it loads nothing
-    "CLIPTextEncode": (),
-    "CLIPTextEncodeSDXL": (),
-    "CLIPTextEncodeSDXLRefiner": (),
-    "CLIPTextEncodeFlux": (),
-    "CLIPTextEncodeSD3": (),
-    "CLIPTextEncodeHunyuanDiT": (),
-    "TextEncodeQwenImageEdit": (),
-    "TextEncodeQwenImageEditPlus": (),
 }
 """Class -> how to read it; `()` says that the class itself names no LoRA, whatever its inputs look like."""
+
+PLAIN_CLASSES = frozenset(
+    {
+        # Encoders take their text as it is: a tag in it loads nothing.
+        "CLIPTextEncode",
+        "CLIPTextEncodeSDXL",
+        "CLIPTextEncodeSDXLRefiner",
+        "CLIPTextEncodeFlux",
+        "CLIPTextEncodeSD3",
+        "CLIPTextEncodeHunyuanDiT",
+        "TextEncodeQwenImageEdit",
+        "TextEncodeQwenImageEditPlus",
+        # The host's commonest nodes.
+        "CheckpointLoaderSimple",
+        "UNETLoader",
+        "CLIPLoader",
+        "DualCLIPLoader",
+        "VAELoader",
+        "KSampler",
+        "KSamplerAdvanced",
+        "SamplerCustomAdvanced",
+        "KSamplerSelect",
+        "BasicScheduler",
+        "BasicGuider",
+        "CFGGuider",
+        "RandomNoise",
+        "EmptyLatentImage",
+        "EmptySD3LatentImage",
+        "VAEDecode",
+        "VAEEncode",
+        "LoadImage",
+        "SaveImage",
+        "PreviewImage",
+        "ConditioningCombine",
+        "ConditioningZeroOut",
+        "FluxGuidance",
+        "ModelSamplingSD3",
+        "ModelSamplingFlux",
+        "ControlNetLoader",
+        "ControlNetApplyAdvanced",
+    }
+)
+"""Classes that load no LoRA, whatever their inputs look like."""

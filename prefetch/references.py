@@ -8,7 +8,7 @@ from dataclasses import replace
 from .fallback import Generic
 from .graph import ordered_nodes, upstream
 from .job import LoraReference, References, UnknownReference
-from .recognisers import RECOGNISERS
+from .recognisers import PLAIN_CLASSES, RECOGNISERS
 
 _GENERIC = (Generic(),)
 _STACK_READERS = {"WarmStackLoadLoraStack": "lora_stack"}
@@ -27,6 +27,8 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
     for node in ordered_nodes(prompt, outputs):
         if node.class_type in _STACK_READERS:
             resident |= upstream(node, _STACK_READERS[node.class_type])
+        if node.class_type in PLAIN_CLASSES:
+            continue
         shapes = RECOGNISERS.get(node.class_type, _GENERIC)
         for shape in shapes:
             for found in shape.read(node):

@@ -394,17 +394,4 @@ CASES: dict[str, Case] = {
         {"lora_name": "none", "lora_air": ""},
         {"lora_name": 2},
     ),
-    **dict.fromkeys(
-        (
-            "CLIPTextEncode",
-            "CLIPTextEncodeSDXL",
-            "CLIPTextEncodeSDXLRefiner",
-            "CLIPTextEncodeFlux",
-            "CLIPTextEncodeSD3",
-            "CLIPTextEncodeHunyuanDiT",
-            "TextEncodeQwenImageEdit",
-            "TextEncodeQwenImageEditPlus",
-        ),
-        nothing(text="a cat <lora:a:1>"),
-    ),
 }

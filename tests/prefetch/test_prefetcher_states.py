@@ -125,7 +125,14 @@ class PrefetcherMachine(RuleBasedStateMachine):
         self.world.now_s += MEMORY_TICK_S
         self.settle()
 
-    @rule(enabled=st.booleans(), concurrency=st.integers(1, 3), page_tier=st.booleans(), resident_tier=st.booleans())
+    @rule(
+        enabled=st.booleans(),
+        concurrency=st.integers(1, 3),
+        page_tier=st.booleans(),
+        resident_tier=st.booleans(),
+        predict=st.booleans(),
+        just_in_time=st.booleans(),
+    )
     def configure(self, **changes: object) -> None:
         self.world.prefetcher.configure(self.world.prefetcher.settings.updated(changes))
         self.settle()

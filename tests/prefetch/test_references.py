@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstack.prefetch.job import References
-from warmstack.prefetch.recognisers import RECOGNISERS
+from warmstack.prefetch.recognisers import PLAIN_CLASSES, RECOGNISERS
 from warmstack.prefetch.references import payload_references, references
 
 from .recogniser_cases import CASES, Inputs
@@ -78,6 +78,12 @@ def test_a_branch_that_its_switch_leaves_out_names_nothing(switch: Any, loaded: 
     }
     found = read("ComfySwitchNode", {"switch": switch, "on_false": ["2", 0], "on_true": ["3", 0]}, **others)
     assert names(found) == loaded
+
+
+@pytest.mark.parametrize("class_type", sorted(PLAIN_CLASSES))
+def test_classes_that_load_no_lora_are_not_guessed_at(class_type: str) -> None:
+    assert class_type not in RECOGNISERS
+    assert read(class_type, {"text": "a cat <lora:a:1>", "lora_name": "a", "rows": [{"lora": "a"}]}) == References()
 
 
 def test_links_are_followed_to_literals() -> None:
