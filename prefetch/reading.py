@@ -88,7 +88,7 @@ class Meter(RateLimit):
 
 
 def no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str], int | None]) -> set[AdapterKey]:
-    """Which of these files the page cache does not hold whole any more. Blocking; a file that is gone counts as held."""
+    """Which of these files the page cache no longer holds whole. Blocking; a file that is gone counts as held."""
     gone = set()
     for key in keys:
         with suppress(OSError, SafetensorsLoadError):

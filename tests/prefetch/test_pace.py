@@ -131,3 +131,30 @@ async def test_the_prefetcher_reads_no_earlier_than_it_must_and_in_time(tmp_path
     page = world.prefetcher.status().page
     assert (page.hits, page.misses) == (11, 1)
     await world.close()
+
+
+def test_the_wait_ends_when_any_later_fetch_becomes_due() -> None:
+    burst = [fetch(3), *(fetch(4, 400) for _ in range(3))]
+    # Slack 29 s for the first, 40 - 13 = 27 s for the last of the burst.
+    assert Pace(10.0, 100.0).due(burst) == ((), pytest.approx(27.0 - 20.0))
+
+
+async def test_a_deferred_fetch_starts_when_it_is_due_and_not_at_the_next_occasion(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras")
+    names = [world.lora(f"l{i}", TIMED_BYTES) for i in range(12)]
+    meter = world.prefetcher._warmer.meter
+    meter.observe(["past"], world.now_s - 10.0)
+    meter.observe([], world.now_s)
+    meter.count_read(TIMED_BYTES, 1.0)
+    for i, name in enumerate(names):
+        world.submit(str(i), name)
+    world.start("0")
+    await world.settle()
+    before = len(world.page_reads)
+    assert before < len(names)
+    # The first time was reckoned while the files before it were still to be read.
+    for _ in range(2):
+        world.now_s = world.prefetcher._memory_at_s = world.prefetcher._due_at_s
+        await world.settle()
+    assert len(world.page_reads) == before + 1
+    await world.close()
