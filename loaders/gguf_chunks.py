@@ -17,9 +17,11 @@ cancel waits for one chunk of each thread."""
 
 
 def chunk_spans(blocks: int, kind: GgufType, chunk_elements: int | None = None) -> Iterable[tuple[int, int]]:
-    """(first block, end) of each chunk of a tensor of `blocks`; by CHUNK_ELEMENTS unless told otherwise."""
+    """(first block, end) of each chunk of a tensor of `blocks`; by CHUNK_ELEMENTS unless told otherwise. No chunk is a
+    single block unless the tensor is: of two NaN, numpy adds up to the other one then."""
     step = (CHUNK_ELEMENTS if chunk_elements is None else chunk_elements) // kind.block_elements
-    return ((start, min(start + step, blocks)) for start in range(0, blocks, step))
+    starts = range(0, blocks - (blocks > 1), step)
+    return ((start, start + step if blocks - start - step > 1 else blocks) for start in starts)
 
 
 def drain(chunks: Iterable[T], work: Callable[[T], None], threads: int) -> None:

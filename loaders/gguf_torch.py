@@ -29,7 +29,8 @@ def dequantise_tensor(
     name: str = "",
 ) -> torch.Tensor:
     """`packed`, (bytes,) uint8, as a tensor of `shape` on the same device; in float32 the numbers of `dequantise`, bit
-    for bit, but that a GPU has only one NaN. Raises as `dequantise` does."""
+    for bit. Only NaN may be another: a GPU has one of them, and a CPU may take the other of two when a tensor is a
+    single block whose scale and offset both are NaN. Raises as `dequantise` does."""
     if reason := refusal(kind):
         raise SafetensorsLoadError(name, reason)
     blocks = packed.reshape(-1, kind.block_bytes)

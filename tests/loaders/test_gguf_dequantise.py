@@ -106,6 +106,17 @@ def test_a_gpu_gives_the_bits_of_gguf_but_for_the_kind_of_nan(kind: GgufType):
     assert_same_bits(actual[numbers], expected[numbers])
 
 
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("name", ["Q4_1", "Q5_1"])
+def test_a_last_block_of_two_nan_gives_the_bits_of_gguf(name: str):
+    kind = GGUF_TYPES[name]
+    for blocks in range(1, 70):
+        raw = random_blocks(kind, blocks, 1, seed=blocks)
+        raw[:, :4] = np.array([0xFC01, 0x7E00], "<u2").view(np.uint8)
+        expected = reference(raw, kind)
+        assert_same_bits(dequantise(raw, kind, expected.shape), expected)
+
+
 @settings(max_examples=150, deadline=None)
 @given(kind=st.sampled_from(TYPES), seed=st.integers(0, 1 << 32), odd_part=st.sampled_from([0.0, 0.3, 1.0]))
 def test_any_bytes_give_the_bits_of_gguf(kind: GgufType, seed: int, odd_part: float):
