@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 from ..lora.cache_stats import AdapterView, CacheSnapshot
 from ..lora.file import LoraFile
-from ..prefetch.status import AdapterStatus, JobStatus, PlannedLora, PrefetchStatus
+from ..prefetch.status import AdapterStatus, JobRecord, JobStatus, PlannedLora, PrefetchStatus
 from .memory_state import MemoryState
 
 SCHEMA = 1
 MAX_ADAPTERS = 200
 """Rows of one status; the rest is counted, and GET .../adapters pages through all of them."""
+_ELSEWHERE = ("queue", "history", "revision")
+"""Parts of the prefetcher's status that have a place of their own."""
 
 
 class Moment(NamedTuple):
@@ -62,7 +64,7 @@ def status_json(moment: Moment, boot: str, revision: int, file_of: Callable[[str
         "schema": SCHEMA,
         "boot": boot,
         "revision": revision,
-        "prefetch": {k: v for k, v in prefetch.as_json().items() if k not in ("queue", "revision")},
+        "prefetch": {k: v for k, v in prefetch.as_json().items() if k not in _ELSEWHERE},
         "budget": {
             "limit_bytes": cache.limit_bytes,
             "used_bytes": cache.used_bytes,
@@ -72,6 +74,7 @@ def status_json(moment: Moment, boot: str, revision: int, file_of: Callable[[str
         "adapters_total": len(cache.adapters),
         "evictions": dict(cache.stats.evictions),
         "queue": [_job_json(job) for job in prefetch.queue],
+        "history": [_record_json(record, moment.now_s) for record in prefetch.history],
         "memory": _memory_json(moment.memory),
         "catalog": {"files": moment.catalog_files, "revision": moment.catalog_revision},
         "settings": dict(moment.settings),
@@ -121,6 +124,11 @@ def _shown(adapters: Iterable[AdapterView]) -> list[AdapterView]:
 def _job_json(job: JobStatus) -> dict[str, Any]:
     adapters = [_job_adapter_json(adapter) for adapter in job.adapters]
     return {"job_id": job.job_id, "running": job.running, "adapters": adapters}
+
+
+def _record_json(record: JobRecord, now_s: float) -> dict[str, Any]:
+    row = {key: value for key, value in record._asdict().items() if key != "finished_s"}
+    return {**row, "ago_s": round(max(0.0, now_s - record.finished_s), 3)}
 
 
 def _job_adapter_json(adapter: AdapterStatus) -> dict[str, Any]:

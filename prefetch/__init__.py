@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from .prometheus import prometheus_text
     from .references import payload_references
     from .settings import PrefetchSettings, parse_bytes
-    from .status import AdapterStatus, FetchStatus, JobStatus, PlannedLora, PrefetchStatus
+    from .status import AdapterStatus, FetchStatus, JobRecord, JobStatus, PlannedLora, PrefetchStatus
     from .texts import stack_references
 
 _HOMES = {
     "AdapterStatus": "status",
     "Fetch": "plan",
     "FetchStatus": "status",
+    "JobRecord": "status",
     "JobStatus": "status",
     "Limits": "plan",
     "LoRAPrefetchPredictor": "predictor",
@@ -49,6 +50,7 @@ __all__ = [
     "AdapterStatus",
     "Fetch",
     "FetchStatus",
+    "JobRecord",
     "JobStatus",
     "Limits",
     "LoRAPrefetchPredictor",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..loaders.rate_limit import RateLimit
 from .batch_line import batch_line
 from .forecast import Forecast
+from .history import JobHistory, demands
 from .job import QueuedJob, References
 from .machine import Machine
 from .need import JobNeeds, Need
@@ -96,6 +97,7 @@ class Prefetcher:
         self._queued_jobs = self._started_jobs = 0
         self._publishing: asyncio.TimerHandle | None = None
         self._forecast = Forecast()
+        self._history = JobHistory()
         self._batch: tuple[int, PrefetchStatus] | None = None
         self._shown = Picture(enabled=self._settings.enabled), 0
 
@@ -173,7 +175,8 @@ class Prefetcher:
             self._apply(settings)
         visible = tuple(self._jobs())
         self._queued_jobs = len(visible)
-        self._warmer.meter.observe([job.job_id for job in visible if job.running], self._machine.clock())
+        running = [job.job_id for job in visible if job.running]
+        self._warmer.meter.observe(running, self._machine.clock())
         observed = self._board.observe(visible if settings.enabled else ())
         self._count_starts(observed.ran_unseen)
         if observed.changed:
@@ -186,6 +189,8 @@ class Prefetcher:
             self._dirty |= await self._board.complete(self._is_stopping)
             self._take_starts()
             await self._housekeep()
+        totals = demands(self._cache.stats(), self._warmer.tally.status())
+        self._history.observe(running, totals, self._machine.clock())
         self._close_batch()
         self._look_at_cache()
         if self._dirty or self._machine.clock() >= self._due_at_s:
@@ -285,6 +290,7 @@ class Prefetcher:
             page=self._warmer.tally.status(),
             predictor=self._forecast.stats(),
             under_pressure=self._available_bytes < self._settings.headroom_bytes and self._looked_at_memory,
+            history=self._history.records(),
         )
         shown, revision = self._shown
         if picture != shown:

@@ -31,6 +31,22 @@ class JobStatus(NamedTuple):
     adapters: tuple[AdapterStatus, ...]
 
 
+class JobRecord(NamedTuple):
+    """One job that has ended, with its own demands; `wait_s` and `load_s` as in `PrefetchStatus`."""
+
+    job_id: str
+    finished_s: float
+    """By the prefetcher's clock."""
+    hits: int
+    joins: int
+    misses: int
+    wait_s: float
+    load_s: float
+    page_hits: int
+    page_joins: int
+    page_misses: int
+
+
 class FetchStatus(NamedTuple):
     """One file being read now. `bytes_done` moves in steps of a chunk; 0 for the resident tier until it is done."""
 
@@ -86,6 +102,8 @@ class PrefetchStatus(NamedTuple):
     queue: tuple[JobStatus, ...]
     predictor: PredictorStats = PredictorStats(0, 0, False)
     """How good guesses beyond the queue were; `active` when they are acted upon, if the setting allows."""
+    history: tuple[JobRecord, ...] = ()
+    """The last jobs that ended, oldest first."""
 
     def as_json(self) -> dict[str, object]:
         """Plain dicts and lists."""
@@ -97,6 +115,7 @@ class PrefetchStatus(NamedTuple):
             "predictor": self.predictor._asdict() | {"hit_rate": self.predictor.hit_rate},
             "in_flight": [fetch._asdict() for fetch in self.in_flight],
             "queue": queue,
+            "history": [record._asdict() for record in self.history],
         }
 
 

@@ -12,7 +12,16 @@ from .need import JobNeeds, Need, Tier, Use, shown_name
 from .plan import FetchKey, Limits, tier_of
 from .predictor import PredictorStats
 from .reading import Reading
-from .status import AdapterState, AdapterStatus, FetchStatus, JobStatus, PageStatus, PlannedLora, PrefetchStatus
+from .status import (
+    AdapterState,
+    AdapterStatus,
+    FetchStatus,
+    JobRecord,
+    JobStatus,
+    PageStatus,
+    PlannedLora,
+    PrefetchStatus,
+)
 
 if TYPE_CHECKING:
     from ..lora.cache_stats import CacheSnapshot
@@ -58,6 +67,7 @@ class Picture:
     page: PageStatus = field(default_factory=PageStatus)
     predictor: PredictorStats = field(default_factory=lambda: PredictorStats(0, 0, False))
     under_pressure: bool = False
+    history: tuple[JobRecord, ...] = ()
 
     def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
         """Joined with the cache's numbers of this moment. Both revisions only grow, and so does their sum."""
@@ -81,6 +91,7 @@ class Picture:
             queue=tuple(
                 JobStatus(needs.job.job_id, needs.job.running, tuple(_adapters(needs, shelves))) for needs in self.jobs
             ),
+            history=self.history,
         )
 
 

@@ -14,7 +14,15 @@ from warmstack.nodes.adapter_table import AdapterTable
 from warmstack.nodes.memory_state import DeviceMemory, MemoryState
 from warmstack.nodes.status_json import Moment, plan_json, status_json
 from warmstack.prefetch.settings import PrefetchSettings
-from warmstack.prefetch.status import AdapterStatus, FetchStatus, JobStatus, PageStatus, PlannedLora, PrefetchStatus
+from warmstack.prefetch.status import (
+    AdapterStatus,
+    FetchStatus,
+    JobRecord,
+    JobStatus,
+    PageStatus,
+    PlannedLora,
+    PrefetchStatus,
+)
 
 FILE = LoraFile(name="styles/ink.safetensors", path="/x/styles/ink.safetensors", size_bytes=9, mtime_ns=1)
 
@@ -26,6 +34,7 @@ def prefetch() -> PrefetchStatus:
     return PrefetchStatus(
         revision=1, enabled=True, hits=1, joins=0, misses=0, wait_s=0.0, load_s=1.0, hidden_share=1.0, wasted_bytes=0,
         page=PageStatus(), under_pressure=False, in_flight=(fetch,), queued_jobs=1, queue=(job,),
+        history=(JobRecord("i", 0.0, 1, 0, 0, 0.0, 1.0, 0, 0, 0),),
     )  # fmt: skip
 
 
@@ -48,6 +57,7 @@ def cache() -> CacheSnapshot:
 
 
 def test_status(backend: FakeBackend, prefetch: PrefetchStatus, cache: CacheSnapshot) -> None:
+    backend.finish_jobs(1)
     memory = MemoryState(2, 1, 1, 1, (DeviceMemory("cuda:0", 2, 1),))
     settings = PrefetchSettings().as_json()
     moment = Moment(prefetch, cache, 1, 1, settings, memory, 0.0)

@@ -127,25 +127,19 @@ def test_a_burst_of_pushes_is_two_redraws_a_second_and_none_while_hidden(
     assert drawn[1] == 0
 
 
-def test_the_timeline_gives_each_job_what_the_totals_grew_by(component: Component, backend: FakeBackend) -> None:
+def test_the_timeline_draws_each_job_that_the_server_tells_of(component: Component, backend: FakeBackend) -> None:
     from playwright.sync_api import expect
 
+    backend.finish("no-loras")
+    backend.finish("waited", misses=1, load_s=2.0, wait_s=1.5)
+    backend.finish("hidden", hits=1, load_s=1.0)
+    backend.finish("pages", page_hits=3)
     view = component()
-    # (running job, load_s, wait_s): the push that first shows a job may already count its loads.
-    seen = [("", 1.0, 0.5), ("a", 1.0, 0.5), ("a", 3.0, 0.5), ("b", 6.0, 1.5), ("c", 6.0, 1.5), ("", 6.0, 1.5)]
-    jobs = view.page.evaluate(
-        """async (seen) => {
-          const { NO_HISTORY, nextHistory } = await import('/extensions/comfyui-warmstack/lib/history.js')
-          const statuses = seen.map(([id, loadS, waitS]) => (
-            { boot: 'x', prefetch: { loadS, waitS }, queue: id ? [{ id, running: true }] : [] }))
-          return statuses.reduce(nextHistory, NO_HISTORY).jobs
-        }""",
-        seen,
-    )
-    assert jobs == [{"id": "a", "loadS": 2, "waitS": 0}, {"id": "b", "loadS": 3, "waitS": 1}]
-    for status in backend.history(5):
-        view.push({**status, "boot": "boot-2"})
-    expect(view.panel.get_by_role("list", name="Last jobs").get_by_role("listitem")).to_have_count(4)
+    columns = view.panel.get_by_role("list", name="Last jobs").get_by_role("listitem")
+    expect(columns).to_have_count(3)
+    heights = columns.evaluate_all("(all) => all.map((li) => [...li.children].map((i) => i.style.blockSize))")
+    assert heights == [["25%", "75%", ""], ["50%", "0%", ""], ["12.5%", "0%", ""]]
+    expect(columns.nth(2)).to_have_text("3 hit · 0 joined · 0 missed")
 
 
 def test_ten_thousand_rows_are_drawn_a_screen_at_a_time(component: Component, backend: FakeBackend) -> None:
@@ -244,9 +238,8 @@ def test_nothing_is_wider_than_the_panel(component: Component, backend: FakeBack
 
 @pytest.mark.parametrize("palette", ["dark", "light", "solarized", "nord"])
 def test_axe_finds_nothing_serious(component: Component, backend: FakeBackend, palette: str) -> None:
+    backend.finish_jobs(4)
     view = component(height=1600)
-    for status in backend.history(4):
-        view.push(status)
     view.page.wait_for_timeout(600)
     view.page.evaluate("(palette) => document.documentElement.classList.add(palette)", palette)
     from browser_kit.axe import serious_violations

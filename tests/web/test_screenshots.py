@@ -34,8 +34,8 @@ def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) 
     view = opened(settings={"Comfy.ColorPalette": palette}, width=width, height=height)
     view.page.evaluate("window.comfyAPI.app.app.graph.clear()")
     send = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
-    for status in [*backend.history(), backend.status()]:
-        view.page.evaluate(send, status)
+    backend.finish_jobs()
+    view.page.evaluate(send, backend.status())
     view.open_panel()
     expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text(str(len(backend.rows)))
     if drag:

@@ -77,7 +77,7 @@ export class WarmStackPanel extends HTMLElement {
     this.#timer = 0
     if (!this.isConnected) return
     this.#drawnAt = performance.now()
-    const { link, status, history, message } = this.store.state
+    const { link, status, message } = this.store.state
     this.link.dataset.link = link
     setText(this.link, this.t(link))
     this.waiting.hidden = status !== null || link === 'error'
@@ -85,7 +85,7 @@ export class WarmStackPanel extends HTMLElement {
     this.content.hidden = status === null
     if (status === null) return
     for (const section of [this.summary, this.memory, this.queue]) section.update(status)
-    this.timeline.update(history)
+    this.timeline.update(status)
     this.catalog.follow(status)
     this.adapters.update(status, this.catalog.rows)
   }

@@ -24,6 +24,7 @@ export function parseStatus(raw) {
     catalogRevision: count(raw.catalog?.revision),
     settings: raw.settings ?? {},
     queue: list(raw.queue).map(parseJob),
+    history: list(raw.history).map(parseRecord),
     queuedJobs: Math.max(count(raw.prefetch?.queued_jobs), list(raw.queue).length),
   })
 }
@@ -109,6 +110,13 @@ function parseJob(raw) {
     id: String(raw.job_id ?? ''),
     running: raw.running === true,
     adapters: list(raw.adapters).map((item) => ({ name: String(item.name ?? ''), state: chipState(item), reason: String(item.reason ?? '') })),
+  }
+}
+
+function parseRecord(raw) {
+  return {
+    id: String(raw.job_id ?? ''), loadS: count(raw.load_s), waitS: count(raw.wait_s),
+    hits: count(raw.hits) + count(raw.page_hits), joins: count(raw.joins) + count(raw.page_joins), misses: count(raw.misses) + count(raw.page_misses),
   }
 }
 

@@ -1,6 +1,5 @@
 /** The one place that talks to the server: its events, its snapshots, its actions. Draws nothing. */
 
-import { NO_HISTORY, nextHistory } from './history.js'
 import { isNewer, parseStatus } from './status.js'
 
 const ROOT = '/warmstack/v1'
@@ -9,7 +8,7 @@ const EVENT = 'warmstack.status'
 const POLL_MS = 15_000
 
 /**
- * `state` is `{ link, status, history, message }`.
+ * `state` is `{ link, status, message }`.
  * link: loading | live | stale (data kept, server silent) | error (no data) | reconnecting
  */
 export class StatusStore {
@@ -22,7 +21,7 @@ export class StatusStore {
   /** @param api the host's `api`: an EventTarget with `fetchApi(route, init)` */
   constructor(api) {
     this.#api = api
-    this.state = Object.freeze({ link: 'loading', status: null, history: NO_HISTORY, message: '' })
+    this.state = Object.freeze({ link: 'loading', status: null, message: '' })
     api.addEventListener(EVENT, (event) => this.#accept(event.detail))
     api.addEventListener('reconnecting', () => this.#set({ link: this.state.status ? 'reconnecting' : 'loading' }))
     api.addEventListener('reconnected', () => this.refresh())
@@ -93,7 +92,7 @@ export class StatusStore {
       this.#set({ link: this.state.status ? 'stale' : 'error', message: error.message })
       return
     }
-    const news = isNewer(status, this.state.status) ? { status, history: nextHistory(this.state.history, status) } : {}
+    const news = isNewer(status, this.state.status) ? { status } : {}
     this.#set({ link: 'live', message: '', ...news })
   }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from warmstack.lora.row import LoraRow
 from warmstack.lora.stack import parse_stack
@@ -19,6 +19,8 @@ _DEFAULTS: Mapping[str, object] = {
     "enabled": True, "budget_bytes": None, "page_budget_bytes": None, "headroom_bytes": GIB, "concurrency": 1,
     "read_limit_bytes_per_s": None, "depth_jobs": None, "page_tier": True, "resident_tier": True,
 }  # fmt: skip
+
+_FOUND = ("hits", "joins", "misses", "wait_s", "load_s", "page_hits", "page_joins", "page_misses")
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class FakeBackend:
         self.settings: dict[str, object] = dict(_DEFAULTS)
         self.prefetch: dict[str, object] = {}
         self.queue: list[dict[str, object]] = []
+        self.history: list[dict[str, object]] = []
         self.catalog_revision = 1
         self.actions: list[tuple[str, tuple[str, ...] | None]] = []
 
@@ -68,25 +71,15 @@ class FakeBackend:
         self.__dict__.update(start.__dict__)
         self.revision = revision
 
-    def history(self, jobs: int = 18) -> list[dict[str, object]]:
-        """Statuses as they were while `jobs` earlier jobs ran, some of which waited; the totals grow by theirs."""
-        now = self.status()
-        statuses: list[dict[str, object]] = []
+    def finish_jobs(self, jobs: int = 18) -> None:
+        """`jobs` jobs have ended, some of which waited."""
         for index in range(jobs):
-            job: dict[str, object] = {"job_id": f"old-{index}", "running": True, "adapters": []}
-            before = dict(self.prefetch)
             load_s, wait_s = 1.2 + (index * 37 % 11) / 6, {0: 1.1, 3: 0.4, 11: 0.3}.get(index, 0.0)
-            self._grow(load_s, wait_s)
-            for totals in (before, self.prefetch):
-                self.revision += 1
-                prefetch = {"enabled": True, **totals}
-                statuses.append({**now, "revision": self.revision, "queue": [job], "prefetch": prefetch})
-        return statuses
+            self.finish(f"old-{index}", hits=2 - bool(wait_s), misses=int(bool(wait_s)), load_s=load_s, wait_s=wait_s)
 
-    def _grow(self, load_s: float, wait_s: float) -> None:
-        load_s += cast(float, self.prefetch.get("load_s", 0.0))
-        wait_s += cast(float, self.prefetch.get("wait_s", 0.0))
-        self.prefetch = {**self.prefetch, "load_s": load_s, "wait_s": wait_s, "hidden_share": 1 - wait_s / load_s}
+    def finish(self, job_id: str, **found: float) -> None:
+        self.history.append({"job_id": job_id, "ago_s": 1.0, **dict.fromkeys(_FOUND, 0), **found})
+        self.revision += 1
 
     def set(self, name: str, **changes: Any) -> None:
         for field, value in changes.items():
@@ -105,10 +98,13 @@ class FakeBackend:
             "memory": {"total_bytes": 32 * GIB, "available_bytes": 19 * GIB, "page_cache_bytes": 6 * GIB,
                        "headroom_bytes": GIB, "devices": [_GPU]},
             "adapters": [row.sent() for row in live],
-            "queue": self.queue,
+            "queue": self.queue, "history": self.history,
             "catalog": {"files": len(self.rows), "revision": self.catalog_revision},
             "settings": self.settings,
         }  # fmt: skip
+
+    def metrics(self) -> str:
+        return ""
 
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> dict[str, object]:
         texts = [str(node["inputs"]["loras"]) for node in prompt.values()]
