@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from ..prefetch.prometheus import CONTENT_TYPE
 from .adapter_query import AdapterQuery, parse_query
 from .request_body import MAX_PROMPT_BODY_BYTES, RequestError, flag_in, names_in, only, read_object
 
@@ -29,6 +30,8 @@ class Backend(Protocol):
 
     def status(self) -> Answer: ...
 
+    def metrics(self) -> str: ...
+
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> Answer: ...
 
     def adapters(self, query: AdapterQuery) -> Answer: ...
@@ -44,6 +47,7 @@ def register(routes: Any, backend: Backend, send: Send) -> None:
     after a change."""
     handlers = _Handlers(backend, send)
     routes.get(f"{ROOT}/status")(_guarded(handlers.status))
+    routes.get(f"{ROOT}/metrics")(_guarded(handlers.metrics))
     routes.get(f"{ROOT}/adapters")(_guarded(handlers.adapters))
     routes.post(f"{ROOT}/plan")(_guarded(handlers.plan))
     routes.post(f"{ROOT}/warm")(_guarded(handlers.warm))
@@ -59,6 +63,10 @@ class _Handlers:
 
     async def status(self, _request: web.Request) -> web.Response:
         return web.json_response(await asyncio.to_thread(self._backend.status))
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        text = await asyncio.to_thread(self._backend.metrics)
+        return web.Response(text=text, headers={"Content-Type": CONTENT_TYPE})
 
     async def adapters(self, request: web.Request) -> web.Response:
         return web.json_response(await asyncio.to_thread(self._backend.adapters, parse_query(request.query)))

@@ -17,6 +17,7 @@ from ..lora.file import LoraFile
 from ..lora.memory import default_budget_bytes
 from ..prefetch.job import QueuedJob
 from ..prefetch.prefetcher import Prefetcher
+from ..prefetch.prometheus import prometheus_text
 from ..prefetch.references import payload_references
 from ..prefetch.settings import PrefetchSettings
 from .actions import Actions
@@ -98,12 +99,18 @@ class Runtime:
         """What `status` would carry, without building it."""
         return self._revision.observe(self._moment(with_memory=False).fingerprint)
 
+    def metrics(self) -> str:
+        """The counters as Prometheus text."""
+        return prometheus_text(self.prefetcher.status(), self.cache.snapshot())
+
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None = None) -> dict[str, Any]:
         """What `prompt` will load and where it stands; `outputs` limits it to what those nodes need."""
         return plan_json(self.prefetcher.plan_for((prompt, outputs)))
 
     def adapters(self, query: AdapterQuery) -> dict[str, Any]:
-        """One page of the library."""
+        """One page of the library. The first page looks at the folders: a file that was deleted must not stay listed."""
+        if query.offset == 0:
+            self.catalog.refresh()
         files = self.catalog.select(category=query.category, base_model=query.base_model)
         return AdapterTable(files, self.cache.snapshot(), self.prefetcher.status()).page(query)
 

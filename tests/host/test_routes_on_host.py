@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def test_the_status_has_what_clients_rely_on(client: HostClient, host_base: Path
     assert status["budget"]["used_bytes"] <= status["budget"]["peak_bytes"] <= status["budget"]["limit_bytes"]
     assert "flux/native2.safetensors" in {row["name"] for row in status["adapters"]}
     assert str(host_base) not in json.dumps(status)
+
+
+def test_the_metrics_are_for_a_scraper(client: HostClient) -> None:
+    with urllib.request.urlopen(f"{client.url}{ROOT}/metrics") as answer:
+        assert answer.headers.get_content_type() == "text/plain"
+        assert "warmstack_" in answer.read().decode()
 
 
 def test_a_status_that_is_only_read_stays_the_same(client: HostClient) -> None:
@@ -79,7 +86,7 @@ def test_settings_are_applied_kept_and_refused(client: HostClient, host_base: Pa
         assert client.post(f"{ROOT}/settings", {"enabled": False})["kept"]
         assert not client.get(f"{ROOT}/status")["settings"]["enabled"]
         kept = json.loads((host_base / "user/__warmstack/settings.json").read_text())
-        assert kept == {"enabled": False}
+        assert kept["enabled"] is False
     finally:
         client.post(f"{ROOT}/settings", {"enabled": True})
 

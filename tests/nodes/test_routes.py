@@ -26,6 +26,9 @@ class RecordingBackend:
     def status(self) -> Mapping[str, object]:
         return {"schema": 1, "revision": len(self.calls)}
 
+    def metrics(self) -> str:
+        return "warmstack_hits 1\n"
+
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> Mapping[str, object]:
         return self._record("plan", prompt, outputs)
 
@@ -84,6 +87,12 @@ async def test_a_good_request_reaches_the_backend(client: Any, backend: Any, rou
         assert response.status == 200
         assert await response.json() == {"did": call[0]}
     assert backend.calls == [call]
+
+
+async def test_metrics_are_text_for_a_scraper(client: Any) -> None:
+    async with client.get("/warmstack/v1/metrics") as response:
+        assert (response.status, response.content_type) == (200, "text/plain")
+        assert await response.text() == "warmstack_hits 1\n"
 
 
 BAD_BODIES = [
