@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +16,14 @@ from ..lora.stack import LoraStack
 from .inputs import lora_stack_input, loras_input, stack_output
 from .leasing import LeasedRow, lease_rows
 from .patching import Patched, StackMath, apply_stack
-from .report import RowReport, render, wrong_model
+from .report import RowReport, as_json, render, wrong_model
 from .runtime import Runtime, get_runtime
 from .stack_input import check, file_states, find_file, read_stack
 
 logger = logging.getLogger("warmstack")
+
+REPORT_KEY = "warmstack_report"
+"""What the stack editor on the node looks for in the host's `executed` event."""
 
 
 class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
@@ -72,12 +76,25 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         notes = [f"{row.name}: skipped, both strengths are 0" for row in stack if not row.is_active]
         notes += stack.warnings
         if not stack.active:
-            return io.NodeOutput(model, clip, [], render([], notes, math))
+            return _output(model, clip, [], [], notes, math)
         rows = _lease(runtime, stack)
         patched = apply_stack(model, clip, rows, math, runtime.base_models)
         reports = _reports(rows, patched, clip_given=clip is not None)
         tuples = [(row.file.name, row.row.strength_model, row.row.strength_clip) for row in rows]
-        return io.NodeOutput(patched.model, patched.clip, tuples, render(reports, notes, math))
+        return _output(patched.model, patched.clip, tuples, reports, notes, math)
+
+
+def _output(
+    model: Any,
+    clip: Any,
+    stack: list[tuple[str, float, float]],
+    rows: Sequence[RowReport],
+    notes: Sequence[str],
+    math: StackMath,
+) -> io.NodeOutput:
+    # One text: the host counts objects here as results of the job, and shows `text` among its pictures.
+    ui = {REPORT_KEY: [json.dumps(as_json(rows, notes))]}
+    return io.NodeOutput(model, clip, stack, render(rows, notes, math), ui=ui)
 
 
 def _lease(runtime: Runtime, stack: LoraStack) -> tuple[LeasedRow, ...]:

@@ -50,6 +50,23 @@ def render(rows: Sequence[RowReport], notes: Sequence[str], math: str) -> str:
     return "\n".join([*lines, *notes])
 
 
+def as_json(rows: Sequence[RowReport], notes: Sequence[str]) -> dict[str, object]:
+    """The same for the stack editor: a row per LoRA that was applied, and the notes."""
+    return {
+        "rows": [
+            {
+                "name": row.name,
+                "share": round(row.match.norm_share, 4),
+                "base_model": row.base_model,
+                "outcome": row.outcome,
+                "warning": wrong_model(row),
+            }
+            for row in rows
+        ],
+        "notes": list(notes),
+    }
+
+
 def wrong_model(row: RowReport) -> str:
     """One line that says that this LoRA does not belong to the model; "" when it does."""
     match = row.match

@@ -24,7 +24,7 @@ from hostkit.tiny_lora import write_flux_lora, write_sd15_lora
 
 from warmstack.lora.errors import AmbiguousLoraError, LoraError, LoraNotFoundError
 from warmstack.nodes.extension import WarmStackExtension
-from warmstack.nodes.load_lora_stack_node import LoadLoraStack
+from warmstack.nodes.load_lora_stack_node import REPORT_KEY, LoadLoraStack
 from warmstack.nodes.lora_catalog_node import LoraCatalogNode
 from warmstack.nodes.lora_request_node import LoraRequest
 from warmstack.nodes.lora_stack_node import LoraStackNode
@@ -46,6 +46,8 @@ CONTRACT: dict[str, tuple[set[str], set[str], list[str]]] = {
     "WarmStackLoraCatalog": (set(), {"category", "base_model", "pattern"}, ["STRING"]),
     "WarmStackWarm": ({"loras"}, set(), ["STRING"]),
     "WarmStackStatus": (set(), set(), ["STRING"]),
+    "WarmStackLoadDiffusionModel": ({"unet_name"}, {"weight_dtype", "strategy"}, ["MODEL", "STRING"]),
+    "WarmStackLoadCheckpoint": ({"ckpt_name"}, {"strategy"}, ["MODEL", "CLIP", "VAE", "STRING"]),
 }
 """Node id -> required inputs, optional inputs, outputs: what API clients rely on."""
 
@@ -145,6 +147,17 @@ def check_a_stack_is_applied_and_reported(base: Path) -> None:
         assert [name for name, _, _ in stack] == names
         lines = report.splitlines()
         assert [line.split(":")[0] for line in lines] == names and all(chosen in line for line in lines)
+
+
+def check_the_node_is_told_what_its_report_says(base: Path) -> None:
+    loras = '["flux/one", "styles/ink", {"name": "flux/two", "strength_model": 0}]'
+    (text,) = LoadLoraStack.execute(_flux(base), loras).ui[REPORT_KEY]
+    told = json.loads(text)
+    assert [(row["name"], row["share"] >= 0.5, bool(row["warning"])) for row in told["rows"]] == [
+        ("flux/one.safetensors", True, False),
+        ("styles/ink.safetensors", False, True),
+    ]
+    assert len(told["notes"]) == 1 and "flux/two" in told["notes"][0]
 
 
 def check_a_missing_name_fails_with_what_it_could_have_been(base: Path) -> None:

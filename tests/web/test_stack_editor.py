@@ -20,6 +20,8 @@ SEND = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.
 INK = {"name": "styles/ink_wash_v3.safetensors", "strength_model": 0.8, "strength_clip": 0.5}
 KNIGHT = {"name": "characters/aurora_knight.safetensors", "strength_model": 1, "strength_clip": 1}
 
+LINOCUT = {"name": "styles/linocut.safetensors", "strength_model": 1, "strength_clip": 1}
+
 
 @pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
 def booted(request: pytest.FixtureRequest, browser: Browser, static: Path) -> Iterator[tuple[OpenedStub, FakeBackend]]:
@@ -207,6 +209,121 @@ def test_a_sideways_drag_changes_a_strength_in_steps(page: Page) -> None:
     page.mouse.up()
     assert rows_of(page) == [{**INK, "strength_model": 0.55}]
     assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"
+
+
+def drag_row(page: Page, row: Locator, onto: Locator, share: float) -> None:
+    """Drags the grip of `row` to `share` of the height of `onto`, and holds it there."""
+    grip, goal = row.locator(".ws-grip").bounding_box(), onto.bounding_box()
+    assert grip is not None and goal is not None
+    page.mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(goal["x"] + 20, goal["y"] + goal["height"] * share, steps=6)
+
+
+def test_a_row_is_dragged_to_its_place(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([INK, KNIGHT, LINOCUT]))
+    rows = editor.locator(".ws-stack-row")
+    expect(rows).to_have_count(3)
+    drag_row(page, rows.nth(0), rows.nth(2), 0.8)
+    expect(rows.nth(2)).to_have_attribute("data-drop", "after")
+    assert rows_of(page) == [INK, KNIGHT, LINOCUT], "written once, at the end: one step for undo"
+    page.mouse.up()
+    assert rows_of(page) == [KNIGHT, LINOCUT, INK]
+    drag_row(page, rows.nth(1), rows.nth(0), 0.2)
+    page.mouse.up()
+    assert rows_of(page) == [LINOCUT, KNIGHT, INK]
+    drag_row(page, rows.nth(1), rows.nth(1), 0.6)
+    page.mouse.up()
+    assert rows_of(page) == [LINOCUT, KNIGHT, INK]
+    expect(editor.locator("[data-drop]")).to_have_count(0)
+    assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"
+
+
+def finish_run(page: Page, *rows: dict[str, object], notes: tuple[str, ...] = ()) -> None:
+    """As the host tells the front end of a node that has run."""
+    report = json.dumps({"rows": rows, "notes": notes})
+    page.evaluate(
+        f"""(report) => {{
+          const id = String({APP}.graph.nodes[0].id)
+          const detail = {{ node: id, display_node: id, prompt_id: 'p', output: {{ warmstack_report: [report] }} }}
+          window.comfyAPI.api.api.dispatchEvent(new CustomEvent('executed', {{ detail }}))
+        }}""",
+        report,
+    )
+
+
+def applied(name: str, share: float, base_model: str, warning: str = "") -> dict[str, object]:
+    return {"name": name, "share": share, "base_model": base_model, "outcome": "hit", "warning": warning}
+
+
+def test_the_node_shows_what_its_last_run_told(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([INK, {**KNIGHT, "name": "characters/aurora_knight"}]))
+    expect(editor.get_by_text("Last run")).to_be_hidden()
+    expect(editor.locator("[data-state=ready]")).to_have_count(2)
+    warning = "'aurora_knight' looks made for sd15"
+    ran = [applied(INK["name"], 0.984, "sdxl"), applied(KNIGHT["name"], 0.02, "sd15", warning)]
+    finish_run(page, *ran, notes=("styles/linocut: skipped, both strengths are 0",))
+    lines = editor.get_by_role("list", name="Last run").get_by_role("listitem")
+    expect(lines).to_have_count(3)
+    expect(lines.nth(0)).to_have_text("ink_wash_v3: 98% matched, from memory")
+    expect(lines.nth(1)).to_contain_text(warning)
+    expect(lines.nth(2)).to_contain_text("skipped")
+    expect(editor.locator(".ws-stack-row").nth(0)).not_to_have_attribute("data-fit", "bad")
+    expect(editor.locator(".ws-stack-row").nth(1)).to_have_attribute("data-fit", "bad")
+    finish_run(page, ran[0])
+    expect(lines).to_have_count(1)
+    expect(editor.locator(".ws-stack-row[data-fit=bad]")).to_have_count(0)
+
+
+def test_what_does_not_fit_the_model_comes_last_in_the_list(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([INK]))
+    finish_run(page, applied(INK["name"], 1, "sdxl"))
+    editor.get_by_role("button", name="Add LoRA").click()
+    editor.get_by_role("combobox").last.fill("o")
+    options = editor.get_by_role("option")
+    expect(options.last).to_have_attribute("data-fit", "bad")
+    bases = options.evaluate_all("(all) => all.map((o) => [o.lastElementChild.textContent, o.dataset.fit === 'bad'])")
+    assert {fit: {base for base, bad in bases if bad is fit} for fit in (False, True)} == {
+        False: {"sdxl"},
+        True: {"flux", "sd15"},
+    }
+    assert [bad for _, bad in bases] == sorted(bad for _, bad in bases)
+    editor.get_by_role("combobox").last.fill("kodak flux")
+    editor.get_by_role("option").first.click()
+    expect(editor.locator(".ws-stack-row").last).to_have_attribute("data-fit", "bad")
+    assert len(rows_of(page)) == 2, "a hint, not a ban: metadata can be wrong"
+
+
+def test_inside_a_subgraph_what_is_edited_is_what_is_queued_and_saved(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    add_node(page, json.dumps([INK, KNIGHT]))
+    root = f"({APP}.rootGraph ?? {APP}.graph)"
+    enter = f"void {APP}.canvas.setGraph({root}.nodes[0].subgraph)"
+    page.evaluate(f"void {APP}.graph.convertToSubgraph(new Set({APP}.graph.nodes))")
+    page.evaluate(enter)
+    rows = page.locator(".ws-stack:visible .ws-stack-row")
+    expect(rows).to_have_count(2)
+    page.locator(".ws-stack:visible .ws-strength").first.press("ArrowUp")
+    wanted = [{**INK, "strength_model": 0.85}, KNIGHT]
+    queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.entries(prompt.output))")
+    assert [json.loads(node["inputs"]["loras"]) for _, node in queued] == [wanted]
+    assert ":" in queued[0][0], "the node is inside"
+    saved = page.evaluate(f"JSON.stringify({root}.serialize())")
+    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
+    page.evaluate(enter)
+    expect(rows).to_have_count(2)
+    expect(page.locator(".ws-stack:visible .ws-strength").first).to_have_value("0.85")
+    page.locator(".ws-stack:visible").get_by_role("button", name="Remove").last.click()
+    queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.values(prompt.output)[0].inputs.loras)")
+    assert json.loads(queued) == wanted[:1]
+    page.evaluate(f"void {APP}.canvas.setGraph({root})")
 
 
 def test_delete_in_the_editor_leaves_the_node(page: Page) -> None:

@@ -64,6 +64,7 @@ const PATHS = {
   failed: 'M8 3v6M8 12.5v.3',
   unknown: 'M4 8h.1M8 8h.1M12 8h.1',
   up: 'M8 13V3M4 7l4-4 4 4',
+  grip: 'M6 4h.1M10 4h.1M6 8h.1M10 8h.1M6 12h.1M10 12h.1',
   copy: 'M6 6h7v7.5H6zM3.5 10.5v-8H10',
   page: 'M4 2.5h5l3 3v8H4zM9 2.5v3h3',
 }

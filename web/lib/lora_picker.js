@@ -11,12 +11,19 @@ let ids = 0
 export class LoraPicker {
   #rows
   #onPick
+  #fitting
+  #otherBase
   #found = []
   #at = 0
 
-  /** @param rows `() => rows of the catalog`; `onPick(name)` also for text that no file answers to */
-  constructor({ label, rows, onPick }) {
+  /**
+   * @param rows `() => rows of the catalog`; `fitting()` base models that fit, empty when that is not known; `otherBase(base)` the
+   * words for one that does not; `onPick(name)` also for text that no file answers to
+   */
+  constructor({ label, rows, fitting, otherBase, onPick }) {
     this.#rows = rows
+    this.#fitting = fitting
+    this.#otherBase = otherBase
     this.#onPick = onPick
     const id = `warmstack-picker-${ids += 1}`
     this.list = h('ul', { id, class: 'ws-picker-list', role: 'listbox', 'aria-label': label, hidden: '' })
@@ -32,14 +39,19 @@ export class LoraPicker {
     this.list.addEventListener('mousedown', (event) => event.preventDefault())
   }
 
-  set value(name) {
+  /** `hint` is shown with the name when the pointer rests on it. */
+  setValue(name, hint) {
     // Every file has the ending, and a node is narrow; without it the name means the same file.
     if (document.activeElement !== this.input) this.input.value = name.replace(/\.safetensors$/, '')
-    setAttribute(this.input, 'title', name)
+    setAttribute(this.input, 'title', hint ? `${name}\n${hint}` : name)
   }
 
   #show(filter) {
-    this.#found = selectRows(this.#rows(), filter, 'name').slice(0, SHOWN_NAMES)
+    const bases = this.#fitting()
+    const fits = (row) => bases.size === 0 || !row.baseModel || bases.has(row.baseModel)
+    const found = selectRows(this.#rows(), filter, 'name')
+    // What fits comes first; the rest stays within reach, since the metadata of a file can be wrong.
+    this.#found = [...found.filter(fits), ...found.filter((row) => !fits(row))].slice(0, SHOWN_NAMES).map((row) => ({ ...row, fits: fits(row) }))
     this.#at = -1
     this.#draw(this.#found.length > 0)
   }
@@ -52,13 +64,15 @@ export class LoraPicker {
     keyed(this.list, this.#found, (row) => row.name, (row) => this.#createOption(row), (option, row, index) => {
       setAttribute(option, 'id', `${this.list.id}-${index}`)
       setAttribute(option, 'aria-selected', String(index === this.#at))
+      setAttribute(option, 'data-fit', row.fits ? null : 'bad')
+      setAttribute(option, 'title', row.fits ? row.name : `${row.name}\n${this.#otherBase(row.baseModel)}`)
       if (index === this.#at) option.scrollIntoView({ block: 'nearest' })
     })
   }
 
   #createOption({ name, baseModel }) {
     const { folder, stem } = splitName(name)
-    const option = h('li', { role: 'option', title: name, onclick: () => this.#choose(name) }, h('span', { class: 'ws-dim' }, folder), h('b'), h('span', { class: 'ws-dim' }, baseModel))
+    const option = h('li', { role: 'option', onclick: () => this.#choose(name) }, h('span', { class: 'ws-dim' }, folder), h('b'), h('span', { class: 'ws-dim' }, baseModel))
     setText(option.children[1], stem)
     return option
   }

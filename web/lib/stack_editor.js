@@ -2,6 +2,8 @@
 
 import { h, icon, keyed, setAttribute, setIcon, setText } from './dom.js'
 import { LoraPicker } from './lora_picker.js'
+import { dragRow } from './row_drag.js'
+import { StackReport, fittingBases } from './stack_report.js'
 import { moved, plannedRows, readRows, strength, writeRows } from './stack_text.js'
 
 /** Typing in the text must not ask the server at every letter. */
@@ -19,6 +21,7 @@ export class StackEditor {
   #rows = []
   #planned = new Map()
   #live = null
+  #reported = null
   #timer = 0
   #asked = 0
   #ids = 0
@@ -35,7 +38,8 @@ export class StackEditor {
     this.other = h('p', { class: 'ws-stack-other' }, h('span', {}, t('otherText')), this.convert)
     this.add = h('button', { type: 'button', class: 'ws-button', onclick: () => this.#append() }, t('addLora'))
     this.notice = h('p', { class: 'ws-stack-notice' })
-    this.body = h('div', { class: 'ws-stack-body' }, this.list, this.other, this.notice, this.add)
+    this.report = new StackReport({ t })
+    this.body = h('div', { class: 'ws-stack-body' }, this.list, this.other, this.notice, this.add, this.report.element)
     this.element = h('div', { class: 'ws-stack', lang: t.language }, this.body)
     for (const type of ['keydown', 'keyup']) this.element.addEventListener(type, keepFromHost)
     for (const type of ['pointerdown', 'mousedown', 'dblclick', 'contextmenu']) this.element.addEventListener(type, (event) => event.stopPropagation())
@@ -61,6 +65,13 @@ export class StackEditor {
   /** What is in memory now: Map of name -> state. Newer than what the server said when the text was last edited. */
   warmth(live) {
     this.#live = live
+    this.#draw()
+  }
+
+  /** What the node's last run told: see parseReport. */
+  ran(report) {
+    this.#reported = report
+    this.report.update(report)
     this.#draw()
   }
 
@@ -97,22 +108,47 @@ export class StackEditor {
 
   #draw() {
     keyed(this.list, this.#rows, (row) => row.id, (row) => this.#createRow(row.id), (element, row, index) => this.#updateRow(element, row, index))
-    const bases = new Set(this.#rows.filter((row) => row.on).map((row) => this.#baseModel(row.name)).filter(Boolean))
+    const bases = this.#basesOf(this.#rows)
     this.notice.hidden = bases.size < 2
     setText(this.notice, bases.size < 2 ? '' : this.#t('mixedBases', { bases: [...bases].sort().join(', ') }))
   }
 
+  #basesOf(rows) {
+    return new Set(rows.filter((row) => row.on).map((row) => this.#baseModel(row.name)).filter(Boolean))
+  }
+
   #baseModel(name) {
-    const file = this.#planned.get(name)?.file || name
+    const file = this.#fileOf(name)
     return this.#catalog.rows.find((row) => row.name === file)?.baseModel ?? ''
+  }
+
+  #fileOf(name) {
+    return this.#planned.get(name)?.file || name
+  }
+
+  /** The last run knows which base models fit; before that the other rows have to. Empty: nothing is known. */
+  #fitting(id) {
+    const proven = fittingBases(this.#reported)
+    return proven.size > 0 ? proven : this.#basesOf(this.#rows.filter((row) => row.id !== id))
+  }
+
+  /** Why a row does not fit the model; '' when it does, or when nobody can tell. */
+  #misfit({ name, on }) {
+    if (!on) return ''
+    const told = this.#reported?.rows.find((row) => row.name === this.#fileOf(name))
+    if (told) return told.warning
+    const [base, fitting] = [this.#baseModel(name), fittingBases(this.#reported)]
+    return base && fitting.size > 0 && !fitting.has(base) ? this.#t('otherBase', { base }) : ''
   }
 
   #createRow(id) {
     const t = this.#t
-    const picker = new LoraPicker({ label: t('pickLora'), rows: () => this.#catalog.rows, onPick: (name) => this.#pick(id, name) })
+    const picker = new LoraPicker({ label: t('pickLora'), rows: () => this.#catalog.rows, fitting: () => this.#fitting(id), otherBase: (base) => t('otherBase', { base }), onPick: (name) => this.#pick(id, name) })
     const number = (field) => this.#createNumber(id, field)
     const tool = (name, drawing, act) => h('button', { type: 'button', class: 'ws-tool', 'data-tool': name, title: t(name), onclick: act }, icon(drawing))
-    const element = h('li', { class: 'ws-stack-row', onkeydown: (event) => this.#onRowKey(event, id) },
+    // Alt with the arrow keys, and a button, do the same: a grip is for the pointer alone.
+    const grip = h('span', { class: 'ws-grip', title: t('dragRow'), 'aria-hidden': 'true', onpointerdown: (event) => dragRow(event, this.list, element, (to) => this.#moveTo(id, to)) }, icon('grip'))
+    const element = h('li', { class: 'ws-stack-row', onkeydown: (event) => this.#onRowKey(event, id) }, grip,
       h('input', { type: 'checkbox', title: t('onOff'), onchange: (event) => this.#change(id, { on: event.target.checked }) }),
       h('span', { class: 'ws-glyph' }, icon('unknown')), picker.input, number('model'), number('clip'),
       h('span', { class: 'ws-stack-tools' }, tool('moveUp', 'up', () => this.#move(id, -1)), tool('duplicate', 'copy', () => this.#duplicate(id)), tool('remove', 'evict', () => this.#remove(id))),
@@ -130,7 +166,7 @@ export class StackEditor {
   }
 
   #updateRow(element, row, index) {
-    const [toggle, glyph] = element.children
+    const [, toggle, glyph] = element.children
     const planned = row.on ? this.#planned.get(row.name) : undefined
     const known = planned !== undefined
     const state = known ? this.#state(planned) : 'unknown'
@@ -140,7 +176,9 @@ export class StackEditor {
     setAttribute(toggle, 'aria-label', `${this.#t('onOff')} ${row.name}`)
     setIcon(glyph.firstElementChild, known ? state : 'unknown')
     setAttribute(glyph, 'title', known ? `${this.#t(`state.${state}`)}: ${this.#t(`stateHint.${state}`)}` : '')
-    element.picker.value = row.name
+    const misfit = this.#misfit(row)
+    setAttribute(element, 'data-fit', misfit ? 'bad' : null)
+    element.picker.setValue(row.name, misfit)
     for (const input of element.querySelectorAll('.ws-strength')) {
       setAttribute(input, 'aria-label', `${input.title} ${row.name}`)
       if (document.activeElement !== input || input.dataset.dragged) input.value = String(row[input.dataset.field])
@@ -172,8 +210,12 @@ export class StackEditor {
   }
 
   #move(id, by) {
+    this.#moveTo(id, this.#rows.findIndex((row) => row.id === id) + by)
+  }
+
+  #moveTo(id, to) {
     const from = this.#rows.findIndex((row) => row.id === id)
-    if (from + by >= 0 && from + by < this.#rows.length) this.#edit(moved(this.#rows, from, from + by))
+    if (to >= 0 && to < this.#rows.length && to !== from) this.#edit(moved(this.#rows, from, to))
   }
 
   #duplicate(id) {

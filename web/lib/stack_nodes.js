@@ -2,6 +2,7 @@
 
 import { StackEditor } from './stack_editor.js'
 import { CSS, addStyles } from './styles.js'
+import { parseReport } from './stack_report.js'
 import { STACK_CSS } from './stack_styles.js'
 import { translator } from './text.js'
 
@@ -30,6 +31,7 @@ export function attachEditor(node, { store, catalog, host }) {
   followText(node, text, editor)
   followWarmth(node, store, editor)
   followHeight(node, editor)
+  followRuns(node, editor)
   takePlace(node, editor.element)
 }
 
@@ -55,6 +57,14 @@ function followWarmth(node, store, editor) {
   const leave = store.watch(show)
   show(store.state)
   after(node, 'onRemoved', leave)
+}
+
+/** The host calls this with what the node has told, also for a node inside a subgraph. */
+function followRuns(node, editor) {
+  after(node, 'onExecuted', (output) => {
+    const report = parseReport(output)
+    if (report) editor.ran(report)
+  })
 }
 
 /**
@@ -84,12 +94,12 @@ function followHeight(node, editor) {
   after(node, 'onRemoved', () => observer.disconnect())
 }
 
-/** Calls `then` after `owner[hook]`, whoever has set that. */
+/** Calls `then` after `owner[hook]` and with its arguments, whoever has set that. */
 function after(owner, hook, then) {
   const before = owner[hook]
   owner[hook] = function (...values) {
     const result = before?.apply(this, values)
-    then()
+    then(...values)
     return result
   }
 }

@@ -8,9 +8,19 @@ export const STACK_CSS = `
 .ws-stack [hidden] { display: none !important; }
 .ws-stack :is(ol, ul, p) { margin: 0; padding: 0; list-style: none; }
 .ws-stack-rows { display: flex; flex-direction: column; gap: 4px; }
-.ws-stack-row { display: grid; grid-template-columns: 16px 16px minmax(60px, 1fr) 44px 44px auto; gap: 4px; align-items: center; min-block-size: 28px; }
+.ws-stack-row { display: grid; position: relative; grid-template-columns: 10px 16px 16px minmax(60px, 1fr) 44px 44px auto; gap: 4px; align-items: center; min-block-size: 28px; }
 .ws-stack-row.ws-off > :is(.ws-input, .ws-glyph) { opacity: .5; }
 .ws-stack-row > input[type=checkbox] { margin: 0; inline-size: 16px; block-size: 16px; accent-color: #2f9e5f; }
+.ws-grip { inline-size: 10px; block-size: 24px; overflow: hidden; display: grid; place-items: center; color: var(--ws-dim); cursor: grab; touch-action: none; }
+.ws-grip:active { cursor: grabbing; }
+.ws-stack-row[data-drop]::after { content: ''; position: absolute; inset-inline: 0; block-size: 2px; background: var(--ws-ink); }
+.ws-stack-row[data-drop=before]::after { inset-block-start: -3px; }
+.ws-stack-row[data-drop=after]::after { inset-block-end: -3px; }
+.ws-stack [data-fit=bad] > input[role=combobox] { border-color: var(--ws-warn); }
+.ws-picker-list [data-fit=bad] > :last-child { color: var(--ws-warn); }
+.ws-stack-report { display: flex; flex-direction: column; padding-block-start: 4px; border-block-start: 1px solid var(--ws-line); overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.ws-stack-report .ws-warning { display: block; color: var(--ws-warn); }
+.ws-stack-report .ws-warning:empty { display: none; }
 .ws-stack .ws-glyph { display: grid; place-items: center; inline-size: 16px; color: var(--ws-state, var(--ws-cold)); }
 .ws-stack :is([data-state=missing], [data-state=failed]) > input[role=combobox] { border-color: var(--ws-bad); }
 .ws-stack [data-state=ambiguous] > input[role=combobox] { border-color: var(--ws-warn); }
@@ -19,11 +29,11 @@ export const STACK_CSS = `
 .ws-stack .ws-strength:focus { cursor: text; }
 .ws-stack-tools { display: flex; }
 .ws-stack-tools .ws-tool { inline-size: 22px; }
-.ws-picker-list { grid-column: 3 / -1; max-block-size: 168px; overflow: auto; border: 1px solid var(--ws-line); border-radius: 6px; background: var(--ws-card); scrollbar-width: thin; }
+.ws-picker-list { grid-column: 4 / -1; max-block-size: 168px; overflow: auto; border: 1px solid var(--ws-line); border-radius: 6px; background: var(--ws-card); scrollbar-width: thin; }
 .ws-picker-list li { display: flex; gap: 2px; padding: 4px 8px; cursor: pointer; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .ws-picker-list li > :last-child { margin-inline-start: auto; padding-inline-start: 8px; }
 .ws-picker-list li:is(:hover, [aria-selected=true]) { background: var(--ws-tint); }
-.ws-candidates { grid-column: 3 / -1; display: flex; flex-wrap: wrap; gap: 4px; }
+.ws-candidates { grid-column: 4 / -1; display: flex; flex-wrap: wrap; gap: 4px; }
 .ws-stack .ws-chip { color: inherit; font-family: inherit; cursor: pointer; }
 .ws-stack-other { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; color: var(--ws-dim); }
 .ws-stack-notice { color: var(--ws-warn); }
