@@ -23,6 +23,12 @@ def checkpoint_format(path: str) -> Format:
     return "pickle" if name.endswith(PICKLE_SUFFIXES) else "safetensors"
 
 
+def is_weight_file(name: str) -> bool:
+    """True when the name says that it is a weight file or an index of shards; nothing else is offered to users."""
+    suffixes = (*_SAFETENSORS_SUFFIXES, *PICKLE_SUFFIXES, GGUF_SUFFIX, f".safetensors{INDEX_SUFFIX}")
+    return name.lower().endswith(suffixes)
+
+
 def find_checkpoint(path: str) -> str:
     """`path` itself, or what a folder holds: its index, else its only weight file, safetensors before any other."""
     if not os.path.isdir(path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import runtime
+from .load_checkpoint_node import LoadCheckpoint
+from .load_diffusion_model_node import LoadDiffusionModel
 from .load_lora_stack_node import LoadLoraStack
 from .lora_catalog_node import LoraCatalogNode
 from .lora_request_node import LoraRequest
@@ -19,4 +21,14 @@ class WarmStackExtension(ComfyExtension):  # type: ignore[misc]  # the host is u
         runtime.start()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadLoraStack, LoraStackNode, LoraTags, LoraRequest, LoraCatalogNode, Warm, Status]
+        return [
+            LoadLoraStack,
+            LoraStackNode,
+            LoraTags,
+            LoraRequest,
+            LoraCatalogNode,
+            Warm,
+            Status,
+            LoadDiffusionModel,
+            LoadCheckpoint,
+        ]

@@ -31,6 +31,10 @@ class DetachedHost:
         time: users add some."""
         return tuple(folder_paths.get_folder_paths("loras"))
 
+    def model_folders(self, kind: str) -> tuple[str, ...]:
+        """Folders of "diffusion_models", "checkpoints" or another kind that the host knows, in its order."""
+        return tuple(folder_paths.get_folder_paths(kind))
+
     def state_directory(self) -> Path | None:
         """None: another runtime may own it."""
         return None

@@ -25,6 +25,7 @@ from .adapter_query import AdapterQuery
 from .adapter_table import AdapterTable
 from .base_model import BaseModels
 from .memory_state import MemoryState
+from .model_files import ModelFiles
 from .request_body import RequestError
 from .settings_file import SettingsFile
 from .status_json import Moment, Revision, plan_json, status_json
@@ -36,6 +37,8 @@ class Host(Protocol):
     """What the runtime asks of the host, from any thread."""
 
     def lora_folders(self) -> tuple[str, ...]: ...
+
+    def model_folders(self, kind: str) -> tuple[str, ...]: ...
 
     def state_directory(self) -> Path | None: ...
 
@@ -64,6 +67,8 @@ class Runtime:
         budget = ByteBudget(default_budget_bytes() if limit_bytes is None else limit_bytes)
         self.cache = AdapterCache(budget, clock=time.monotonic)
         self.base_models = BaseModels()
+        self.diffusion_models = ModelFiles(lambda: host.model_folders("diffusion_models"))
+        self.checkpoints = ModelFiles(lambda: host.model_folders("checkpoints"))
         self.prefetcher = Prefetcher(
             jobs=host.queued_jobs,
             references=payload_references,
@@ -84,6 +89,10 @@ class Runtime:
     def release(self) -> None:
         """Let go of every adapter that nobody uses. What a model still holds goes with that model."""
         self.cache.clear()
+
+    def embedding_folders(self) -> tuple[str, ...]:
+        """Where text encoders find the embeddings that prompts name."""
+        return self._host.model_folders("embeddings")
 
     def close(self) -> None:
         """Stop every reader."""
@@ -108,7 +117,7 @@ class Runtime:
         return plan_json(self.prefetcher.plan_for((prompt, outputs)))
 
     def adapters(self, query: AdapterQuery) -> dict[str, Any]:
-        """One page of the library. The first page looks at the folders: a file that was deleted must not stay listed."""
+        """One page of the library. The first page looks at the folders: a deleted file must not stay listed."""
         if query.offset == 0:
             self.catalog.refresh()
         files = self.catalog.select(category=query.category, base_model=query.base_model)

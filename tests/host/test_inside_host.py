@@ -14,7 +14,7 @@ import pytest
 from hostkit.server import HostInstall, make_base_directory
 
 _HERE = Path(__file__).parent
-_MODULES = ("checks_patching", "checks_nodes")
+_MODULES = ("checks_patching", "checks_nodes", "checks_models")
 _CHECKS = [
     (module, node.name)
     for module in _MODULES

@@ -13,7 +13,7 @@ from hostkit.server import PACK_FOLDER, PACK_ROOT, HostInstall, HostServer
 
 NODES = {
     "WarmStackLoadLoraStack", "WarmStackLoraStack", "WarmStackLoraTags", "WarmStackLoraRequest", "WarmStackLoraCatalog",
-    "WarmStackWarm", "WarmStackStatus",
+    "WarmStackWarm", "WarmStackStatus", "WarmStackLoadDiffusionModel", "WarmStackLoadCheckpoint",
 }  # fmt: skip
 ROWS = [("flux/native0.safetensors", 0.7, 0.0), ("flux/native1.safetensors", 0.4, 0.0)]
 

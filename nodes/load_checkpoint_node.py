@@ -1,0 +1,98 @@
+"""Load Checkpoint: the weights by a strategy of ours; model, text encoder and VAE by the host's own detection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.sd
+from comfy_api.latest import io
+
+from .model_loading import call_host, load_weights, not_a_model, state, verdict
+from .model_weights import strategy_names
+from .runtime import get_runtime
+
+_ALL = ("model", "clip", "vae")
+
+
+class LoadCheckpoint(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="WarmStackLoadCheckpoint",
+            display_name="Load Checkpoint (WarmStack)",
+            category="WarmStack",
+            description="Loads a checkpoint from safetensors, from shards or from GGUF, by a strategy of choice.",
+            search_aliases=["checkpoint loader", "sharded", "load checkpoint", "warmstack"],
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name",
+                    options=get_runtime().checkpoints.names(),
+                    tooltip="The file; for shards, their index (.safetensors.index.json).",
+                ),
+                io.Combo.Input(
+                    "strategy",
+                    options=strategy_names(),
+                    default="auto",
+                    optional=True,
+                    tooltip="How the file is read. auto decides by size, memory and disk. GGUF has a way of its own.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Clip.Output(display_name="clip"),
+                io.Vae.Output(display_name="vae"),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    async def validate_inputs(cls, ckpt_name: str | None = None, strategy: str | None = None) -> bool | str:
+        return await verdict(get_runtime().checkpoints, ckpt_name, strategy)
+
+    @classmethod
+    def fingerprint_inputs(cls, ckpt_name: str | None = None, **_: object) -> str:
+        return state(get_runtime().checkpoints, ckpt_name)
+
+    @classmethod
+    def execute(cls, ckpt_name: str, strategy: str = "auto") -> io.NodeOutput:
+        path = get_runtime().checkpoints.find(ckpt_name)
+        parts = _load(ckpt_name, path, strategy, _ALL)
+        _tell_how_to_reload(parts, (ckpt_name, path, strategy))
+        return io.NodeOutput(*parts)
+
+
+def _load(
+    name: str, path: str, strategy: str, wanted: Sequence[str], disable_dynamic: bool = False
+) -> tuple[Any, Any, Any, str]:
+    """(patcher, clip, vae, report), None for what is not wanted."""
+    weights = load_weights(name, path, strategy)
+    found = call_host(
+        comfy.sd.load_state_dict_guess_config,
+        weights.tensors,
+        output_model="model" in wanted,
+        output_clip="clip" in wanted,
+        output_vae="vae" in wanted,
+        embedding_directory=list(get_runtime().embedding_folders()),
+        metadata=weights.metadata,
+        disable_dynamic=disable_dynamic,
+    )
+    if found is None:
+        raise not_a_model(name, "checkpoint")
+    return (*found[:3], weights.report)
+
+
+def _tell_how_to_reload(parts: tuple[Any, Any, Any, str], arguments: tuple[str, str, str]) -> None:
+    """The host makes another patcher of a model for another device by loading it again."""
+    model, clip, vae, _ = parts
+    if model is not None:
+        model.cached_patcher_init = (_load, (*arguments, ("model",)), 0)
+    for part, wanted in ((clip, "clip"), (vae, "vae")):
+        patcher = getattr(part, "patcher", None)
+        if patcher is not None:
+            patcher.cached_patcher_init = (_load_patcher, (*arguments, wanted))
+
+
+def _load_patcher(name: str, path: str, strategy: str, wanted: str, disable_dynamic: bool = False) -> Any:
+    _, clip, vae, _ = _load(name, path, strategy, (wanted,), disable_dynamic)
+    return (clip if wanted == "clip" else vae).patcher

@@ -1,0 +1,81 @@
+"""What both model loaders share: from a name to the weights, with the host's progress bar and its interrupt; the checks
+before a prompt runs; calling a host that is older or newer."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+
+from ..loaders.errors import LoadCancelledError
+from ..loaders.model_loader import LoadProgress
+from .model_files import ModelFileError, ModelFiles
+from .model_weights import ModelWeights, check_weights, read_weights, weights_state
+
+
+def load_weights(name: str, path: str, strategy: str) -> ModelWeights:
+    """The weights of the model, unless the user interrupts."""
+    bar = _Bar()
+    try:
+        weights = read_weights(name, path, strategy, bar.show, bar.interrupted)
+    except LoadCancelledError as error:
+        raise comfy.model_management.InterruptProcessingException from error
+    if bar.interrupted():
+        # It came with the last chunk.
+        raise comfy.model_management.InterruptProcessingException
+    return weights
+
+
+def not_a_model(name: str, kind: str) -> ModelFileError:
+    hint = "; LoRA files belong into the loras folder" if "lora" in name.lower() else ""
+    return ModelFileError(name, f"ComfyUI does not recognise a {kind} in these weights{hint}")
+
+
+async def verdict(files: ModelFiles, name: str | None, strategy: str | None) -> bool | str:
+    """True, or one line that says what is wrong with the file or why the strategy cannot load it. In a thread: a
+    validation happens on the server's loop. None is an input that a link fills: it passes."""
+    return True if name is None else await asyncio.to_thread(_verdict, files, name, strategy or "auto")
+
+
+def state(files: ModelFiles, name: str | None) -> str:
+    """Changes whenever the model's files do."""
+    try:
+        return "" if name is None else repr(weights_state(files.find(name)))
+    except ModelFileError as problem:
+        return str(problem)
+
+
+def call_host(function: Callable[..., Any], *arguments: object, **options: object) -> Any:
+    """`function`, with those `options` that this version of the host knows."""
+    known = inspect.signature(function).parameters
+    return function(*arguments, **{name: value for name, value in options.items() if name in known})
+
+
+def _verdict(files: ModelFiles, name: str, strategy: str) -> bool | str:
+    try:
+        check_weights(name, files.find(name), strategy)
+    except ModelFileError as problem:
+        return str(problem)
+    return True
+
+
+class _Bar:
+    """The host's progress bar, moved from reading threads."""
+
+    def __init__(self) -> None:
+        self._bar = comfy.utils.ProgressBar(1)
+        self._interrupted = False
+
+    def show(self, progress: LoadProgress) -> None:
+        try:
+            self._bar.update_absolute(progress.done_bytes, progress.total_bytes)
+        except comfy.model_management.InterruptProcessingException:
+            # The bar takes the interrupt and forgets it; raised in a reading thread it would end that thread alone.
+            self._interrupted = True
+
+    def interrupted(self) -> bool:
+        return self._interrupted or bool(comfy.model_management.processing_interrupted())
