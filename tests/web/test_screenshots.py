@@ -71,8 +71,16 @@ def test_picture_of_the_stack_editor(opened: Open, backend: FakeBackend, tmp_pat
         text,
     )
     expect(view.page.locator(".ws-stack-row[data-state=missing]")).to_have_count(1)
+    fact = {"base_model": "sdxl", "outcome": "hit", "warning": ""}
+    shares = zip(rows[:2], (1.0, 0.971), strict=True)
+    told = [{"name": f"{name}.safetensors", "share": share, **fact} for (name, *_), share in shares]
+    view.page.evaluate(
+        "(report) => window.comfyAPI.app.app.graph.nodes[0].onExecuted({ warmstack_report: [report] })",
+        json.dumps({"rows": told, "notes": []}),
+    )
+    expect(view.page.get_by_role("list", name="Last run").get_by_role("listitem")).to_have_count(2)
     folder = _folder(tmp_path)
-    clip = {"x": 90, "y": 40, "width": 530, "height": 440}
+    clip = {"x": 90, "y": 40, "width": 530, "height": 520}
     view.page.screenshot(path=folder / "stack-editor.png", clip=clip)  # type: ignore[arg-type]
     assert (folder / "stack-editor.png").stat().st_size > 20_000
 
