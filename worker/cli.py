@@ -1,10 +1,11 @@
-"""warmstack: run a queue of requests, list the LoRAs, plan a queue without running it."""
+"""warmstack: run a queue of requests, list the LoRAs, plan a queue without running it, show the loaders."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .run_command import RunOptions
 
 MODES = ("on-demand", "prefetch", "both")
+LOADER_EXAMPLES = ("compare", "auto", "advanced", "memory", "streaming")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +92,14 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _loaders(arguments: argparse.Namespace, console: Console) -> int:
+    from .loader_examples import EXAMPLES, make_sample
+
+    with tempfile.TemporaryDirectory(prefix="warmstack-") as folder:
+        console.print(EXAMPLES[arguments.example](make_sample(Path(folder), arguments.size_mib)))
+    return 0
+
+
 def _catalog(arguments: argparse.Namespace) -> LoraCatalog:
     catalog = LoraCatalog(lambda: [str(folder) for folder in arguments.loras])
     catalog.refresh()
@@ -122,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="show which files a queue will load")
     plan.set_defaults(command=_plan)
     plan.add_argument("queue", type=Path, help="JSON lines: objects or strings")
+
+    loaders = commands.add_parser("loaders", help="show the weight loaders on a model that is made for it")
+    loaders.set_defaults(command=_loaders)
+    loaders.add_argument("--example", choices=LOADER_EXAMPLES, default="compare")
+    loaders.add_argument("--size-mib", type=int, default=256, help="of the model, once whole and once in shards")
     for command in (run, listed, plan):
         command.add_argument("--loras", type=Path, action="append", required=True, help="LoRA folder; may be repeated")
     return parser
