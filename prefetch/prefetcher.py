@@ -182,9 +182,8 @@ class Prefetcher:
         if observed.changed:
             self._dirty = True
             self._warmer.retry_refused()
-            if self._warmer.readings:
-                # New jobs may take a while to read; what nobody needs any more stops first.
-                self._replan()
+            # New jobs may take a while to read and resolve; what nobody needs any more stops first.
+            self._warmer.stop_unneeded(self._board.needs)
         if settings.enabled:
             self._dirty |= await self._board.complete(self._is_stopping)
             self._take_starts()

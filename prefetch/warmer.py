@@ -13,6 +13,7 @@ from ..loaders.rate_limit import RateLimit
 from ..lora.file import AdapterKey
 from .machine import Machine
 from .metrics import PageTally
+from .need import JobNeeds
 from .pace import PaceMeter
 from .plan import Fetch, FetchKey, Plan, Warm
 from .pool import Pool
@@ -104,6 +105,12 @@ class Warmer:
         self.tally.write_off(plan.pages)
         self._waiting = deque(due)
         self._start()
+
+    def stop_unneeded(self, jobs: Sequence[JobNeeds]) -> None:
+        """Stops reads for jobs that have gone, without the cost of a plan."""
+        for key, (reading, _) in self._readings.items():
+            if not any(use.key == key.key for job in jobs for use in job.uses):
+                reading.cancel()
 
     def stop(self) -> None:
         """Cancels everything."""
