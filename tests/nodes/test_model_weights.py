@@ -88,6 +88,7 @@ def test_a_cancelled_load_says_so(tmp_path: Path, tensors: dict[str, torch.Tenso
         ("m.safetensors.index.json", json.dumps({"weight_map": {"a": "gone.safetensors"}}).encode(), "missing"),
         ("m.safetensors.index.json", json.dumps({"weight_map": {"a": "../m.safetensors"}}).encode(), "outside"),
     ],
+    ids=["noise", "cut short", "not gguf", "no index", "missing shard", "outside"],
 )
 def test_a_wrong_file_is_one_line_that_names_it(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
