@@ -95,6 +95,22 @@ def test_warm_pin_and_evict_change_the_server(host: HostServer, view: Opened) ->
     assert name not in {adapter["name"] for adapter in host.client.get("/warmstack/v1/status")["adapters"]}
 
 
+def test_the_node_shows_its_report_after_running(host: HostServer, view: Opened) -> None:
+    from playwright.sync_api import expect
+
+    graph = sd15_graph([(NAMES[3], 0.5, 0.5)], loader="stack", tag="report")
+    view.page.evaluate(
+        """async (graph) => {
+          const { app } = window.comfyAPI.app
+          await app.loadApiJson(graph, 'report')
+          await app.queuePrompt(0)
+        }""",
+        graph,
+    )
+    lines = view.page.get_by_role("list", name="Last run").get_by_role("listitem")
+    expect(lines).to_have_text("ink3: 100% matched, read from disk", timeout=30_000)
+
+
 def test_a_reload_shows_what_the_server_still_holds(host: HostServer, view: Opened) -> None:
     from playwright.sync_api import expect
 
