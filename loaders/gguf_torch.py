@@ -50,7 +50,7 @@ def _values(arrays: _TorchArrays, blocks: torch.Tensor, kind: GgufType) -> torch
         return _widen(numbers) if kind.name == "F16" else numbers
     unpacked = KERNELS[kind.name](arrays, blocks)
     # One operation after the other: a fused multiply-add rounds once where the definition rounds twice.
-    values = unpacked.quants.float()
+    values: torch.Tensor = unpacked.quants.float()
     values *= unpacked.scale
     if unpacked.plus is not None:
         values = _keep_first_nan(values, values + unpacked.plus, unpacked.plus)
