@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .auto import Choice, Surroundings, choose_strategy
     from .batch import LoadedBatch, load_loras_batch, load_loras_batch_async
     from .cached import SafetensorsCache, load_safetensors_cached
+    from .copy_device import CopyDevice, CopyEvent
+    from .cuda_device import CudaDevice
     from .device_map import DeviceMap
     from .eager import EagerLoadingStrategy
     from .errors import (
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         SafetensorsLoadError,
         SafetensorsValidationError,
     )
+    from .fake_device import FakeDevice
     from .fast_single_file import FastSingleFileLoadingStrategy
     from .filling import Pace
     from .gguf_header import GgufEntry, GgufHeader, read_gguf_header
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from .max_memory import MaxMemory
     from .model_loader import LoadProgress, ModelLoader
     from .module_filling import Filled, fill_module
+    from .packed_upload import UploadedPacked, upload_packed
     from .page_cache import drop_file, resident_bytes, warm_file
     from .parallel import ParallelLoadingStrategy
     from .parallel_async_lazy import ParallelAsyncLazyLoadingStrategy
@@ -56,12 +60,18 @@ if TYPE_CHECKING:
         log_memory_stats,
         track_loading_performance,
     )
+    from .transfer import DeviceTransfer, Upload
 
 _MODULES = {
     "Choice": "auto",
     "Constraints": "strategy",
+    "CopyDevice": "copy_device",
+    "CopyEvent": "copy_device",
+    "CudaDevice": "cuda_device",
     "DeviceMap": "device_map",
+    "DeviceTransfer": "transfer",
     "EagerLoadingStrategy": "eager",
+    "FakeDevice": "fake_device",
     "FastSingleFileLoadingStrategy": "fast_single_file",
     "Filled": "module_filling",
     "GgufArray": "gguf_metadata",
@@ -100,6 +110,8 @@ _MODULES = {
     "Surroundings": "auto",
     "TensorEntry": "header",
     "TensorFile": "tensor_file",
+    "Upload": "transfer",
+    "UploadedPacked": "packed_upload",
     "check_shards": "shards",
     "choose_strategy": "auto",
     "dequantise": "gguf_numpy",
@@ -122,14 +134,20 @@ _MODULES = {
     "resident_bytes": "page_cache",
     "stream_tensors": "stream",
     "track_loading_performance": "tracking",
+    "upload_packed": "packed_upload",
     "warm_file": "page_cache",
 }
 
 __all__ = [
     "Choice",
     "Constraints",
+    "CopyDevice",
+    "CopyEvent",
+    "CudaDevice",
     "DeviceMap",
+    "DeviceTransfer",
     "EagerLoadingStrategy",
+    "FakeDevice",
     "FastSingleFileLoadingStrategy",
     "Filled",
     "GgufArray",
@@ -168,6 +186,8 @@ __all__ = [
     "Surroundings",
     "TensorEntry",
     "TensorFile",
+    "Upload",
+    "UploadedPacked",
     "check_shards",
     "choose_strategy",
     "dequantise",
@@ -190,6 +210,7 @@ __all__ = [
     "resident_bytes",
     "stream_tensors",
     "track_loading_performance",
+    "upload_packed",
     "warm_file",
 ]
 

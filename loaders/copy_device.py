@@ -1,0 +1,42 @@
+"""The seam to a device that copies on its own: pinned memory, streams, events. `CudaDevice` and `FakeDevice` fit."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+
+class CopyEvent(Protocol):
+    """The moment at which one copy, and every earlier one of its stream, is complete."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def wait(self) -> None:
+        """Block this thread until then."""
+
+    def order(self, buffer: torch.Tensor) -> None:
+        """Let what the caller's current stream does from now on happen after that moment, and keep the memory of
+        `buffer` from being given to somebody else before that work is complete."""
+
+
+class CopyDevice(Protocol):
+    """Streams are numbers from 0 on. Thread-safe."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def streams(self) -> int: ...
+
+    def pin(self, nbytes: int) -> torch.Tensor:
+        """(nbytes,) uint8 of pinned host memory, pinned until the last reference goes. MemoryError if there is none."""
+
+    def allocate(self, nbytes: int, stream: int) -> torch.Tensor:
+        """(nbytes,) uint8 on the device, for copies of `stream` to write to; starts at a multiple of 16 bytes. It may
+        be dropped while they do. MemoryError if there is no room."""
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor, stream: int) -> CopyEvent:
+        """Queue a copy from host memory, `target` and `source` (n,) uint8, and return. `source` must stay as it is
+        until the event. RuntimeError if nothing was queued."""
