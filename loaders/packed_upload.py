@@ -34,8 +34,8 @@ def upload_packed(
     """Send the bytes of `packed`, all on the CPU, and dequantise them on the caller's current stream.
 
     The device holds the packed bytes and the numbers until this returns, and longer if any tensor stays packed. Without
-    room for the bytes, the numbers are made on the host. Raises as `DeviceTransfer.upload` and `PackedTensor.dequantise`
-    do."""
+    room for the bytes, the numbers are made on the host. Raises as `DeviceTransfer.upload` and
+    `PackedTensor.dequantise` do."""
     upload = transfer.upload(name, {key: item.data for key, item in packed.items()}, cancelled=cancelled)
     arrived = {key: replace(packed[key], data=data) for key, data in upload.use().items()}
     tensors = {key: item.dequantise(dtype) for key, item in arrived.items() if not refusal(item.type)}
