@@ -49,7 +49,7 @@ class BaseModel(NamedTuple):
 
 def base_model_of(header: SafetensorsHeader) -> BaseModel:
     """What the trainer wrote counts first, then the tensors."""
-    return _from_metadata(header.metadata) or _from_keys(_Keys(header.tensors)) or BaseModel()
+    return written_base_model(header.metadata) or _from_keys(_Keys(header.tensors)) or BaseModel()
 
 
 def rank_of(header: SafetensorsHeader) -> int | None:
@@ -61,7 +61,8 @@ def rank_of(header: SafetensorsHeader) -> int | None:
     return max(counts, key=lambda rank: (counts[rank], rank)) if counts else None
 
 
-def _from_metadata(metadata: Mapping[str, str]) -> BaseModel | None:
+def written_base_model(metadata: Mapping[str, str]) -> BaseModel | None:
+    """What `metadata` says; None when it says nothing that is known."""
     for field in ("ss_base_model_version", "modelspec.architecture"):
         written = metadata.get(field, "")[:_EVIDENCE_CHARS]
         text = _SEPARATORS.sub("-", written.lower()).removesuffix("/lora")

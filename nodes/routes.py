@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ..prefetch.prometheus import CONTENT_TYPE
 from .adapter_query import AdapterQuery, parse_query
+from .model_query import parse_model_query
 from .request_body import MAX_PROMPT_BODY_BYTES, RequestError, flag_in, names_in, only, read_object
 
 logger = logging.getLogger("warmstack")
@@ -36,6 +37,9 @@ class Backend(Protocol):
 
     def adapters(self, query: AdapterQuery) -> Answer: ...
 
+    def base_model(self, kind: str, name: str) -> Answer:
+        """Of the model file `name`; `kind` is checkpoints or diffusion_models."""
+
     def act(self, verb: str, names: tuple[str, ...] | None) -> Answer:
         """`verb` is warm, evict, pin or unpin; `names` None means every unpinned adapter (evict only)."""
 
@@ -49,6 +53,7 @@ def register(routes: Any, backend: Backend, send: Send) -> None:
     routes.get(f"{ROOT}/status")(_guarded(handlers.status))
     routes.get(f"{ROOT}/metrics")(_guarded(handlers.metrics))
     routes.get(f"{ROOT}/adapters")(_guarded(handlers.adapters))
+    routes.get(f"{ROOT}/base_model")(_guarded(handlers.base_model))
     routes.post(f"{ROOT}/plan")(_guarded(handlers.plan))
     routes.post(f"{ROOT}/warm")(_guarded(handlers.warm))
     routes.post(f"{ROOT}/evict")(_guarded(handlers.evict))
@@ -70,6 +75,10 @@ class _Handlers:
 
     async def adapters(self, request: web.Request) -> web.Response:
         return web.json_response(await asyncio.to_thread(self._backend.adapters, parse_query(request.query)))
+
+    async def base_model(self, request: web.Request) -> web.Response:
+        wanted = parse_model_query(request.query)
+        return web.json_response(await asyncio.to_thread(self._backend.base_model, *wanted))
 
     async def plan(self, request: web.Request) -> web.Response:
         body = await read_object(request, MAX_PROMPT_BODY_BYTES)

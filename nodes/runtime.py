@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..loaders.errors import SafetensorsLoadError
 from ..lora.budget import ByteBudget
 from ..lora.cache import AdapterCache
 from ..lora.catalog import Found, LoraCatalog
+from ..lora.checkpoint_base import read_base_model
 from ..lora.file import LoraFile
 from ..lora.memory import default_budget_bytes
 from ..prefetch.job import QueuedJob
@@ -25,7 +27,7 @@ from .adapter_query import AdapterQuery
 from .adapter_table import AdapterTable
 from .base_model import BaseModels
 from .memory_state import MemoryState
-from .model_files import ModelFiles
+from .model_files import ModelFileError, ModelFiles
 from .request_body import RequestError
 from .settings_file import SettingsFile
 from .status_json import Moment, Revision, plan_json, status_json
@@ -122,6 +124,21 @@ class Runtime:
             self.catalog.refresh()
         files = self.catalog.select(category=query.category, base_model=query.base_model)
         return AdapterTable(files, self.cache.snapshot(), self.prefetcher.status()).page(query)
+
+    def base_model(self, kind: str, name: str) -> dict[str, Any]:
+        """What the model file `name` is, as its header tells. Raises RequestError when there is no such file or its
+        header is damaged."""
+        files = self.checkpoints if kind == "checkpoints" else self.diffusion_models
+        try:
+            found = read_base_model(files.find(name))
+        except ModelFileError as error:
+            raise RequestError("unknown_model", str(error), 404) from None
+        except SafetensorsLoadError:
+            # Its text names the file with its folder.
+            raise RequestError(
+                "unreadable_model", f"model {name!r}: the header cannot be read; download it again"
+            ) from None
+        return {"base_model": found.name, "evidence": found.evidence}
 
     def act(self, verb: str, names: tuple[str, ...] | None) -> dict[str, Any]:
         """`verb`: warm, evict, pin or unpin. `names` None: every unpinned adapter (evict only)."""

@@ -3,6 +3,7 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { CatalogRows } from './lib/catalog.js'
+import { ModelBases } from './lib/model_base.js'
 import { WarmStackPanel } from './lib/panel.js'
 import { SettingsLink } from './lib/settings.js'
 import { problemNames } from './lib/status.js'
@@ -17,6 +18,7 @@ const LABEL = 'Warm\u200bStack'
 // At load, not in the panel: a push that nobody listens to is an error in the console of every open browser.
 const store = new StatusStore(api)
 const catalog = new CatalogRows(store)
+const bases = new ModelBases(store)
 
 const host = {
   locale: () => app.extensionManager.setting.get('Comfy.Locale') || navigator.language || 'en',
@@ -77,7 +79,7 @@ app.registerExtension({
   name: 'WarmStack',
   settings: settings.entries,
   commands: [{ id: 'WarmStack.TogglePrefetch', label: 'WarmStack: turn prefetch on or off', icon: 'pi pi-bolt', function: togglePrefetch }],
-  nodeCreated: (node) => attachEditor(node, { store, catalog, host }),
+  nodeCreated: (node) => attachEditor(node, { store, catalog, bases, host }),
   setup() {
     settings.follow()
     store.refresh() // not awaited: the host shows nothing until setup has returned

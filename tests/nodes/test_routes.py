@@ -35,6 +35,9 @@ class RecordingBackend:
     def adapters(self, query: AdapterQuery) -> Mapping[str, object]:
         return self._record("adapters", query)
 
+    def base_model(self, kind: str, name: str) -> Mapping[str, object]:
+        return self._record("base_model", kind, name)
+
     def act(self, verb: str, names: tuple[str, ...] | None) -> Mapping[str, object]:
         return self._record(verb, names)
 
@@ -163,6 +166,18 @@ async def test_filters_are_parsed_and_bounded(client: Any, backend: Any) -> None
     for bad in bad_queries:
         async with client.get(f"/warmstack/v1/adapters?{bad}") as response:
             assert response.status == 400, bad
+    assert len(backend.calls) == 1
+
+
+async def test_a_model_is_asked_about_by_kind_and_name(client: Any, backend: Any) -> None:
+    async with client.get("/warmstack/v1/base_model", params={"kind": "checkpoints", "name": "xl/a.gguf"}) as response:
+        assert (response.status, await response.json()) == (200, {"did": "base_model"})
+    assert backend.calls == [("base_model", "checkpoints", "xl/a.gguf")]
+    for bad in ["", "kind=checkpoints", "name=a", "kind=loras&name=a", "kind=checkpoints&name=a&path=b"]:
+        async with client.get(f"/warmstack/v1/base_model?{bad}") as response:
+            assert response.status == 400, bad
+    async with client.get(f"/warmstack/v1/base_model?kind=checkpoints&name={'x' * 2000}") as response:
+        assert response.status == 400
     assert len(backend.calls) == 1
 
 

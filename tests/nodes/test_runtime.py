@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from warmstack.nodes import runtime as runtime_module
 from warmstack.nodes.memory_state import MemoryState
+from warmstack.nodes.request_body import RequestError
 from warmstack.nodes.runtime import Runtime, get_runtime, start
 from warmstack.nodes.service import Service
 from warmstack.prefetch.job import QueuedJob
@@ -56,6 +57,9 @@ class PlainHost:
 
     def state_directory(self) -> Path | None:
         return self.state()
+
+    def model_folders(self, kind: str) -> tuple[str, ...]:
+        return (str(self.folder / kind),)
 
     def queued_jobs(self) -> tuple[QueuedJob, ...]:
         return self.jobs
@@ -114,6 +118,28 @@ def test_no_path_leaves_in_a_status_a_plan_or_a_page(plain: PlainHost, tmp_path:
     ]
     assert str(tmp_path) not in json.dumps(answers)
     lease.release()
+    runtime.close()
+
+
+def test_a_model_file_tells_its_base_model_and_no_path(plain: PlainHost, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "xl"
+    folder.mkdir(parents=True)
+    key = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({key: torch.zeros(1, 2048)}, folder / "base.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"\xff" * 100)
+    (tmp_path / "outside.safetensors").write_bytes((folder / "base.safetensors").read_bytes())
+    runtime = Runtime(plain)
+    assert runtime.base_model("checkpoints", "xl/base.safetensors")["base_model"] == "sdxl"
+    for kind, name, status in [
+        ("checkpoints", "xl/broken.safetensors", 400),
+        ("checkpoints", "../outside.safetensors", 404),
+        ("checkpoints", str(tmp_path / "outside.safetensors"), 404),
+        ("diffusion_models", "xl/base.safetensors", 404),
+    ]:
+        with pytest.raises(RequestError) as refused:
+            runtime.base_model(kind, name)
+        assert refused.value.status == status
+        assert str(tmp_path) not in str(refused.value).replace(name, "")
     runtime.close()
 
 

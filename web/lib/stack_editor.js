@@ -22,6 +22,7 @@ export class StackEditor {
   #planned = new Map()
   #live = null
   #reported = null
+  #modelBase = ''
   #timer = 0
   #asked = 0
   #ids = 0
@@ -72,6 +73,15 @@ export class StackEditor {
   ran(report) {
     this.#reported = report
     this.report.update(report)
+    this.#draw()
+  }
+
+  /** The base model that the file of the node's model is; '' when nobody can tell. */
+  follows(modelBase) {
+    if (modelBase === this.#modelBase) return
+    // What the last run has shown, it has shown of another model.
+    if (this.#modelBase && modelBase) this.#reported = null
+    this.#modelBase = modelBase
     this.#draw()
   }
 
@@ -126,10 +136,10 @@ export class StackEditor {
     return this.#planned.get(name)?.file || name
   }
 
-  /** The last run knows which base models fit; before that the other rows have to. Empty: nothing is known. */
+  /** The last run or the model's file knows which base models fit; else the other rows have to. Empty: nothing is known. */
   #fitting(id) {
-    const proven = fittingBases(this.#reported)
-    return proven.size > 0 ? proven : this.#basesOf(this.#rows.filter((row) => row.id !== id))
+    const known = fittingBases(this.#reported, this.#modelBase)
+    return known.size > 0 ? known : this.#basesOf(this.#rows.filter((row) => row.id !== id))
   }
 
   /** Why a row does not fit the model; '' when it does, or when nobody can tell. */
@@ -137,7 +147,7 @@ export class StackEditor {
     if (!on) return ''
     const told = this.#reported?.rows.find((row) => row.name === this.#fileOf(name))
     if (told) return told.warning
-    const [base, fitting] = [this.#baseModel(name), fittingBases(this.#reported)]
+    const [base, fitting] = [this.#baseModel(name), fittingBases(this.#reported, this.#modelBase)]
     return base && fitting.size > 0 && !fitting.has(base) ? this.#t('otherBase', { base }) : ''
   }
 

@@ -11,7 +11,7 @@ const NODES = new Set(['WarmStackLoadLoraStack', 'WarmStackLoraStack', 'WarmStac
 const EDITOR = 'warmstack_rows'
 
 /** Gives `node` its editor; other nodes are left alone. `host` as for the panel, plus `edited()` for the undo history. */
-export function attachEditor(node, { store, catalog, host }) {
+export function attachEditor(node, { store, catalog, bases, host }) {
   const text = node.widgets?.find((widget) => widget.name === INPUT)
   if (!NODES.has(node.comfyClass) || !text || typeof node.addDOMWidget !== 'function') return
   addStyles('panel', CSS)
@@ -32,6 +32,7 @@ export function attachEditor(node, { store, catalog, host }) {
   followWarmth(node, store, editor)
   followHeight(node, editor)
   followRuns(node, editor)
+  followModel(node, { store, bases, editor })
   takePlace(node, editor.element)
 }
 
@@ -65,6 +66,22 @@ function followRuns(node, editor) {
     const report = parseReport(output)
     if (report) editor.ran(report)
   })
+}
+
+/** Nor does the host tell of a loader further up that reads another file: looked up whenever it matters to a person. */
+function followModel(node, { store, bases, editor }) {
+  let asked = 0
+  const look = async () => {
+    const mine = (asked += 1)
+    const base = await bases.of(node)
+    if (mine === asked) editor.follows(base)
+  }
+  // A frame later the links and the widgets of the other nodes are in place.
+  const soon = () => requestAnimationFrame(look)
+  after(node, 'onConfigure', soon)
+  after(node, 'onConnectionsChange', soon)
+  for (const type of ['pointerenter', 'focusin']) editor.element.addEventListener(type, look)
+  after(node, 'onRemoved', store.watch(look))
 }
 
 /**

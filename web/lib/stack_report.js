@@ -20,9 +20,10 @@ export function parseReport(output) {
   }
 }
 
-/** Base models of which the last run has shown that they fit: the LoRAs of it that found their weights. */
-export function fittingBases(report) {
-  return new Set((report?.rows ?? []).filter((row) => !row.warning && row.share >= 0.5).map((row) => row.baseModel).filter(Boolean))
+/** Base models that fit: those of the LoRAs that found their weights in the last run; before that, what the model's file tells of itself. */
+export function fittingBases(report, modelBase) {
+  const proven = (report?.rows ?? []).filter((row) => !row.warning && row.share >= 0.5).map((row) => row.baseModel).filter(Boolean)
+  return new Set(proven.length > 0 || !modelBase ? proven : [modelBase])
 }
 
 export class StackReport {

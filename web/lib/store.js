@@ -64,6 +64,11 @@ export class StatusStore {
     return this.#json(`/${route}`, post(body))
   }
 
+  /** GET what a model file is. @throws {Error} with the server's one line. */
+  baseModel(kind, name) {
+    return this.#json(`/base_model?${new URLSearchParams({ kind, name })}`)
+  }
+
   /** GET a page of the catalog. @throws {Error} with the server's one line. */
   adapters(query) {
     return this.#json(`/adapters?${new URLSearchParams(query)}`)

@@ -57,6 +57,7 @@ class FakeBackend:
         self.queue: list[dict[str, object]] = []
         self.history: list[dict[str, object]] = []
         self.catalog_revision = 1
+        self.base_models: dict[tuple[str, str], str] = {}
         self.actions: list[tuple[str, tuple[str, ...] | None]] = []
 
     def job(self, job_id: str, *names: str, running: bool = False, **states: str) -> None:
@@ -122,6 +123,9 @@ class FakeBackend:
     def adapters(self, query: AdapterQuery) -> dict[str, object]:
         rows = [self.rows[name].sent() for name in sorted(self.rows)]
         return {"total": len(rows), "adapters": rows[query.offset : query.offset + query.limit]}
+
+    def base_model(self, kind: str, name: str) -> dict[str, object]:
+        return {"base_model": self.base_models.get((kind, name), ""), "evidence": ""}
 
     def act(self, verb: str, names: tuple[str, ...] | None) -> dict[str, object]:
         self.actions.append((verb, names))

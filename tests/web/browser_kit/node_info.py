@@ -1,4 +1,5 @@
-"""What /object_info says of the nodes that carry a `loras` text, as far as the front end needs it."""
+"""What /object_info says of the nodes that carry a `loras` text and of those that give them a model, as far as the
+front end needs it."""
 
 from __future__ import annotations
 
@@ -14,6 +15,13 @@ def object_info() -> dict[str, object]:
             {"math": ["COMBO", {"options": ["fused", "exact"], "default": "fused"}], "lora_stack": _STACK},
             ["MODEL", "CLIP", "LORA_STACK", "STRING"],
         ),
+        "CheckpointLoaderSimple": _node(
+            "CheckpointLoaderSimple",
+            {"ckpt_name": [["xl.safetensors", "flux.safetensors"], {}]},
+            {},
+            ["MODEL", "CLIP", "VAE"],
+        ),
+        "LoraLoaderModelOnly": _node("LoraLoaderModelOnly", {"model": ["MODEL", {}]}, {}, ["MODEL"]),
         "WarmStackLoraStack": _node("WarmStackLoraStack", {"loras": _LORAS}, {"lora_stack": _STACK}, ["LORA_STACK"]),
     }
 

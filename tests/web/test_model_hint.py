@@ -1,0 +1,80 @@
+"""Before anything has run, the file that the graph loads the model from tells which LoRAs fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from browser_kit.fake_backend import FakeBackend
+
+if TYPE_CHECKING:
+    from browser_kit.opened import OpenedStub
+
+APP = "window.comfyAPI.app.app"
+NAMES = ["styles/ink_wash_v3.safetensors", "styles/risograph_two_tone.safetensors"]
+"""Made for sdxl and for sd15."""
+
+BUILD = f"""(text) => {{
+  const add = (type, x) => {{
+    const node = LiteGraph.createNode(type)
+    node.pos = [x, 120]
+    {APP}.graph.add(node)
+    return node
+  }}
+  const stack = add('WarmStackLoadLoraStack', 500)
+  stack.widgets.find((widget) => widget.name === 'loras').value = text
+  const loader = add('CheckpointLoaderSimple', 0)
+  const [reroute, other] = [add('Reroute', 300), add('LoraLoaderModelOnly', 400)]
+  loader.widgets[0].value = 'xl.safetensors'
+  loader.connect(0, reroute, 0)
+  reroute.connect(0, other, 0)
+  other.connect(0, stack, stack.inputs.findIndex((input) => input.name === 'model'))
+  stack.onConfigure?.({{}})
+  {APP}.canvas.ds.reset()
+}}"""
+
+
+FINISH = f"""(report) => {{
+  const id = String({APP}.graph.nodes.find((node) => node.type === 'WarmStackLoadLoraStack').id)
+  const detail = {{ node: id, display_node: id, prompt_id: 'p', output: {{ warmstack_report: [report] }} }}
+  window.comfyAPI.api.api.dispatchEvent(new CustomEvent('executed', {{ detail }}))
+}}"""
+
+
+def applied(name: str, share: float, base_model: str, warning: str = "") -> dict[str, object]:
+    return {"name": name, "share": share, "base_model": base_model, "outcome": "hit", "warning": warning}
+
+
+def test_a_misfit_is_outlined_before_the_first_run(opened: Callable[..., OpenedStub], backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    backend.base_models = {("checkpoints", "xl.safetensors"): "sdxl", ("checkpoints", "flux.safetensors"): "flux"}
+    page = opened().page
+    page.evaluate(f"{APP}.graph.clear()")
+    page.evaluate(BUILD, json.dumps([{"name": name, "strength_model": 1, "strength_clip": 1} for name in NAMES]))
+    rows = page.locator(".ws-stack-row")
+    expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
+    expect(rows.nth(0)).not_to_have_attribute("data-fit", "bad")
+    saved = page.evaluate(f"JSON.stringify({APP}.graph.serialize())")
+    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
+    expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
+
+    page.get_by_role("button", name="Add LoRA").click()
+    page.get_by_role("combobox", name="LoRA").last.fill("o")
+    options = page.locator(".ws-stack").get_by_role("option")
+    expect(options.last).to_have_attribute("data-fit", "bad")
+    expect(options.first).not_to_have_attribute("data-fit", "bad")
+    page.keyboard.press("Escape")
+
+    told = [applied(NAMES[0], 0, "sdxl", "looks made for sdxl"), applied(NAMES[1], 1, "sd15")]
+    page.evaluate(FINISH, json.dumps({"rows": told, "notes": []}))
+    expect(rows.nth(0)).to_have_attribute("data-fit", "bad")
+    expect(rows.nth(1)).not_to_have_attribute("data-fit", "bad")
+
+    loader = f"{APP}.graph.nodes.find((node) => node.type === 'CheckpointLoaderSimple')"
+    page.evaluate(f"{loader}.widgets[0].value = 'flux.safetensors'")
+    page.mouse.move(5, 5)
+    rows.nth(0).hover()
+    expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
+    expect(rows.nth(0)).to_have_attribute("data-fit", "bad")
