@@ -65,6 +65,8 @@ class JobNeeds:
     needs: tuple[Need, ...]
     uses: tuple[Use, ...] = field(init=False)
     """What of `needs` can be warmed, each once."""
+    keys: frozenset[AdapterKey] = field(init=False, compare=False)
+    """The files of `uses`."""
 
     def __post_init__(self) -> None:
         uses = [
@@ -73,6 +75,7 @@ class JobNeeds:
             if need.is_readable and need.key is not None and need.file is not None
         ]
         object.__setattr__(self, "uses", tuple(dict.fromkeys(uses)))
+        object.__setattr__(self, "keys", frozenset(use.key for use in uses))
 
 
 def needs_of(job: QueuedJob, references: References, resolutions: Mapping[str, Resolution]) -> JobNeeds:

@@ -77,19 +77,23 @@ def make_plan(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
     resident: set[AdapterKey] = set()
     pages: set[AdapterKey] = set()
     next_uses: dict[AdapterKey, int] = {}
-    depths = _Depth(limits.resident_bytes), _Depth(limits.page_bytes)
+    page_tier = pages, warm.pages, _Depth(limits.page_bytes)
+    resident_tier = resident, warm.resident, _Depth(limits.resident_bytes)
     in_reach = len(jobs) if limits.depth_jobs is None else limits.depth_jobs + 1
+    page: Tier | None = None if limits.page_bytes is None else "page"
     for position, job in enumerate(jobs):
         for use in job.uses:
             key, file, is_ours = use
-            if key in (next_uses if is_ours else pages):
-                continue
+            tier = page
+            # Most uses of a long queue are repeats: they leave before anything is looked up for them.
             if is_ours:
+                if key in next_uses:
+                    continue
                 next_uses[key] = position
-            tier = tier_of(use, limits, warm.no_room)
-            wanted, warmed, depth = (
-                (resident, warm.resident, depths[0]) if tier == "resident" else (pages, warm.pages, depths[1])
-            )
+                tier = tier_of(use, limits, warm.no_room)
+            elif key in pages:
+                continue
+            wanted, warmed, depth = resident_tier if tier == "resident" else page_tier
             if tier is None or key in wanted:
                 continue
             wanted.add(key)

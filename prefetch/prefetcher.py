@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..loaders.rate_limit import RateLimit
@@ -175,7 +176,7 @@ class Prefetcher:
             self._apply(settings)
         visible = tuple(self._jobs())
         self._queued_jobs = len(visible)
-        running = [job.job_id for job in visible if job.running]
+        running = [job.job_id for job in takewhile(lambda job: job.running, visible)]
         self._warmer.meter.observe(running, self._machine.clock())
         observed = self._board.observe(visible if settings.enabled else ())
         self._count_starts(observed.ran_unseen)

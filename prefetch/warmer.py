@@ -109,7 +109,7 @@ class Warmer:
     def stop_unneeded(self, jobs: Sequence[JobNeeds]) -> None:
         """Stops reads for jobs that have gone, without the cost of a plan."""
         for key, (reading, _) in self._readings.items():
-            if not any(use.key == key.key for job in jobs for use in job.uses):
+            if not any(key.key in job.keys for job in jobs):
                 reading.cancel()
 
     def stop(self) -> None:
