@@ -179,7 +179,8 @@ class Prefetcher:
         running = [job.job_id for job in takewhile(lambda job: job.running, visible)]
         self._warmer.meter.observe(running, self._machine.clock())
         observed = self._board.observe(visible if settings.enabled else ())
-        self._count_starts(observed.ran_unseen)
+        if settings.enabled:  # switched off, the queue is only out of sight: nothing of it has run
+            self._count_starts(observed.ran_unseen)
         if observed.changed:
             self._dirty = True
             self._warmer.retry_refused()
