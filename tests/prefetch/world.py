@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from warmstack.loaders.errors import LoadCancelledError
+from warmstack.loaders.page_cache import warm_file
 from warmstack.loaders.rate_limit import RateLimit
+from warmstack.lora.adapter import load_adapter
 from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
+from warmstack.lora.cache import AdapterCache, LoadAdapter
 from warmstack.lora.catalog import LoraCatalog
+from warmstack.lora.file import AdapterKey
 from warmstack.prefetch.job import QueuedJob
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.pool import Pool
@@ -71,12 +74,22 @@ def run(call: Callable[[], Any], future: Future[Any]) -> None:
 class World:
     """`prefetcher` is built on first use; `settle` lets it come to rest."""
 
-    def __init__(self, root: Path, *, budget_bytes: int = 64 * MIB, **settings: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        budget_bytes: int = 64 * MIB,
+        load: LoadAdapter = load_adapter,
+        reads: ManualPool | None = None,
+        **settings: Any,
+    ) -> None:
         self.root = root
         root.mkdir(exist_ok=True)
         self.catalog = LoraCatalog(lambda: [str(root)])
         self.budget = ByteBudget(budget_bytes)
-        self.cache = AdapterCache(self.budget, clock=lambda: self.now_s)
+        self.cache = AdapterCache(self.budget, load=load, clock=lambda: self.now_s)
+        self.written: dict[AdapterKey, bytes] = {}
+        """The bytes of every file that was ever there."""
         self.queue: list[QueuedJob] = []
         self.now_s = 1000.0
         self.available_bytes = 1 << 40
@@ -84,7 +97,8 @@ class World:
         self.page_cache: dict[str, int] = {}
         self.page_reads: list[str] = []
         self.on_chunk: Callable[[str, int], None] = lambda path, done: None
-        self.reads = ManualPool()
+        """Called before each chunk of a page read, in the thread that reads."""
+        self.reads = reads or ManualPool()
         self.settings = PrefetchSettings(**{"headroom_bytes": 1 << 20, **settings})
         self.machine = Machine(
             warm_file=self._warm_file,
@@ -110,9 +124,7 @@ class World:
         return self.prefetcher
 
     def lora(self, name: str, size_bytes: int = 4 * CHUNK_BYTES) -> str:
-        """Writes a LoRA of about that size; its catalog name."""
-        path = self.root / f"{name}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes a LoRA of about that size, with content of its own; its catalog name."""
         width = max(1, size_bytes // 4)
         tensors = {"lora_unet_x.lora_up.weight": (1, 1), "lora_unet_x.lora_down.weight": (1, width)}
         header: dict[str, Any] = {}
@@ -123,8 +135,20 @@ class World:
             offset = end
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        path.write_bytes(len(text).to_bytes(8, "little") + text + os.urandom(offset))
-        return f"{name}.safetensors"
+        return self.write(f"{name}.safetensors", len(text).to_bytes(8, "little") + text + os.urandom(offset))
+
+    def write(self, name: str, content: bytes) -> str:
+        """Puts a file in its place in one step, as the host's own downloads do: who has the old one open keeps it."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.part")
+        fresh.write_bytes(content)
+        # Two writes may fall into one tick of the file system's clock.
+        mtime_ns = 1_700_000_000_000_000_000 + len(self.written) * 1_000_000_000
+        os.utime(fresh, ns=(mtime_ns, mtime_ns))
+        fresh.replace(path)
+        self.written[AdapterKey(str(path), len(content), mtime_ns)] = content
+        return name
 
     def submit(self, job_id: str, *names: str, resident: bool = False, front: bool = False) -> None:
         job = QueuedJob(job_id, stock_graph(*names) if not resident else our_graph(*names))
@@ -171,18 +195,30 @@ class World:
     ) -> int:
         path = os.fspath(path)
         self.page_reads.append(path)
-        size_bytes = os.stat(path).st_size
-        done_bytes = 0
-        while done_bytes < size_bytes:
-            chunk_bytes = min(CHUNK_BYTES, size_bytes - done_bytes)
-            if limiter is not None:
-                limiter.spend(chunk_bytes, cancelled)
-            self.on_chunk(path, done_bytes)
-            if cancelled():
-                raise LoadCancelledError(path, "cancelled")
-            done_bytes += chunk_bytes
-            self.page_cache[path] = done_bytes
+        chunks = Chunks(limiter, lambda done_bytes: self._pass_chunk(path, done_bytes))
+        done_bytes = warm_file(path, cancelled=cancelled, chunk_bytes=CHUNK_BYTES, limiter=chunks)
+        self.page_cache[path] = done_bytes
         return done_bytes
+
+    def _pass_chunk(self, path: str, done_bytes: int) -> None:
+        self.page_cache[path] = done_bytes
+        self.on_chunk(path, done_bytes)
+
+
+class Chunks(RateLimit):
+    """Tells of every chunk before it is read, once the limit that holds has let it pass."""
+
+    def __init__(self, limiter: RateLimit | None, passing: Callable[[int], None]) -> None:
+        super().__init__(math.inf)
+        self._limiter = limiter
+        self._passing = passing
+        self._done_bytes = 0
+
+    def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
+        if self._limiter is not None:
+            self._limiter.spend(nbytes, cancelled)
+        self._passing(self._done_bytes)
+        self._done_bytes += nbytes
 
 
 def stock_graph(*names: str) -> dict[str, Any]:
@@ -198,8 +234,3 @@ def stock_graph(*names: str) -> dict[str, Any]:
 
 def our_graph(*names: str) -> dict[str, Any]:
     return {"1": {"class_type": "WarmStackLoadLoraStack", "inputs": {"loras": json.dumps(list(names))}}}
-
-
-def gated(world: World, gate: Callable[[], Any]) -> None:
-    """Every chunk of a page read waits for `gate`."""
-    world.on_chunk = lambda path, done: gate()

@@ -1,0 +1,123 @@
+"""Prefetcher and files that are missing, damaged, replaced, unreadable or dangerous."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from warmstack.prefetch import queue_board
+from warmstack.prefetch.machine import Machine
+from warmstack.prefetch.prefetcher import MEMORY_TICK_S
+
+from .world import CHUNK_BYTES, World
+
+
+async def test_pickles_are_never_opened(world: World) -> None:
+    (world.root / "old.pt").write_bytes(b"\x80\x02cposix\nsystem\n")
+    world.submit("1", "old.pt")
+    world.submit("2", "old.pt", resident=True)
+    await world.settle()
+    assert world.page_reads == []
+    assert world.cache.snapshot().adapters == ()
+    assert world.states()["1"] == {"old.pt": "cold"}
+
+
+async def test_missing_and_ambiguous_names_are_told_apart_and_warm_nothing(world: World) -> None:
+    world.lora("x/same")
+    world.lora("y/same")
+    world.submit("1", "same", "nowhere")
+    await world.settle()
+    assert world.states() == {"1": {"same": "ambiguous", "nowhere": "missing"}}
+    assert world.page_reads == []
+
+
+async def test_a_file_that_appears_later_is_found_by_a_throttled_scan(world: World) -> None:
+    world.submit("1", "late")
+    await world.settle()
+    world.lora("late")
+    await world.settle()
+    assert world.states() == {"1": {"late": "missing"}}
+    world.now_s += queue_board.REFRESH_S
+    await world.settle()
+    assert world.states() == {"1": {"late.safetensors": "ready"}}
+
+
+async def test_a_failed_file_is_tried_again_only_when_it_changes(world: World) -> None:
+    name = world.lora("a")
+    broken = True
+
+    def fail(path: str, done: int) -> None:
+        if broken:
+            raise OSError(5, "Input/output error", path)
+
+    world.on_chunk = fail
+    world.submit("1", name)
+    for _ in range(3):
+        await world.settle()
+    assert world.states() == {"1": {name: "failed"}}
+    assert len(world.page_reads) == 1
+    adapter = world.prefetcher.status().queue[0].adapters[0]
+    assert "Input/output error" in adapter.problem
+    assert str(world.root) not in adapter.problem
+    broken = False
+    world.lora("a", 5 * CHUNK_BYTES)
+    world.now_s += queue_board.RESTAT_S
+    await world.settle()
+    assert world.states() == {"1": {name: "ready"}}
+
+
+async def test_a_truncated_file_fails_in_the_resident_tier(world: World) -> None:
+    name = world.lora("a")
+    os.truncate(world.path(name), 2000)
+    world.submit("1", name, resident=True)
+    await world.settle()
+    assert world.states() == {"1": {name: "failed"}}
+
+
+async def test_a_replaced_file_is_read_again(world: World) -> None:
+    name = world.lora("a")
+    world.submit("1", name)
+    await world.settle()
+    world.lora("a", 6 * CHUNK_BYTES)
+    world.page_cache.clear()
+    world.now_s += queue_board.RESTAT_S
+    await world.settle()
+    assert len(world.page_reads) == 2
+
+
+async def test_a_removed_file_is_missing(world: World) -> None:
+    name = world.lora("a")
+    world.submit("1", name)
+    await world.settle()
+    os.unlink(world.path(name))
+    world.now_s += queue_board.RESTAT_S
+    await world.settle()
+    assert world.states() == {"1": {name: "missing"}}
+
+
+async def test_pages_that_the_kernel_took_back_are_read_again(world: World) -> None:
+    name = world.lora("a")
+    world.submit("1", name)
+    await world.settle()
+    world.page_cache.clear()
+    world.now_s += MEMORY_TICK_S
+    await world.settle()
+    assert len(world.page_reads) == 2
+
+
+async def test_storage_whose_pages_cannot_be_seen_is_not_read_for_ever(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras")
+    world.machine = Machine(
+        warm_file=world.machine.warm_file,
+        resident_bytes=lambda path: 0,
+        available_bytes=world.machine.available_bytes,
+        clock=world.machine.clock,
+        make_pool=world.machine.make_pool,
+    )
+    world.build()
+    world.submit("1", world.lora("a"))
+    for _ in range(3):
+        await world.settle()
+        world.now_s += MEMORY_TICK_S
+    assert len(world.page_reads) == 1
+    await world.close()

@@ -1,0 +1,104 @@
+"""Prefetcher under its settings and the machine's memory: what changes applies at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from warmstack.prefetch.prefetcher import MEMORY_TICK_S
+from warmstack.prefetch.settings import PrefetchSettings
+
+from .world import CHUNK_BYTES, MIB, World
+
+
+async def test_what_the_cache_has_no_room_for_gets_warm_pages_until_the_queue_moves(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras", budget_bytes=6 * CHUNK_BYTES)
+    used, name = world.lora("used"), world.lora("a")
+    await world.settle()
+    lease = world.cache.acquire(world.catalog.find(used))
+    world.submit("1", name, resident=True)
+    await world.settle()
+    assert world.page_reads == [world.path(name)]
+    assert world.states() == {"1": {name: "ready"}}
+    lease.release()
+    del lease
+    world.submit("2")
+    await world.settle()
+    tiers = [adapter.tier for adapter in world.prefetcher.status().queue[0].adapters]
+    assert tiers == ["resident"]
+    assert world.cache.acquire(world.catalog.find(name)).outcome == "hit"
+    await world.close()
+
+
+async def test_only_so_many_files_are_read_at_a_time_and_a_change_applies_live(world: World) -> None:
+    for i in range(6):
+        world.submit(str(i), world.lora(f"l{i}"))
+    await world.settle(reads=False)
+    assert len(world.reads.waiting) == 1
+    world.prefetcher.configure(PrefetchSettings(concurrency=3, headroom_bytes=0))
+    await world.settle(reads=False)
+    assert len(world.reads.waiting) == 3
+
+
+async def test_switching_off_cancels_everything_and_on_takes_it_up_again(world: World) -> None:
+    name = world.lora("a")
+    world.submit("1", name)
+    await world.settle(reads=False)
+    world.prefetcher.configure(PrefetchSettings(enabled=False))
+    await world.settle()
+    status = world.prefetcher.status()
+    assert (status.enabled, status.in_flight, status.queue, status.queued_jobs) == (False, (), (), 1)
+    assert world.page_reads == []
+    world.prefetcher.configure(world.settings)
+    await world.settle()
+    assert world.states() == {"1": {name: "ready"}}
+
+
+async def test_pages_are_warmed_ahead_only_as_far_as_memory_allows(world: World) -> None:
+    for i in range(8):
+        world.submit(str(i), world.lora(f"l{i}", 100 * CHUNK_BYTES))
+    world.available_bytes = MIB + 2 * 310 * CHUNK_BYTES
+    await world.settle()
+    assert len(world.page_reads) == 3
+
+
+async def test_under_pressure_the_budget_shrinks_and_pages_wait_then_both_come_back(world: World) -> None:
+    name, *others = world.lora("a", 300 * CHUNK_BYTES), world.lora("b"), world.lora("c")
+    world.submit("1", name, resident=True)
+    await world.settle()
+    world.available_bytes = MIB // 2
+    world.now_s += MEMORY_TICK_S
+    await world.settle()
+    assert world.prefetcher.status().under_pressure
+    assert world.budget.used_bytes == 0
+    world.submit("2", *others)
+    await world.settle()
+    assert world.page_reads == []
+    world.available_bytes = 1 << 40
+    world.now_s += MEMORY_TICK_S
+    await world.settle()
+    assert not world.prefetcher.status().under_pressure
+    assert world.budget.limit_bytes == world.budget_bytes
+    assert set(world.states()["1"].values()) | set(world.states()["2"].values()) == {"ready"}
+
+
+async def test_a_new_budget_applies_live(world: World) -> None:
+    name = world.lora("a", 300 * CHUNK_BYTES)
+    world.submit("1", name, resident=True)
+    await world.settle()
+    world.prefetcher.configure(world.settings.updated({"budget_bytes": 1000}))
+    await world.settle()
+    assert world.budget.limit_bytes == 1000
+    assert world.budget.used_bytes == 0
+    assert world.page_reads == [world.path(name)]
+
+
+async def test_the_cache_learns_the_next_uses(world: World) -> None:
+    names = [world.lora(name) for name in "ab"]
+    world.submit("1", names[0], resident=True)
+    world.submit("2", *reversed(names), resident=True)
+    await world.settle()
+    uses = {view.name: view.next_use for view in world.cache.snapshot().adapters}
+    assert uses == {names[0]: 0, names[1]: 1}
+    world.queue.clear()
+    await world.settle()
+    assert {view.next_use for view in world.cache.snapshot().adapters} == {None}

@@ -1,0 +1,91 @@
+"""What a Prefetcher tells: counted demands, a status without paths, the plan for a prompt that is not queued."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from .world import World, our_graph, stock_graph
+
+
+async def test_page_demands_are_counted_when_a_job_starts(world: World) -> None:
+    ready, loading, cold, late = (world.lora(name) for name in ("ready", "loading", "z_cold", "late"))
+    world.submit("1", ready)
+    await world.settle()
+    world.start("1")
+    world.submit("2", loading, cold)
+    await world.settle(reads=False)
+    world.start("2")
+    world.remove("1")
+    await world.settle(reads=False)
+    world.submit("3", late)
+    world.remove("2")
+    await world.settle()
+    page = world.prefetcher.status().page
+    assert (page.hits, page.joins, page.misses) == (1, 1, 1)
+    assert page.wasted_bytes == 0
+
+
+async def test_a_job_that_ran_between_two_looks_is_a_demand_and_a_deleted_one_is_waste(world: World) -> None:
+    names = [world.lora(name) for name in "abc"]
+    for job_id, name in zip("123", names, strict=True):
+        world.submit(job_id, name)
+    await world.settle()
+    world.remove("1")
+    world.start("2")
+    world.remove("3")
+    await world.settle()
+    page = world.prefetcher.status().page
+    assert page.hits == 2
+    assert page.wasted_bytes == os.stat(world.path(names[2])).st_size
+
+
+async def test_resident_demands_come_from_the_cache(world: World) -> None:
+    name = world.lora("a")
+    world.submit("1", name, resident=True)
+    await world.settle()
+    world.cache.acquire(world.catalog.find(name)).release()
+    status = world.prefetcher.status()
+    assert (status.hits, status.joins, status.misses) == (1, 0, 0)
+
+
+async def test_a_status_is_jsonable_has_no_path_and_its_revision_moves_only_with_it(world: World) -> None:
+    name = world.lora("a")
+    world.submit("1", name, str(world.root / "elsewhere.safetensors"))
+    world.submit("2", name, resident=True)
+    await world.settle(reads=False)
+    before = world.prefetcher.status()
+    await world.settle(reads=False)
+    assert world.prefetcher.status() == before
+    await world.settle()
+    after = world.prefetcher.status()
+    assert after.revision > before.revision
+    for status in (before, after):
+        assert str(world.root) not in json.dumps(status.as_json())
+    assert json.loads(json.dumps(after.as_json()))["queue"][0]["adapters"][0]["state"] == "ready"
+
+
+async def test_plan_for_answers_without_queueing(world: World) -> None:
+    name = world.lora("styles/a")
+    world.lora("x/same")
+    world.lora("y/same")
+    await world.settle()
+    prompt = stock_graph("a", "same", "styles/b")
+    prompt["8"] = our_graph("a")["1"]
+    prompt["9"] = {"class_type": "Lora Cycler (LoraManager)", "inputs": {}}
+    prompt["10"] = {"class_type": "Somebodys", "inputs": {"lora_hint": "not a file", "lora_file": "a"}}
+    planned = world.prefetcher.plan_for(prompt)
+    assert [(p.name, p.state, p.tier) for p in planned] == [
+        ("a", "found", "page"),
+        ("same", "ambiguous", None),
+        ("styles/b", "missing", None),
+        ("a", "found", "resident"),
+        ("a", "found", "page"),
+        ("", "unknown", None),
+    ]
+    assert planned[0].file == name
+    assert planned[0].size_bytes == os.stat(world.path(name)).st_size
+    assert planned[1].candidates == ("x/same.safetensors", "y/same.safetensors")
+    assert planned[5].reason
+    assert world.page_reads == []
+    assert str(world.root) not in repr(planned)
