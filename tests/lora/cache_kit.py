@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -16,8 +17,11 @@ from safetensors.torch import save
 
 from warmstack.loaders.rate_limit import RateLimit
 from warmstack.lora.adapter import Adapter, load_adapter
+from warmstack.lora.budget import ByteBudget
+from warmstack.lora.cache import AdapterCache, PrefetchOutcome
 from warmstack.lora.errors import AdapterLoadCancelledError
 from warmstack.lora.file import AdapterKey, LoraFile
+from warmstack.lora.lease import Lease
 
 T = TypeVar("T")
 
@@ -168,3 +172,32 @@ class Background(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._value.pop()
+
+
+@dataclass
+class House:
+    """A cache on such a disk."""
+
+    disk: Disk
+    load: GatedLoad
+    budget: ByteBudget
+    cache: AdapterCache
+
+    def acquire(self, file: LoraFile) -> Background[Lease]:
+        """Returns once the acquire leads a load, waits for one, or is over."""
+        before = self.load.loads[file.key], self.waiting(file)
+        call = Background(lambda cancelled: self.cache.acquire(file, cancelled=cancelled))
+        wait_until(lambda: call.done or (self.load.loads[file.key], self.waiting(file)) > before)
+        return call
+
+    def prefetch(self, file: LoraFile, limiter: RateLimit | None = None) -> Background[PrefetchOutcome]:
+        before = self.load.loads[file.key]
+        call = Background(lambda cancelled: self.cache.prefetch(file, cancelled=cancelled, limiter=limiter))
+        wait_until(lambda: call.done or self.load.loads[file.key] > before)
+        return call
+
+    def waiting(self, file: LoraFile) -> int:
+        return sum(view.waiting for view in self.cache.snapshot().adapters if view.key == file.key)
+
+    def states(self) -> dict[str, str]:
+        return {view.name: view.state for view in self.cache.snapshot().adapters}

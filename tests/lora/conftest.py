@@ -1,4 +1,4 @@
-"""Small but valid LoRA files."""
+"""Small but valid LoRA files, and a cache on a disk of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+
+from warmstack.lora.budget import ByteBudget
+from warmstack.lora.cache import AdapterCache
+
+from .cache_kit import Disk, GatedLoad, House
 
 Shapes = Mapping[str, "list[int]"]
 WriteLora = Callable[..., Path]
@@ -33,6 +38,12 @@ def write_lora() -> WriteLora:
         return path
 
     return write
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    load, budget = GatedLoad(), ByteBudget(1 << 20)
+    return House(Disk(tmp_path), load, budget, AdapterCache(budget, load=load))
 
 
 def _elements(shape: list[int]) -> int:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from warmstack.lora import catalog as catalog_module
 from warmstack.lora.catalog import Found, LoraCatalog
@@ -314,96 +310,3 @@ def test_waiting_refreshes_share_one_that_began_after_them(
         assert len(first.result(30).files) in (1, 2)
         assert all(len(future.result(30).files) == 2 for future in later)
     assert 2 <= len(listings) <= 9
-
-
-def host_names(folders: list[Path]) -> dict[str, Path]:
-    """What the host lists, and the file that it opens for each name; links followed four deep."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        pending = [(folder, 0)]
-        while pending:
-            path, depth = pending.pop()
-            for entry in sorted(path.iterdir()) if path.is_dir() else ():
-                if entry.is_dir() and depth < 4:
-                    pending.append((entry, depth + 1))
-                elif entry.is_file() and entry.suffix in EXTENSIONS:
-                    found.setdefault(entry.relative_to(folder).as_posix(), entry)
-    return found
-
-
-FOLDERS = st.sampled_from(["one", "two", "one/sub", "two/sub", "two/sub/deep", "one/deep"])
-FILES = st.sampled_from(["x.pt", "y.pt", "z.safetensors"])
-
-
-class CatalogAgainstHost(RuleBasedStateMachine):
-    """After any change on disk every name that the host offers means the very file that the host would open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.root = Path(tempfile.mkdtemp())
-        self.folders = [self.root / "one", self.root / "two"]
-        self.catalog = make(*self.folders, index=self.root / "index.json")
-        self.serial = 0
-
-    def teardown(self) -> None:
-        shutil.rmtree(self.root)
-
-    @rule(folder=FOLDERS, name=FILES)
-    def write(self, folder: str, name: str) -> None:
-        path = self.root / folder
-        if self._is_makable(path):
-            path.mkdir(parents=True, exist_ok=True)
-            self.serial += 1
-            target = path / name
-            if not target.is_symlink():
-                target.write_bytes(bytes(self.serial))
-
-    @rule(folder=FOLDERS, name=FILES)
-    def delete(self, folder: str, name: str) -> None:
-        (self.root / folder / name).unlink(missing_ok=True)
-
-    @rule(folder=FOLDERS, name=st.sampled_from(["link", "sub", "deep"]), to=FOLDERS)
-    def link_folder(self, folder: str, name: str, to: str) -> None:
-        path = self.root / folder / name
-        if path.parent.is_dir() and not os.path.lexists(path):
-            path.symlink_to(self.root / to)
-
-    @rule(folder=FOLDERS, name=FILES, to=FOLDERS, file=FILES)
-    def link_file(self, folder: str, name: str, to: str, file: str) -> None:
-        path = self.root / folder / name
-        if path.parent.is_dir() and not os.path.lexists(path):
-            path.symlink_to(self.root / to / file)
-
-    @rule(folder=FOLDERS)
-    def remove_folder(self, folder: str) -> None:
-        path = self.root / folder
-        if path.is_symlink():
-            path.unlink()
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-
-    @rule()
-    def restart(self) -> None:
-        self.catalog = make(*self.folders, index=self.root / "index.json")
-
-    @invariant()
-    def every_name_means_the_host_s_file(self) -> None:
-        before = self.catalog.snapshot
-        snapshot = self.catalog.refresh()
-        assert (snapshot.files == before.files) or snapshot.revision > before.revision
-        expected = host_names(self.folders)
-        for name, path in expected.items():
-            match = self.catalog.resolve(name)
-            assert isinstance(match, Found), name
-            assert os.path.samefile(match.file.path, path), name
-            assert match.file.size_bytes == path.stat().st_size
-        assert {file.name for file in snapshot.files} <= set(expected)
-        real = [os.path.realpath(file.path) for file in snapshot.files]
-        assert len(set(real)) == len(real)
-
-    def _is_makable(self, path: Path) -> bool:
-        return all(part.is_dir() or not os.path.lexists(part) for part in (path, *path.parents))
-
-
-CatalogAgainstHost.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
-TestCatalogAgainstHost = CatalogAgainstHost.TestCase
