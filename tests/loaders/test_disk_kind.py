@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.loaders.disk_kind import disk_kind
+from warmstack.loaders.disk_kind import STORAGE_VARIABLE, disk_kind, disk_under, storage_problems
 
 
 @pytest.fixture
@@ -24,6 +24,8 @@ def system(tmp_path: Path):
         )
         disk = root / "sys/devices" / bus / "disk"
         (disk / "part").mkdir(parents=True)
+        (disk / "part/partition").write_text("2\n")
+        (disk / "dev").write_text("8:0\n")
         if rotational is not None:
             (disk / "queue").mkdir()
             (disk / "queue/rotational").write_text(rotational + "\n")
@@ -55,3 +57,40 @@ def test_unknown(tmp_path: Path, system):
     assert disk_kind(str(tmp_path), root=system()) == "unknown"
     assert disk_kind(str(tmp_path), root=tmp_path / "nothing") == "unknown"
     assert disk_kind(str(tmp_path / "absent")) == "unknown"
+
+
+def stated(text: str) -> dict[str, str]:
+    return {STORAGE_VARIABLE: text}
+
+
+def test_what_the_user_states_wins_and_the_longest_folder_of_it(tmp_path: Path, system):
+    inside = tmp_path / "nas/loras"
+    inside.mkdir(parents=True)
+    root = system(rotational="0")
+    text = f"{tmp_path}=rotating, {tmp_path}/nas = Network,{tmp_path}/nasal=flash"
+    assert disk_kind(str(inside), root=root, environ=stated(text)) == "network"
+    assert disk_kind(str(tmp_path), root=root, environ=stated(text)) == "rotating"
+    assert disk_kind(str(tmp_path / "absent"), environ=stated(text)) == "rotating"
+
+
+def test_a_stated_folder_may_be_a_link(tmp_path: Path):
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "loras").symlink_to(tmp_path / "nas")
+    assert disk_kind(str(tmp_path / "nas"), environ=stated(f"{tmp_path}/loras=network")) == "network"
+
+
+def test_what_is_stated_wrongly_is_ignored_and_named(tmp_path: Path, system):
+    environ = stated(f"{tmp_path}=floppy,=flash,{tmp_path},{tmp_path}=rotating")
+    assert storage_problems(environ) == (f"{tmp_path}=floppy", "=flash", str(tmp_path))
+    assert disk_kind(str(tmp_path), root=system(rotational="0"), environ=environ) == "rotating"
+
+
+def test_two_partitions_are_one_disk(tmp_path: Path, system):
+    assert disk_under(str(tmp_path), root=system(rotational="1", partition=True), environ={}) == ("8:0", "rotating")
+
+
+def test_a_disk_that_the_system_does_not_show_is_known_by_its_number(tmp_path: Path):
+    device = os.stat(tmp_path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    assert disk_under(str(tmp_path), root=tmp_path / "nothing", environ={}) == (number, "unknown")
+    assert disk_under(str(tmp_path / "absent"), environ={}) == ("", "unknown")
