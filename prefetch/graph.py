@@ -18,6 +18,8 @@ LITERAL_INPUTS: Mapping[str, str] = {
     "PrimitiveNode": "value",
     "Reroute": "",
     "easy loraNames": "lora_name",
+    "easy ckptNames": "ckpt_name",
+    "easy controlnetNames": "controlnet_name",
     "easy string": "value",
     "easy int": "value",
     "easy float": "value",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,24 @@ class UnknownReference:
     reason: str
 
 
+class ModelReference(NamedTuple):
+    """One model file that a job will load: a checkpoint, a diffusion model, a text encoder, a VAE, a ControlNet, ..."""
+
+    kind: str
+    """The host's name of the folders that hold it: `checkpoints`, `diffusion_models`, `text_encoders`, `vae`, ..."""
+    name: str
+    """As written: a path below one of those folders."""
+    node_id: str = ""
+    class_type: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class References:
     """Everything one job names, in the order in which the nodes run as far as the graph tells."""
 
     loras: tuple[LoraReference, ...] = ()
     unknown: tuple[UnknownReference, ...] = ()
+    models: tuple[ModelReference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""references: the LoRAs that one queued graph will load, read from its JSON alone."""
+"""references: the LoRAs and the models that one queued graph will load, read from its JSON alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from .fallback import Generic
 from .graph import ordered_nodes, upstream
-from .job import LoraReference, References, UnknownReference
+from .job import LoraReference, ModelReference, References, UnknownReference
+from .model_recognisers import MODEL_INPUTS, named_models
 from .recognisers import PLAIN_CLASSES, RECOGNISERS
 
 _GENERIC = (Generic(),)
@@ -16,17 +17,21 @@ _STACK_READERS = {"WarmStackLoadLoraStack": "lora_stack"}
 
 
 def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = None) -> References:
-    """Every LoRA that `prompt` names on the way to `outputs` (all nodes when None), in an order in which nodes can run.
+    """Every LoRA and model that `prompt` names on the way to `outputs` (all nodes when None), in an order in which
+    nodes can run.
 
     Total: a broken prompt gives what can be read of it. Names are as written; rows that are off or of strength zero
     are left out.
     """
     loras: list[LoraReference] = []
     unknown: list[UnknownReference] = []
+    models: list[ModelReference] = []
     resident: set[str] = set()
     for node in ordered_nodes(prompt, outputs):
         if node.class_type in _STACK_READERS:
             resident |= upstream(node, _STACK_READERS[node.class_type])
+        if node.class_type in MODEL_INPUTS:
+            models += named_models(node)
         if node.class_type in PLAIN_CLASSES:
             continue
         shapes = RECOGNISERS.get(node.class_type, _GENERIC)
@@ -38,7 +43,7 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
                     unknown.append(found)
     if resident:
         loras = [replace(lora, resident=True) if lora.node_id in resident else lora for lora in loras]
-    return References(tuple(loras), tuple(unknown))
+    return References(tuple(loras), tuple(unknown), tuple(models))
 
 
 def payload_references(payload: object) -> References:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
@@ -43,6 +43,16 @@ class Walk:
         """(name, *strengths) -> how many loaders show it; strength zero is not counted."""
         widgets = (self._shown_row(*key) for key in self._reached() if self.nodes[key]["type"] in LORA_WIDGETS)
         return Counter(row for row in widgets if any(row[1:]))
+
+    def values(self, widgets: Mapping[str, Sequence[str]]) -> Counter[tuple[str, str, Any]]:
+        """(class, widget, value) of every active node of the classes `widgets` -> how often it is shown, whether a run
+        reaches it or not; `widgets` names those of each class in their saved order."""
+        return Counter(
+            (node["type"], name, self._shown(path, node, name, own))
+            for (path, _), node in self.nodes.items()
+            if node["mode"] == 0 and node["type"] in widgets
+            for name, own in zip(widgets[node["type"]], node["widgets_values"], strict=False)
+        )
 
     def _add(self, path: Path, graph: Json) -> None:
         for raw in graph["links"]:
