@@ -20,6 +20,9 @@ from ui_workflow import api_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))
+RUNNABLE = [path for path in FILES if path.stem != "with_rgthree"]
+"""That one needs another pack: `tests/web/test_rgthree_on_comfyui.py` runs it."""
+
 SMALL: dict[str, dict[str, object]] = {
     "CheckpointLoaderSimple": {"ckpt_name": CHECKPOINT},
     "EmptyLatentImage": {"width": 64, "height": 64},
@@ -61,7 +64,7 @@ def test_what_the_checks_without_a_host_believe_is_true(client: HostClient, name
     assert listed == Declared(frozenset(inputs) - set(widgets), widgets, tuple(info["output"]))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 def test_every_example_makes_its_pictures(client: HostClient, path: Path) -> None:
     widgets = {name: declared.widgets for name, declared in (STOCK | ours()).items()}
     prompt = api_prompt(json.loads(path.read_text(encoding="utf-8")), widgets)

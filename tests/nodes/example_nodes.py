@@ -44,6 +44,17 @@ STOCK = {
     "VAEDecode": _stock("samples vae", (), "IMAGE"),
 }
 
+RGTHREE = {
+    "Power Lora Loader (rgthree)": _stock(
+        "model clip",
+        ("", "PowerLoraLoaderHeaderWidget", "lora_1", "lora_2", "", "➕ Add Lora"),
+        "MODEL",
+        "CLIP",
+    ),
+}
+"""As rgthree-comfy's front end makes it with two LoRAs: it draws its widgets itself, so they have no inputs.
+`tests/web/test_rgthree_on_comfyui.py` holds this against the real pack."""
+
 
 def ours() -> dict[str, Declared]:
     """Node id -> what `define_schema` declares."""

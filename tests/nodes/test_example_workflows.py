@@ -12,14 +12,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "prefetch"))
 
-from example_nodes import STOCK, Declared, ours
+from example_nodes import RGTHREE, STOCK, Declared, ours
 from ui_workflow import BROWSER_ONLY, api_prompt
 
 from warmstack.prefetch.references import references
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))
-NODES: dict[str, Declared] = STOCK | ours()
+NODES: dict[str, Declared] = STOCK | RGTHREE | ours()
 WIDGETS = {name: declared.widgets for name, declared in NODES.items()}
 LORAS = {
     "category_sweep": (),
@@ -27,6 +27,7 @@ LORAS = {
     "lora_stack_sdxl": ("styles/ink.safetensors", "characters/mira.safetensors"),
     "lora_tags": ("styles/ink", "mira"),
     "sweep_in_40_jobs": ("styles/ink.safetensors",),
+    "with_rgthree": ("styles/oil.safetensors", "characters/mira.safetensors", "styles/ink.safetensors"),
     "with_stock_loaders": ("styles/oil.safetensors", "characters/mira.safetensors", "styles/ink.safetensors"),
 }
 
@@ -48,10 +49,9 @@ def test_every_node_has_the_slots_and_widgets_of_its_class(path: Path) -> None:
         if node["type"] in BROWSER_ONLY:
             continue
         declared = NODES[node["type"]]
-        assert {entry["name"] for entry in node["inputs"]} == declared.sockets | {*declared.widgets} - {""}
-        assert [entry["widget"]["name"] for entry in node["inputs"] if "widget" in entry] == [
-            name for name in declared.widgets if name
-        ]
+        slots = () if node["type"] in RGTHREE else tuple(filter(None, declared.widgets))
+        assert {entry["name"] for entry in node["inputs"]} == declared.sockets | {*slots}
+        assert tuple(entry["widget"]["name"] for entry in node["inputs"] if "widget" in entry) == slots
         assert tuple(entry["type"] for entry in node["outputs"]) == declared.outputs
         assert len(node.get("widgets_values") or ()) == len(declared.widgets)
 
@@ -81,6 +81,13 @@ def test_every_example_has_a_small_picture(path: Path) -> None:
     picture = path.with_suffix(".jpg").read_bytes()
     assert picture.startswith(b"\xff\xd8\xff")
     assert len(picture) < 150_000
+
+
+@each_file
+def test_an_example_that_needs_another_pack_says_so_on_the_page(path: Path) -> None:
+    nodes = load(path)["nodes"]
+    notes = "\n".join(str(node["widgets_values"]) for node in nodes if node["type"] == "MarkdownNote")
+    assert ("rgthree-comfy" in notes) == any(node["type"] in RGTHREE for node in nodes)
 
 
 def test_the_prompt_for_programs_is_the_request_example() -> None:

@@ -6,7 +6,6 @@ WARMSTACK_THUMBNAILS=example_workflows renews the pictures of the examples.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nodes"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "prefetch"))
 
 from browser_kit.stub_host import QUIET
+from browser_kit.workflow_page import QUEUE, take_picture
 from example_nodes import STOCK, ours
 from hostkit.models import lora_path, write_models
 from hostkit.server import HostInstall, HostServer, make_base_directory
@@ -40,25 +40,11 @@ pytestmark = [
     ),
 ]
 
-FILES = sorted((Path(__file__).resolve().parents[2] / "example_workflows").glob("*.json"))
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
+FILES = sorted(path for path in EXAMPLES.glob("*.json") if path.stem != "with_rgthree")
+"""The other one is `test_rgthree_on_comfyui`'s."""
 WIDGETS = {name: declared.widgets for name, declared in (STOCK | ours()).items()}
 NAMES = ("characters/mira", "styles/ink", "styles/moss", "styles/oil", "styles/pastel")
-PICTURE = {"x": 64, "y": 90, "width": 1290, "height": 570}
-"""The part of the window that no tool bar covers."""
-
-QUEUE = """async (workflow) => {
-    const { app } = window.comfyAPI.app;
-    await app.loadGraphData(workflow);
-    return (await app.graphToPrompt()).output;
-}"""
-"""Loads a workflow; returns the prompt that Run would post."""
-
-SHOW = """([x, y, scale]) => {
-    const canvas = window.comfyAPI.app.app.canvas;
-    canvas.ds.scale = scale;
-    canvas.ds.offset = [x / scale, y / scale];
-    canvas.setDirty(true, true);
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +89,11 @@ def test_loads_without_a_complaint_and_queues_what_it_shows(view: Opened, path: 
         api_prompt(workflow, WIDGETS)
     )
     expect(view.page.locator(".p-toast-message, .p-dialog, [role=dialog]")).to_have_count(0)
-    view.page.evaluate(SHOW, [90, 150, 0.62])
-    view.page.wait_for_function("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    folder = Path(os.environ.get("WARMSTACK_THUMBNAILS", tmp_path))
-    view.page.screenshot(
-        path=folder / f"{path.stem}.jpg", type="jpeg", quality=70, clip=PICTURE, scale="css", animations="disabled"
-    )
+    take_picture(view, path.stem, tmp_path)
 
 
 def test_every_job_of_the_sweep_takes_the_next_lora_of_the_category(view: Opened) -> None:
-    view.page.evaluate(QUEUE, read(FILES[0].with_name("sweep_in_40_jobs.json")))
+    view.page.evaluate(QUEUE, read(EXAMPLES / "sweep_in_40_jobs.json"))
     view.page.evaluate(
         """async () => {
             const { api } = window.comfyAPI.api;
