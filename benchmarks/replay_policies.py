@@ -16,10 +16,11 @@ from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
 from warmstack.lora.file import LoraFile
 from warmstack.lora.lease import Lease
+from warmstack.prefetch.horizon import make_plan
 from warmstack.prefetch.job import LoraReference, QueuedJob, References
 from warmstack.prefetch.need import JobNeeds, Need, Resolution
 from warmstack.prefetch.pace import PaceMeter
-from warmstack.prefetch.plan import Limits, Warm, make_plan
+from warmstack.prefetch.plan import Limits, Warm
 from warmstack.prefetch.queue_board import HORIZON_JOBS
 from warmstack.prefetch.view import resident_keys
 

@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .horizon import make_plan
     from .job import LoraReference, QueuedJob, References, UnknownReference
-    from .plan import Fetch, Limits, Plan, Warm, make_plan
+    from .plan import Fetch, Limits, Plan, Warm
     from .predictor import LoRAPrefetchPredictor, PredictorStats
     from .prefetcher import Prefetcher
     from .prometheus import prometheus_text
@@ -42,7 +43,7 @@ _HOMES = {
     "Warm": "plan",
     "parse_bytes": "settings",
     "payload_references": "references",
-    "make_plan": "plan",
+    "make_plan": "horizon",
     "stack_references": "texts",
 }
 

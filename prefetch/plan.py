@@ -1,8 +1,8 @@
-"""make_plan: which files to warm, in which tier and order, for the jobs in the queue. Pure."""
+"""Plan: which files to warm, in which tier and order. `Horizon` makes it; what is guessed is added here. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -46,10 +46,10 @@ class Limits:
 class Warm:
     """What need not be fetched (again)."""
 
-    resident: Container[AdapterKey] = frozenset()
-    pages: Container[AdapterKey] = frozenset()
-    failed: Container[AdapterKey] = frozenset()
-    no_room: Container[AdapterKey] = frozenset()
+    resident: Set[AdapterKey] = frozenset()
+    pages: Collection[AdapterKey] = frozenset()
+    failed: Collection[AdapterKey] = frozenset()
+    no_room: Set[AdapterKey] = frozenset()
     """Adapters that the cache has refused for now: their pages are warmed instead."""
 
 
@@ -69,38 +69,6 @@ class Plan:
 
     def wants(self, key: FetchKey) -> bool:
         return key.key in (self.resident if key.tier == "resident" else self.pages)
-
-
-def make_plan(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
-    """Earliest need first, each tier just as deep as its bytes reach. `jobs` in running order, running first."""
-    fetches: list[Fetch] = []
-    resident: set[AdapterKey] = set()
-    pages: set[AdapterKey] = set()
-    next_uses: dict[AdapterKey, int] = {}
-    page_tier = pages, warm.pages, _Depth(limits.page_bytes)
-    resident_tier = resident, warm.resident, _Depth(limits.resident_bytes)
-    in_reach = len(jobs) if limits.depth_jobs is None else limits.depth_jobs + 1
-    page: Tier | None = None if limits.page_bytes is None else "page"
-    for position, job in enumerate(jobs):
-        for use in job.uses:
-            key, file, is_ours = use
-            tier = page
-            # Most uses of a long queue are repeats: they leave before anything is looked up for them.
-            if is_ours:
-                if key in next_uses:
-                    continue
-                next_uses[key] = position
-                tier = tier_of(use, limits, warm.no_room)
-            elif key in pages:
-                continue
-            wanted, warmed, depth = resident_tier if tier == "resident" else page_tier
-            if tier is None or key in wanted:
-                continue
-            wanted.add(key)
-            within = position < in_reach and depth.takes(file.size_bytes, position)
-            if within and key not in warmed and key not in warm.failed:
-                fetches.append(Fetch(file, tier, position))
-    return Plan(tuple(fetches), frozenset(resident), frozenset(pages), next_uses)
 
 
 def speculate(plan: Plan, uses: Sequence[Use], limits: Limits, warm: Warm) -> Plan:

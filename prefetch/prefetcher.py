@@ -15,11 +15,12 @@ from ..loaders.rate_limit import RateLimit
 from .batch_line import batch_line
 from .forecast import Forecast
 from .history import JobHistory, demands
+from .horizon import Horizon
 from .job import QueuedJob, References
 from .machine import Machine
 from .need import JobNeeds, Need
 from .pace import Due
-from .plan import Limits, Plan, make_plan, speculate
+from .plan import Limits, Plan, speculate
 from .pressure import next_limit_bytes, page_budget_bytes
 from .queue_board import QueueBoard
 from .reading import no_longer_resident
@@ -88,6 +89,7 @@ class Prefetcher:
         self._dirty = True
         self._applied: PrefetchSettings | None = None
         self._limits = Limits(None, None)
+        self._horizon = Horizon()
         self._plan = Plan()
         self._available_bytes = 0
         self._own_budget_bytes = self._limit_bytes = cache.snapshot().limit_bytes
@@ -244,7 +246,8 @@ class Prefetcher:
             pages_bytes if settings.page_tier else None,
             settings.depth_jobs,
         )
-        plan = make_plan(self._board.needs, self._limits, self._warmer.warm())
+        self._horizon.follow(self._board.needs)
+        plan = self._horizon.plan(self._limits, self._warmer.warm())
         if plan.next_uses != self._plan.next_uses:
             self._cache.plan_uses(plan.next_uses)
         now_s = self._machine.clock()

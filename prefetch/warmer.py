@@ -68,7 +68,7 @@ class Warmer:
         return self._failed
 
     @property
-    def no_room(self) -> Container[AdapterKey]:
+    def no_room(self) -> frozenset[AdapterKey]:
         """Adapters that the cache has refused for now."""
         return self._no_room
 

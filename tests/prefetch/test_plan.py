@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstack.lora.file import LoraFile
+from warmstack.prefetch.horizon import make_plan
 from warmstack.prefetch.job import LoraReference, QueuedJob, References
 from warmstack.prefetch.metrics import PageTally
 from warmstack.prefetch.need import JobNeeds, Need, Resolution, shown_name
-from warmstack.prefetch.plan import Fetch, Limits, Plan, Warm, make_plan
+from warmstack.prefetch.plan import Fetch, Limits, Plan, Warm
 from warmstack.prefetch.pressure import next_limit_bytes, page_budget_bytes
 
 AMPLE = Limits(1000, 1000)
