@@ -50,16 +50,30 @@ class ModelFiles:
 
     def find(self, name: str) -> str:
         """The file of that name, in the first folder that has it. ModelFileError when there is none."""
-        parts = name.replace("\\", "/").split("/")
-        if not is_weight_file(name) or os.path.isabs(name) or ".." in parts or ":" in parts[0]:
+        if not _is_below(name):
             raise ModelFileError(name, "is not the name of a weight file below a model folder; choose one of the list")
-        for folder in self._folders():
-            path = os.path.join(folder, *parts)
-            if os.path.isfile(path):
-                return path
+        path = file_below(self._folders(), name)
+        if path is not None:
+            return path
         close = " or ".join(map(repr, difflib.get_close_matches(name, self.names(), 3)))
         cure = f"did you mean {close}" if close else "choose one of the list"
         raise ModelFileError(name, f"there is no such file; {cure}")
+
+
+def file_below(folders: Sequence[str], name: str) -> str | None:
+    """The weight file of that name in the first of `folders` that has it; None also for a name that leads out of
+    them."""
+    if _is_below(name):
+        for folder in folders:
+            path = os.path.join(folder, *name.replace("\\", "/").split("/"))
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+def _is_below(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    return is_weight_file(name) and not (os.path.isabs(name) or ".." in parts or ":" in parts[0])
 
 
 def _changed(listing: _Listing) -> bool:
