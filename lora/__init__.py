@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from .lease import Lease
     from .memory import available_bytes, default_budget_bytes
     from .names import Ambiguous, Found, Missing
+    from .policies import EvictionPolicy, Gdsf, Lfu, Lru, NextUse
     from .row import LoraRow
     from .stack import LoraStack, parse_stack
     from .tags import extract_tags, format_tags
+    from .waits import Waits
 
 _MODULES = {
     "Adapter": "adapter",
@@ -45,8 +47,11 @@ _MODULES = {
     "CacheSnapshot": "cache_stats",
     "CacheStats": "cache_stats",
     "CatalogSnapshot": "catalog",
+    "EvictionPolicy": "policies",
     "Found": "names",
+    "Gdsf": "policies",
     "Lease": "lease",
+    "Lfu": "policies",
     "LoraCatalog": "catalog",
     "LoraError": "errors",
     "LoraFile": "file",
@@ -54,9 +59,12 @@ _MODULES = {
     "LoraRow": "row",
     "LoraStack": "stack",
     "LoraSyntaxError": "errors",
+    "Lru": "policies",
     "Missing": "names",
+    "NextUse": "policies",
     "PlainLora": "fuse",
     "Reservation": "budget",
+    "Waits": "waits",
     "add_fused_": "fuse",
     "available_bytes": "memory",
     "default_budget_bytes": "memory",
@@ -81,8 +89,11 @@ __all__ = [
     "CacheSnapshot",
     "CacheStats",
     "CatalogSnapshot",
+    "EvictionPolicy",
     "Found",
+    "Gdsf",
     "Lease",
+    "Lfu",
     "LoraCatalog",
     "LoraError",
     "LoraFile",
@@ -90,9 +101,12 @@ __all__ = [
     "LoraRow",
     "LoraStack",
     "LoraSyntaxError",
+    "Lru",
     "Missing",
+    "NextUse",
     "PlainLora",
     "Reservation",
+    "Waits",
     "add_fused_",
     "available_bytes",
     "default_budget_bytes",

@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 from ..loaders.rate_limit import RateLimit
 from ..loaders.tensor_file import Storage
@@ -17,20 +17,15 @@ from .budget import ByteBudget, Reservation
 from .cache_stats import CacheSnapshot, CacheStats, ColdReads, EvictionReason, Tally, view_adapters
 from .errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
 from .file import AdapterKey, LoraFile
-from .flight import BackgroundLimit, Cancelled, Flight, never
+from .flight import Cancelled, Flight, never
 from .lease import AcquireOutcome, Lease
+from .loading import LoadAdapter, timed_load
+from .policies import Candidate, EvictionPolicy, NextUse
 from .residency import Held, Holds, Residency
-from .victims import Candidate, choose_victims, yields_to_prefetch
+from .shadow import ShadowCache
+from .victims import choose_victims, yields_to_prefetch
 
 PrefetchOutcome = Literal["ready", "already", "no_room", "failed", "cancelled"]
-
-
-class LoadAdapter(Protocol):
-    """How the cache reads a file: `load_adapter`, or that with another default limiter (a slow disk, say)."""
-
-    def __call__(
-        self, file: LoraFile, *, cancelled: Cancelled, storage: Storage, limiter: RateLimit | None = ...
-    ) -> Adapter: ...
 
 
 class AdapterCache:
@@ -46,10 +41,14 @@ class AdapterCache:
         *,
         load: LoadAdapter = load_adapter,
         clock: Callable[[], float] = time.monotonic,
+        policy: EvictionPolicy | None = None,
     ) -> None:
+        """`policy` defaults to `NextUse`. Whatever it ranks, what is leased or pinned stays and a prefetch displaces
+        nothing that is needed sooner."""
         self._budget = budget
         self._load = load
         self._clock = clock
+        self._policy = policy or NextUse()
         self._lock = threading.Lock()
         self._residencies: dict[AdapterKey, Residency] = {}
         self._flights: dict[AdapterKey, Flight] = {}
@@ -59,6 +58,7 @@ class AdapterCache:
         self._next_use: dict[AdapterKey, int] = {}
         self._ended: deque[Holds] = deque()
         self._tally = Tally()
+        self._shadow = ShadowCache()
         self._age = 0.0
         self._revision = 0
 
@@ -147,6 +147,7 @@ class AdapterCache:
             if found is None or not self._is_evictable(found):
                 return False
             dropped = self._drop(found, "request")
+            self._shadow.drop(key)
         del dropped
         return True
 
@@ -157,6 +158,7 @@ class AdapterCache:
             self._settle()
             dropped = [self._drop(found, "clear") for found in list(self._residencies.values())]
             self._failures.clear()
+            self._shadow = ShadowCache()
         del dropped
 
     def resize(self, limit_bytes: int) -> None:
@@ -243,11 +245,11 @@ class AdapterCache:
         residency, adapter = held
         now_s = self._clock()
         cold_s = self._cold_reads.seconds(residency.file.key)
-        residency.hits += 1
-        residency.used = True
+        residency.uses += 1
         residency.last_used_s = now_s
-        residency.credit = self._age + cold_s / max(residency.nbytes, 1)
-        self._tally.count(outcome, now_s - started_s, cold_s)
+        residency.age = self._age
+        in_shadow = self._shadow.demand(residency.file.key, residency.nbytes, self._budget.limit_bytes)
+        self._tally.count(outcome, adapter.nbytes, now_s - started_s, cold_s, in_shadow=in_shadow)
         self._revision += 1
         return Lease(adapter, outcome, now_s - started_s, partial(self._ended.append, residency.holds))
 
@@ -313,14 +315,8 @@ class AdapterCache:
         return adapter
 
     def _read(self, flight: Flight, storage: Storage, limiter: RateLimit | None) -> Adapter:
-        started_s, waited_s = self._clock(), 0.0
-        if limiter is None:
-            adapter = self._load(flight.file, cancelled=flight.cancelled, storage=storage)
-        else:
-            background = BackgroundLimit(limiter, flight, self._clock)
-            adapter = self._load(flight.file, cancelled=flight.cancelled, storage=storage, limiter=background)
-            waited_s = background.waited_s
-        self.record_cold_read(flight.file.key, self._clock() - started_s - waited_s)
+        adapter, flight.read_s = timed_load(self._load, flight, storage, limiter, self._clock)
+        self.record_cold_read(flight.file.key, flight.read_s)
         return adapter
 
     def _land(self, flight: Flight, held: Held | None, failure: AdapterLoadError | None) -> None:
@@ -329,7 +325,7 @@ class AdapterCache:
             if held is not None:
                 held.residency.holds.count = flight.demands
                 self._residencies[flight.file.key] = held.residency
-                self._tally.count_read(held.adapter.nbytes, prefetched=not flight.demands)
+                self._tally.count_read(held.adapter.nbytes, flight.read_s, prefetched=not flight.demands)
             if type(failure) is AdapterLoadError:
                 self._failures[flight.file.path] = flight.file, failure
             flight.land(held, failure)
@@ -361,10 +357,11 @@ class AdapterCache:
                 for candidate in map(self._candidate, filter(self._is_evictable, self._residencies.values()))
                 if reason != "prefetch" or yields_to_prefetch(candidate, next_use)
             ]
-            victims = choose_victims(candidates, short_bytes)
+            victims = choose_victims(candidates, short_bytes, self._policy)
             if flight is not None and sum(victim.nbytes for victim in victims) < short_bytes:
                 return False
             dropped = [self._drop(self._residencies[victim.key], reason) for victim in victims]
+            self._age = max([self._age, *map(self._policy.worth, victims)])
         # Freed here, outside the lock: unmapping hundreds of megabytes takes milliseconds.
         return bool(dropped)
 
@@ -373,14 +370,21 @@ class AdapterCache:
 
     def _candidate(self, found: Residency) -> Candidate:
         key = found.file.key
-        return Candidate(key, found.nbytes, self._next_use.get(key), found.credit, found.last_used_s)
+        return Candidate(
+            key=key,
+            nbytes=found.nbytes,
+            next_use=self._next_use.get(key),
+            age=found.age,
+            cold_read_s=self._cold_reads.seconds(key),
+            uses=found.uses,
+            last_used_s=found.last_used_s,
+        )
 
     def _drop(self, found: Residency, reason: EvictionReason) -> Adapter | None:
         """Forgets the cache's own reference and returns it: whoever drops that, frees the buffer."""
         adapter, found.resident = found.resident, None
         if adapter is not None:
-            self._tally.count_eviction(reason, 0 if found.used else found.nbytes)
-            self._age = max(self._age, found.credit)
+            self._tally.count_eviction(reason, 0 if found.uses else found.nbytes)
             self._revision += 1
         if found.holds.count == 0:
             del self._residencies[found.file.key]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from .errors import AdapterLoadError
 from .file import AdapterKey, LoraFile
 from .lease import AcquireOutcome
+from .waits import Waits, WaitTally
 
 if TYPE_CHECKING:
     from .flight import Flight
@@ -59,6 +60,25 @@ class CacheStats(NamedTuple):
     failures: int
     """Remembered now."""
     evictions: Mapping[EvictionReason, int]
+    waits: Waits = Waits()
+    demand_bytes: int = 0
+    """Bytes of all demands, each time anew."""
+    read_s: float = 0.0
+    """Seconds that the reads took, without those for which a limit held them back. A streamed adapter takes none: its
+    pages are read where it is used."""
+    pollution: int = 0
+    """Misses that an LRU cache of the same size without prefetch would have spared: what prefetch displaced."""
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of the demands that found their adapter ready; a late one, in flight, is no hit. None before any."""
+        demands = self.hits + self.joins + self.misses
+        return self.hits / demands if demands else None
+
+    @property
+    def amplification(self) -> float | None:
+        """Bytes read per byte demanded: below 1 what came back was still there; None before the first demand."""
+        return self.read_bytes / self.demand_bytes if self.demand_bytes else None
 
     @property
     def hidden_share(self) -> float | None:
@@ -89,14 +109,23 @@ class Tally:
     read_bytes: int = 0
     prefetched_bytes: int = 0
     wasted_bytes: int = 0
+    waits: WaitTally = field(default_factory=WaitTally)
+    demand_bytes: int = 0
+    read_s: float = 0.0
+    pollution: int = 0
 
-    def count(self, outcome: AcquireOutcome, wait_s: float, load_s: float) -> None:
+    def count(self, outcome: AcquireOutcome, nbytes: int, wait_s: float, load_s: float, *, in_shadow: bool) -> None:
+        """`in_shadow`: the shadow cache would have had it."""
         self.outcomes[outcome] += 1
         self.wait_s += wait_s
         self.load_s += load_s
+        self.waits.count(wait_s)
+        self.demand_bytes += nbytes
+        self.pollution += in_shadow and outcome == "miss"
 
-    def count_read(self, nbytes: int, *, prefetched: bool) -> None:
+    def count_read(self, nbytes: int, seconds: float, *, prefetched: bool) -> None:
         self.read_bytes += nbytes
+        self.read_s += seconds
         self.prefetched_bytes += nbytes if prefetched else 0
 
     def count_eviction(self, reason: EvictionReason, wasted_bytes: int) -> None:
@@ -115,6 +144,10 @@ class Tally:
             wasted_bytes=self.wasted_bytes,
             failures=failures,
             evictions=dict(self.evictions),
+            waits=self.waits.waits(),
+            demand_bytes=self.demand_bytes,
+            read_s=self.read_s,
+            pollution=self.pollution,
         )
 
 
@@ -155,6 +188,6 @@ def view_adapters(
             yield view(residency.file, "ready")._replace(
                 storage=adapter.storage,
                 leases=residency.holds.count,
-                hits=residency.hits,
+                hits=residency.uses,
                 last_used_s=residency.last_used_s,
             )

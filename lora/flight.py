@@ -35,6 +35,8 @@ class Flight:
         self.file = file
         self.demands = 0
         """Passengers who will use the adapter as soon as it is there."""
+        self.read_s = 0.0
+        """What its read took, as far as it has come."""
         self.held: Held | None = None
         self.error: AdapterLoadError | None = None
         self._passengers: list[Cancelled] = []

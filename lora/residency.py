@@ -32,11 +32,10 @@ class Residency:
     """The cache's own reference. None for a streamed adapter, and for one that was dropped while leased: these live as
     long as their leases do."""
     last_used_s: float
-    credit: float = 0.0
-    """See `victims.Candidate`."""
-    hits: int = 0
-    used: bool = False
-    """False until the first demand: dropped before that, its bytes were wasted."""
+    age: float = 0.0
+    """The cache's age at its last use."""
+    uses: int = 0
+    """Demands so far: dropped before the first, its bytes were wasted."""
     holds: Holds = field(default_factory=Holds)
 
     @property

@@ -1,0 +1,34 @@
+"""Adapters of any size that weigh nothing: sparse files, loads that take no memory, a clock that ticks by itself."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+
+from warmstack.lora.adapter import Adapter
+from warmstack.lora.budget import ByteBudget
+from warmstack.lora.cache import AdapterCache
+from warmstack.lora.file import LoraFile
+from warmstack.lora.policies import EvictionPolicy
+
+
+class _Buffer:
+    """Weakly referable, as an adapter's buffer has to be."""
+
+
+def load_nothing(file: LoraFile, *, storage: str, **_: object) -> Adapter:
+    return Adapter(file.key, {}, {}, file.size_bytes, storage, _Buffer() if storage == "private" else None)  # type: ignore[arg-type]
+
+
+def sparse_file(folder: Path, name: str, size_bytes: int) -> LoraFile:
+    path = folder / f"{name}.safetensors"
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+    return LoraFile(name, str(path), size_bytes, os.stat(path).st_mtime_ns)
+
+
+def make_cache(limit_bytes: int, policy: EvictionPolicy | None = None) -> tuple[AdapterCache, ByteBudget]:
+    ticks = count(1.0)
+    budget = ByteBudget(limit_bytes)
+    return AdapterCache(budget, load=load_nothing, clock=lambda: next(ticks), policy=policy), budget
