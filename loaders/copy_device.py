@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
 
 class CopyEvent(Protocol):
-    """The moment at which one copy, and every earlier one of its stream, is complete."""
+    """The moment at which one piece of work of a stream, and every earlier one of it, is complete."""
 
     @property
     def done(self) -> bool: ...
@@ -16,9 +17,15 @@ class CopyEvent(Protocol):
     def wait(self) -> None:
         """Block this thread until then."""
 
-    def order(self, buffer: torch.Tensor) -> None:
+    def order(self, buffer: torch.Tensor) -> Fence:
         """Let what the caller's current stream does from now on happen after that moment, and keep the memory of
-        `buffer` from being given to somebody else before that work is complete."""
+        `buffer` from being given to somebody else before that work is complete. Does not block.
+
+        The answer, called from any thread once the last use was queued there, tells when that stream will be through
+        with it."""
+
+
+Fence = Callable[[], CopyEvent]
 
 
 class CopyDevice(Protocol):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+
+from .copy_device import Fence
 
 
 class CudaDevice:
@@ -45,14 +49,12 @@ class CudaDevice:
         queue = self._streams[stream]
         with torch.cuda.stream(queue):
             target.copy_(source, non_blocking=True)
-        event = torch.cuda.Event()
         try:
-            event.record(queue)
+            return _moment(queue, self.device)
         except RuntimeError:
             # Without an event nobody would know when `source` may be written to again.
             queue.synchronize()
             raise
-        return CudaCopyEvent(event, self.device)
 
 
 class CudaCopyEvent:
@@ -69,10 +71,19 @@ class CudaCopyEvent:
     def wait(self) -> None:
         self._event.synchronize()
 
-    def order(self, buffer: torch.Tensor) -> None:
+    def order(self, buffer: torch.Tensor) -> Fence:
         current = torch.cuda.current_stream(self._device)
         current.wait_event(self._event)
+        # The allocator looks at it when the memory is given back, so this covers everything queued until then.
         buffer.record_stream(current)
+        return partial(_moment, current, self._device)
+
+
+def _moment(stream: torch.cuda.Stream, device: torch.device) -> CudaCopyEvent:
+    """Now, in the order of `stream`."""
+    event = torch.cuda.Event()
+    event.record(stream)
+    return CudaCopyEvent(event, device)
 
 
 def _first_line(error: RuntimeError) -> str:

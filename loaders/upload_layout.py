@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -24,23 +26,6 @@ class Run(NamedTuple):
     nbytes: int
 
 
-class Chunk(NamedTuple):
-    """A part of the device buffer that one slot holds."""
-
-    start: int
-    nbytes: int
-    runs: list[Run]
-
-    def gather(self, slot: torch.Tensor) -> None:
-        """Write the chunk to the front of `slot`, (bytes,) uint8. Between the tensors stays what was there."""
-        if not self.runs:
-            return
-        # Three calls however many runs: each return from torch may wait 5 ms for a busy interpreter.
-        targets = _cut(slot, [(run.target - self.start, run.nbytes) for run in self.runs])
-        sources = [part for group in _by_memory(self.runs) for part in group]
-        torch._foreach_copy_(targets, sources)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class UploadLayout:
     """`tensors` in their order, each at a multiple of ALIGN_BYTES, without gaps where none is needed."""
@@ -52,19 +37,20 @@ class UploadLayout:
     nbytes: int
     """Of the device buffer."""
 
-    def chunks(self, chunk_bytes: int) -> Iterator[Chunk]:
-        """The buffer in pieces of `chunk_bytes`, the last one shorter; a run may cross from one to the next."""
-        pending = list(reversed(self.runs))
-        for start in range(0, self.nbytes, chunk_bytes):
-            end = min(start + chunk_bytes, self.nbytes)
-            runs: list[Run] = []
-            while pending and pending[-1].target < end:
-                run = pending.pop()
-                here_bytes = min(run.nbytes, end - run.target)
-                runs.append(run._replace(nbytes=here_bytes))
-                if here_bytes < run.nbytes:
-                    pending.append(_rest(run, here_bytes))
-            yield Chunk(start, end - start, runs)
+    @property
+    def is_shared(self) -> bool:
+        # torch spreads each gathering over its own threads.
+        return False
+
+    def write(self, start: int, slot: torch.Tensor) -> None:
+        """Fill `slot`, (n,) uint8, with the bytes from `start` on. Between the tensors stays what was there."""
+        runs = self._runs_within(start, start + len(slot))
+        if not runs:
+            return
+        # Three calls however many runs: each return from torch may wait 5 ms for a busy interpreter.
+        targets = _cut(slot, [(run.target - start, run.nbytes) for run in runs])
+        sources = [part for group in _by_memory(runs) for part in group]
+        torch._foreach_copy_(targets, sources)
 
     def views(self, buffer: torch.Tensor) -> dict[str, torch.Tensor]:
         """The tensors in `buffer`, (nbytes,) uint8, without a copy."""
@@ -80,6 +66,19 @@ class UploadLayout:
                 base = bases[tensor.dtype] = buffer.view(tensor.dtype)
             views[key] = torch.as_strided(base, tensor.shape, _strides(tensor.shape), start // tensor.dtype.itemsize)
         return views
+
+    def _runs_within(self, start: int, end: int) -> list[Run]:
+        """The parts of the runs that go to bytes `start` to `end`."""
+        first = max(bisect_right(self.runs, start, key=_target) - 1, 0)
+        within: list[Run] = []
+        for run in islice(self.runs, first, None):
+            if run.target >= end:
+                break
+            skipped_bytes = max(start - run.target, 0)
+            nbytes = min(run.target + run.nbytes, end) - run.target - skipped_bytes
+            if nbytes > 0:
+                within.append(Run(run.memory, run.source + skipped_bytes, run.target + skipped_bytes, nbytes))
+        return within
 
 
 def lay_out(tensors: Mapping[str, torch.Tensor], buffer: Buffer | None) -> UploadLayout:
@@ -118,8 +117,8 @@ def _append(runs: list[Run], run: Run) -> None:
         runs.append(run)
 
 
-def _rest(run: Run, done_bytes: int) -> Run:
-    return Run(run.memory, run.source + done_bytes, run.target + done_bytes, run.nbytes - done_bytes)
+def _target(run: Run) -> int:
+    return run.target
 
 
 def _by_memory(runs: list[Run]) -> Iterator[list[torch.Tensor]]:

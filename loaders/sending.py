@@ -1,0 +1,108 @@
+"""Sending: one upload on its way through the slots, carried out by a few threads at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
+
+import torch
+
+from .copy_device import CopyDevice, CopyEvent
+from .errors import LoadCancelledError, SafetensorsLoadError
+from .staging_ring import StagingRing
+from .upload_source import UploadSource
+
+_FIRST_BYTES = 1 << 20
+"""The bus stands still until the first slot is full, so the first ones take little."""
+
+
+class Sending:
+    """Fills slots from `source` and queues their copies to `target`, (source.nbytes,) uint8, on one stream."""
+
+    def __init__(
+        self, name: str, source: UploadSource, target: torch.Tensor, ring: StagingRing, device: CopyDevice, stream: int
+    ) -> None:
+        """`name` is for errors."""
+        self._name = name
+        self._source = source
+        self._target = target
+        self._ring = ring
+        self._device = device
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._last: CopyEvent | None = None
+        self._stopped = False
+
+    def run(self, threads: int, pool: Executor | None, cancelled: Callable[[], bool] | None) -> CopyEvent | None:
+        """Returns the event of the copy that was queued last, which is that of all, when every copy is queued. `pool`
+        is for all threads but the caller's.
+
+        Raises what a writer raises, LoadCancelledError between two slots once `cancelled()` is true, and
+        SafetensorsLoadError when the device refuses a copy, each after what was queued is complete."""
+        try:
+            self._share_out(threads, pool, cancelled)
+        except BaseException as error:
+            if self._last is not None:
+                with suppress(RuntimeError):
+                    self._last.wait()
+            if isinstance(error, RuntimeError):
+                cause = str(error).partition("\n")[0]
+                raise SafetensorsLoadError(self._name, f"cannot go to {self._device.device}: {cause}") from error
+            raise
+        finally:
+            # An error keeps this frame, and a thread of the pool its last task until it gets another: neither may keep
+            # the device's buffer.
+            del self._source, self._target
+        return self._last
+
+    def _share_out(self, threads: int, pool: Executor | None, cancelled: Callable[[], bool] | None) -> None:
+        spans = chunk_spans(self._source.nbytes, self._ring.slot_bytes, threads)
+        turns = iter(spans)
+        ended: list[Future[None]] = []
+        helpers = 0 if pool is None else min(threads, len(spans)) - 1
+        futures = [pool.submit(self._work, turns, cancelled) for _ in range(helpers)] if pool is not None else []
+        try:
+            self._work(turns, cancelled)
+        finally:
+            # One that has not started by now has nothing left to do.
+            ended += [future for future in futures if not future.cancel()]
+            futures.clear()
+            wait(ended)
+        # No name may hold the one that raises: its error holds this frame.
+        while ended:
+            ended.pop().result()
+
+    def _work(self, turns: Iterator[tuple[int, int]], cancelled: Callable[[], bool] | None) -> None:
+        try:
+            while (span := self._next(turns, cancelled)) is not None:
+                start, end = span
+                with self._ring.slot() as slot:
+                    part = slot.memory[: end - start]
+                    self._source.write(start, part)
+                    # The order of the queue is that of the events.
+                    with self._lock:
+                        event = self._device.copy(self._target[start:end], part, self._stream)
+                        self._last = slot.event = event
+        except BaseException:
+            self._stopped = True
+            raise
+
+    def _next(self, turns: Iterator[tuple[int, int]], cancelled: Callable[[], bool] | None) -> tuple[int, int] | None:
+        with self._lock:
+            span = None if self._stopped else next(turns, None)
+            if span is not None and cancelled is not None and cancelled():
+                raise LoadCancelledError(self._name, "cancelled while it was being uploaded")
+            return span
+
+
+def chunk_spans(nbytes: int, slot_bytes: int, threads: int) -> list[tuple[int, int]]:
+    """(start, end) of each slot's worth, in order: small ones first, a few of each size, then whole slots."""
+    spans: list[tuple[int, int]] = []
+    start = 0
+    while start < nbytes:
+        size_bytes = min(slot_bytes, _FIRST_BYTES << min(len(spans) // threads, 20))
+        spans.append((start, min(start + size_bytes, nbytes)))
+        start += size_bytes
+    return spans

@@ -1,0 +1,58 @@
+"""ShelfPlace: what the device shelf knows about one adapter that is there, or on its way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..loaders.flat_views import FlatViews, TensorSpec, specs_of_tensors
+from ..loaders.transfer import Upload
+from .adapter import Adapter
+from .device_adapter import Holds
+from .file import AdapterKey
+
+_SPECS = "device specs"
+
+
+@dataclass(slots=True, eq=False)
+class ShelfPlace:
+    """One adapter on the device. Mutable, under the lock of the shelf."""
+
+    key: AdapterKey
+    views: FlatViews
+    upload: Upload
+    last_used_s: float
+    holds: Holds = field(default_factory=Holds)
+    uses: int = 0
+    """Demands since it came in."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.upload.nbytes
+
+    @property
+    def is_free(self) -> bool:
+        """Nobody uses it, no stream works with it, no copy writes to it."""
+        return self.upload.done and self.holds.is_free
+
+
+@dataclass(slots=True, eq=False)
+class ShelfFlight:
+    """One upload in progress and everybody who waits for it."""
+
+    demands: int
+    nbytes: int = 0
+    place: ShelfPlace | None = None
+    landed: threading.Event = field(default_factory=threading.Event)
+
+
+def specs_of(adapter: Adapter) -> Mapping[str, TensorSpec] | None:
+    """Where its tensors stand in its one buffer, worked out once and kept beside it."""
+    if adapter.buffer is None:
+        return None
+    specs = adapter.prepared.get(_SPECS)
+    if not isinstance(specs, dict):
+        found = specs_of_tensors(adapter.tensors, adapter.buffer)  # type: ignore[arg-type]
+        specs = adapter.prepared[_SPECS] = {} if found is None else found
+    return specs

@@ -1,0 +1,226 @@
+"""From the disk into the slots and to the device, without host memory in between; and one block of memory as it is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from warmstack.loaders import (
+    DeviceTransfer,
+    FakeDevice,
+    LoadCancelledError,
+    Pace,
+    SafetensorsLoadError,
+    read_header,
+    read_tensors,
+)
+from warmstack.loaders.flat_views import specs_of_tensors
+from warmstack.loaders.sending import chunk_spans
+from warmstack.loaders.transfer import staging_of
+from warmstack.loaders.upload_source import MemorySource
+
+SameTensors = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], None]
+
+
+@pytest.mark.parametrize("fillers", [1, 4])
+@pytest.mark.parametrize("lag", [0, 3, 1 << 30])
+def test_a_file_goes_from_the_disk_into_the_slots(
+    fillers: int, lag: int, saved: str, state_dict: dict[str, torch.Tensor], same_tensors: SameTensors
+):
+    device = FakeDevice(lag=lag)
+    with DeviceTransfer(device, slots=3, slot_bytes=100, fillers=fillers) as transfer:
+        upload = transfer.upload_file(saved)
+        same_tensors(dict(upload.use()), state_dict)
+    assert upload.nbytes == read_header(saved).data_bytes
+    assert (device.overwritten, device.pinned_bytes, device.pins) == (0, 0, 1)
+
+
+def test_nothing_is_read_into_memory_of_its_own(saved: str, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("host memory was allocated")
+
+    monkeypatch.setattr("warmstack.loaders.private.allocate", refuse)
+    with DeviceTransfer(FakeDevice()) as transfer:
+        assert transfer.upload_file(saved).on_device
+
+
+def test_a_file_that_changes_meanwhile_is_not_handed_out(saved: str):
+    def touch(path: str, _nbytes: int) -> None:
+        os.utime(path, ns=(1, 1))
+
+    with DeviceTransfer(FakeDevice(), slots=2, slot_bytes=100) as transfer:
+        with pytest.raises(SafetensorsLoadError, match="changed while it was being read"):
+            transfer.upload_file(saved, pace=Pace(advanced=touch))
+
+
+def test_a_cancelled_upload_stops_reading(saved: str):
+    read: list[int] = []
+    pace = Pace(lambda: len(read) > 1, None, lambda _path, nbytes: read.append(nbytes))
+    device = FakeDevice()
+    with DeviceTransfer(device, slots=2, slot_bytes=50, fillers=1) as transfer, pytest.raises(LoadCancelledError):
+        transfer.upload_file(saved, pace=pace)
+    assert read == [50, 50]
+    assert (device.in_flight, device.allocated_bytes) == (0, 0)
+
+
+def test_a_truncated_file_names_itself_and_leaves_nothing(tmp_path: Path):
+    path = tmp_path / "ink.safetensors"
+    save_file({"a": torch.ones(1000)}, path)
+    header = read_header(path)
+    os.truncate(path, header.file_bytes - 100)
+    os.utime(path, ns=(header.mtime_ns, header.mtime_ns))
+    device = FakeDevice()
+    with DeviceTransfer(device, slots=2, slot_bytes=1 << 10) as transfer:
+        with pytest.raises(SafetensorsLoadError, match=r"ink\.safetensors"):
+            transfer.upload_file(path, header=header)
+    assert (device.in_flight, device.allocated_bytes) == (0, 0)
+
+
+def test_without_room_there_are_no_tensors_and_it_is_said(saved: str):
+    with DeviceTransfer(FakeDevice(memory_limit_bytes=10)) as transfer:
+        upload = transfer.upload_file(saved)
+    assert (upload.on_device, dict(upload.use())) == (False, {})
+    assert "no room for" in upload.reasons[0]
+
+
+def test_several_threads_fill_slots_at_the_same_time():
+    """Each writer waits until all of them write: one after the other, they would wait for ever."""
+    together = threading.Barrier(3, timeout=30)
+
+    class Source:
+        nbytes = 300
+        is_shared = True
+
+        def write(self, start: int, slot: torch.Tensor) -> None:
+            together.wait()
+            slot.fill_(start // 100)
+
+        def views(self, buffer: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"all": buffer}
+
+    with DeviceTransfer(FakeDevice(), slots=3, slot_bytes=100, fillers=3) as transfer:
+        upload = transfer.send("ink", Source())
+        assert upload.use()["all"].tolist() == [0] * 100 + [1] * 100 + [2] * 100
+
+
+def test_the_writer_that_fails_stops_the_others():
+    class Source:
+        nbytes = 10_000
+        is_shared = True
+        written = 0
+
+        def write(self, start: int, slot: torch.Tensor) -> None:
+            self.written += 1
+            raise SafetensorsLoadError("ink", "is gone")
+
+        def views(self, buffer: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {}
+
+    source, device = Source(), FakeDevice()
+    with DeviceTransfer(device, slots=4, slot_bytes=10, fillers=4) as transfer:
+        with pytest.raises(SafetensorsLoadError, match="is gone"):
+            transfer.send("ink", source)
+    assert source.written <= 4
+    assert device.allocated_bytes == 0
+
+
+@given(
+    sizes=st.lists(st.integers(0, 400), min_size=1, max_size=8),
+    lead_bytes=st.integers(0, 20),
+    slots=st.integers(1, 4),
+    slot_bytes=st.integers(1, 300),
+    fillers=st.integers(1, 4),
+    lag=st.integers(0, 5),
+)
+def test_memory_arrives_as_it_stands(
+    sizes: list[int], lead_bytes: int, slots: int, slot_bytes: int, fillers: int, lag: int
+):
+    buffer = bytearray(index % 251 for index in range(lead_bytes + sum(sizes) + 8))
+    tensors, start = {}, lead_bytes
+    for index, size in enumerate(sizes):
+        dtype = (torch.uint8, torch.int16, torch.float32)[index % 3]
+        count = size // dtype.itemsize
+        empty = torch.empty(0, dtype=dtype)
+        tensors[f"t{index}"] = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start) if count else empty
+        start += size
+    specs = specs_of_tensors(tensors, buffer)
+    assert specs is not None
+    device = FakeDevice(lag=lag)
+    with DeviceTransfer(device, slots=slots, slot_bytes=slot_bytes, fillers=fillers) as transfer:
+        arrived = transfer.send("ink", MemorySource(buffer, specs)).use()
+        assert list(arrived) == list(tensors)
+        for key, tensor in tensors.items():
+            assert arrived[key].dtype == tensor.dtype
+            assert torch.equal(arrived[key].view(torch.uint8), tensor.view(torch.uint8))
+    assert device.overwritten == 0
+    del arrived
+    assert (device.allocated_bytes, device.pinned_bytes) == (0, 0)
+
+
+def test_views_of_elsewhere_are_not_taken_for_part_of_the_block():
+    buffer = bytearray(64)
+    inside = torch.frombuffer(buffer, dtype=torch.uint8)
+    assert specs_of_tensors({"a": inside, "b": torch.ones(3)}, buffer) is None
+    assert specs_of_tensors({"turned": inside.view(8, 8).T}, buffer) is None
+    assert list(specs_of_tensors({"a": inside[5:], "b": inside[:0]}, buffer) or ()) == ["a", "b"]
+
+
+def test_a_lora_read_privately_is_one_block(saved: str):
+    loaded = read_tensors(saved)
+    specs = specs_of_tensors(loaded.tensors, loaded.buffer)
+    assert specs is not None
+    assert {key: spec.start for key, spec in specs.items() if spec.nbytes} == {
+        key: entry.start for key, entry in loaded.header.tensors.items() if entry.end > entry.start
+    }
+
+
+@given(nbytes=st.integers(0, 1 << 28), slot_bytes=st.integers(1 << 16, 1 << 24), threads=st.integers(1, 8))
+def test_spans_cover_everything_once_and_begin_small(nbytes: int, slot_bytes: int, threads: int):
+    spans = chunk_spans(nbytes, slot_bytes, threads)
+    assert [start for start, _ in spans] == [0, *(end for _, end in spans)][: len(spans)]
+    assert (spans[-1][1] if spans else 0) == nbytes
+    sizes = [end - start for start, end in spans]
+    assert max(sizes, default=0) <= slot_bytes
+    assert sizes[:-1] == sorted(sizes[:-1])
+    assert all(size <= 1 << 20 for size in sizes[:threads])
+
+
+@pytest.mark.parametrize(
+    ("pinned_bytes", "slots", "slot_bytes"),
+    [(64 << 20, 8, 8 << 20), (100 << 20, 8, 8 << 20), (1 << 20, 8, 1 << 17), (100_000, 1, 1 << 16), (0, 1, 1 << 16)],
+)
+def test_a_budget_of_pinned_memory_is_cut_into_slots(pinned_bytes: int, slots: int, slot_bytes: int):
+    assert staging_of(pinned_bytes) == (slots, slot_bytes)
+
+
+def test_memory_given_back_is_poisoned_under_whoever_still_looks():
+    device = FakeDevice()
+    buffer = device.allocate(4, 0)
+    device.copy(buffer, device.pin(4).fill_(1), 0).wait()
+    early, late = device.read_later(buffer), None
+    assert early.seen == b"\1\1\1\1"
+    late = device.read_later(buffer)
+    del buffer
+    assert late.seen == b"\xa5" * 4
+
+
+def test_memory_that_the_computing_stream_was_told_of_waits_for_it():
+    device = FakeDevice()
+    buffer = device.allocate(4, 0)
+    event = device.copy(buffer, device.pin(4).fill_(1), 0)
+    fence = event.order(buffer)
+    reading = device.read_later(buffer)
+    moment = fence()
+    del buffer
+    assert (moment.done, device.allocated_bytes) == (False, 4)
+    assert reading.seen == b"\1\1\1\1"
+    device.compute_all()
+    assert (moment.done, device.allocated_bytes) == (True, 0)
