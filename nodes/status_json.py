@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..lora.cache_stats import AdapterView, CacheSnapshot
 from ..lora.file import LoraFile
-from ..prefetch.status import AdapterStatus, JobRecord, JobStatus, PlannedLora, PrefetchStatus
+from ..prefetch.status import AdapterStatus, JobRecord, JobStatus, ModelStatus, PlannedLora, PrefetchStatus
 from .memory_state import MemoryState
 
 SCHEMA = 1
@@ -123,7 +123,8 @@ def _shown(adapters: Iterable[AdapterView]) -> list[AdapterView]:
 
 def _job_json(job: JobStatus) -> dict[str, Any]:
     adapters = [_job_adapter_json(adapter) for adapter in job.adapters]
-    return {"job_id": job.job_id, "running": job.running, "adapters": adapters}
+    models = [_job_model_json(model) for model in job.models]
+    return {"job_id": job.job_id, "running": job.running, "adapters": adapters, "models": models}
 
 
 def _record_json(record: JobRecord, now_s: float) -> dict[str, Any]:
@@ -139,6 +140,16 @@ def _job_adapter_json(adapter: AdapterStatus) -> dict[str, Any]:
         "tier": adapter.tier,
         "bytes": adapter.size_bytes,
         "reason": adapter.problem,
+    }
+
+
+def _job_model_json(model: ModelStatus) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "kind": model.kind,
+        "state": model.state,
+        "bytes": model.size_bytes,
+        "reason": model.problem,
     }
 
 

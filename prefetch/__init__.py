@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .horizon import make_plan
-    from .job import LoraReference, QueuedJob, References, UnknownReference
+    from .job import LoraReference, ModelReference, QueuedJob, References, UnknownReference
+    from .model_file import ModelFile, ModelFinder
     from .plan import Fetch, Limits, Plan, Warm
     from .predictor import LoRAPrefetchPredictor, PredictorStats
     from .prefetcher import Prefetcher
     from .prometheus import prometheus_text
     from .references import payload_references
     from .settings import PrefetchSettings, parse_bytes
-    from .status import AdapterStatus, FetchStatus, JobRecord, JobStatus, PlannedLora, PrefetchStatus
+    from .status import AdapterStatus, FetchStatus, JobRecord, JobStatus, ModelStatus, PlannedLora, PrefetchStatus
     from .texts import stack_references
 
 _HOMES = {
@@ -30,6 +31,10 @@ _HOMES = {
     "Limits": "plan",
     "LoRAPrefetchPredictor": "predictor",
     "LoraReference": "job",
+    "ModelFile": "model_file",
+    "ModelFinder": "model_file",
+    "ModelReference": "job",
+    "ModelStatus": "status",
     "Plan": "plan",
     "PredictorStats": "predictor",
     "prometheus_text": "prometheus",
@@ -56,6 +61,10 @@ __all__ = [
     "Limits",
     "LoRAPrefetchPredictor",
     "LoraReference",
+    "ModelFile",
+    "ModelFinder",
+    "ModelReference",
+    "ModelStatus",
     "Plan",
     "PlannedLora",
     "PredictorStats",

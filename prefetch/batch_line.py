@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from .status import PageStatus, PrefetchStatus
+
+logger = logging.getLogger(__name__)
 
 LEAST_JOBS = 2
 """A single job says nothing about reading ahead, and most people queue one at a time."""
+
+
+class BatchLog:
+    """Owned by the event loop."""
+
+    def __init__(self) -> None:
+        self._started_jobs = 0
+        self._before: tuple[int, PrefetchStatus] | None = None
+
+    def count_starts(self, jobs: int) -> None:
+        self._started_jobs += jobs
+
+    def look(self, queued_jobs: int, status: Callable[[], PrefetchStatus]) -> None:
+        """Leaves the line when the queue has run dry."""
+        if queued_jobs:
+            self._before = self._before or (self._started_jobs, status())
+        elif self._before is not None:
+            (started_jobs, before), self._before = self._before, None
+            line = batch_line(self._started_jobs - started_jobs, before, status())
+            if line is not None:
+                logger.info("%s", line)
 
 
 def batch_line(jobs: int, before: PrefetchStatus, after: PrefetchStatus) -> str | None:

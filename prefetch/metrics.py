@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, field
 
-from ..lora.file import AdapterKey, LoraFile
+from ..lora.file import AdapterKey
 from .status import PageStatus
 
 
@@ -29,17 +29,17 @@ class PageTally:
         if not claimed:
             self.unclaimed[key] = self.unclaimed.get(key, 0) + nbytes
 
-    def count_demand(self, file: LoraFile, ready: Container[AdapterKey], loading: Container[AdapterKey]) -> None:
-        """A job that reads `file` through the page cache has started."""
-        self.demand_bytes += file.size_bytes
-        if file.key in ready:
+    def count_demand(self, key: AdapterKey, ready: Container[AdapterKey], loading: Container[AdapterKey]) -> None:
+        """A job that reads the file through the page cache has started."""
+        self.demand_bytes += key.size_bytes
+        if key in ready:
             self.hits += 1
-            self.hit_bytes += file.size_bytes
-        elif file.key in loading:
+            self.hit_bytes += key.size_bytes
+        elif key in loading:
             self.joins += 1
         else:
             self.misses += 1
-        self.unclaimed.pop(file.key, None)
+        self.unclaimed.pop(key, None)
 
     def write_off(self, needed: Container[AdapterKey]) -> None:
         """What was warmed for jobs that are gone, none of which ran, was wasted."""

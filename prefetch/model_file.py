@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol
 
 from ..loaders.checkpoint import checkpoint_format
 from ..lora.file import AdapterKey
@@ -34,6 +34,8 @@ class ModelFile:
         return checkpoint_format(self.path) == "pickle"
 
 
-ModelFinder: TypeAlias = Callable[[str, str], Sequence[ModelFile]]
-"""(kind, name as written) -> the files to read, several for a model in shards; none when there is no such model.
-Blocking: it looks at the disk. Called from threads."""
+class ModelFinder(Protocol):
+    """Blocking, since it looks at the disk; called from threads. Given by the front end."""
+
+    def __call__(self, kind: str, name: str, /) -> Sequence[ModelFile]:
+        """`name` as written. Several files for a model in shards, none when there is no such model."""

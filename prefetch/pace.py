@@ -38,28 +38,31 @@ class Pace:
     """How long the running job has been running."""
 
     def due(self, fetches: Sequence[Fetch]) -> Due:
-        """The first of `fetches` that have to start now if every job is to find its files, margin included.
+        """The first of `fetches` that have to start now if every job is to find its files, margin included."""
+        count, wait_s = self.due_count([(fetch.file.size_bytes, fetch.position) for fetch in fetches])
+        return Due(tuple(fetches[:count]), wait_s)
 
-        One reader takes them in order, so a fetch has to start early enough for all that come after it.
+    def due_count(self, reads: Sequence[tuple[int, int]]) -> tuple[int, float | None]:
+        """Of `reads` (bytes, position of the job): how many are due, and the seconds until the next one is.
+
+        One reader takes them in order, so a read has to start early enough for all that come after it.
         """
         if self.job_s is None or self.bytes_per_s is None:
-            return Due(tuple(fetches), None)
+            return len(reads), None
         done_s = 0.0
         slacks: list[float] = []
-        for fetch in fetches:
-            done_s += fetch.file.size_bytes / self.bytes_per_s
-            slacks.append(self._starts_in_s(fetch.position, self.job_s) - done_s)
+        for nbytes, position in reads:
+            done_s += nbytes / self.bytes_per_s
+            slacks.append(self._starts_in_s(position, self.job_s) - done_s)
         margin_s = max(MARGIN_JOBS * self.job_s, MARGIN_S)
         least_s = float("inf")
-        due = 0
         wait_s: float | None = None
         for i in reversed(range(len(slacks))):
             least_s = min(least_s, slacks[i])
             if least_s <= margin_s:
-                due = i + 1
-                break
+                return i + 1, wait_s
             wait_s = least_s - margin_s
-        return Due(tuple(fetches[:due]), wait_s)
+        return 0, wait_s
 
     def _starts_in_s(self, position: int, job_s: float) -> float:
         if position == 0:

@@ -12,23 +12,25 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..loaders.rate_limit import RateLimit
-from .batch_line import batch_line
+from .batch_line import BatchLog
 from .forecast import Forecast
 from .history import JobHistory, demands
 from .horizon import Horizon
 from .job import QueuedJob, References
 from .machine import Machine
+from .memory_watch import MemoryWatch
+from .model_file import ModelFinder
+from .model_tier import ModelTier
 from .need import JobNeeds, Need
 from .pace import Due
 from .plan import Limits, Plan, speculate
-from .pressure import next_limit_bytes, page_budget_bytes
 from .queue_board import QueueBoard
 from .reading import no_longer_resident
 from .references import payload_references
 from .resolver import Resolver
 from .settings import PrefetchSettings
 from .status import PlannedLora, PrefetchStatus
-from .view import Picture, Shelves, fetch_status, planned_lora, planned_unknown, resident_keys
+from .view import Picture, fetch_status, planned_loras, resident_keys
 from .warmer import Warmer
 
 if TYPE_CHECKING:
@@ -66,10 +68,12 @@ class Prefetcher:
         catalog: LoraCatalog,
         cache: AdapterCache,
         references: Callable[[object], References] = payload_references,
+        models: ModelFinder | None = None,
         settings: PrefetchSettings | None = None,
         machine: Machine | None = None,
     ) -> None:
-        """`jobs` gives the visible queue, running jobs first, then in running order; it is called on the loop."""
+        """`jobs` gives the visible queue, running jobs first, then in running order; it is called on the loop.
+        Without `models`, those that jobs name are left alone."""
         self._jobs = jobs
         self._references = references
         self._cache = cache
@@ -80,6 +84,10 @@ class Prefetcher:
         self._readers = self._machine.make_pool(16, "warmstack-read")
         self._board = QueueBoard(references, self._resolver, self._offload, self._machine.clock)
         self._warmer = Warmer(cache, self._machine, self._readers, self._call_soon, self._on_change)
+        self._models = ModelTier(
+            models, self._warmer, self._machine, self._readers, self._offload, self._call_soon, self._on_change
+        )
+        self._memory = MemoryWatch(cache, self._machine, self._offload)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self._close_asked = asyncio.Event()
@@ -91,17 +99,14 @@ class Prefetcher:
         self._limits = Limits(None, None)
         self._horizon = Horizon()
         self._plan = Plan()
-        self._available_bytes = 0
-        self._own_budget_bytes = self._limit_bytes = cache.snapshot().limit_bytes
-        self._memory_at_s = float("-inf")
+        self._limit_bytes = cache.snapshot().limit_bytes
         self._cached_at_s = float("-inf")
         self._due_at_s = float("inf")
-        self._looked_at_memory = False
-        self._queued_jobs = self._started_jobs = 0
+        self._queued_jobs = 0
         self._publishing: asyncio.TimerHandle | None = None
         self._forecast = Forecast()
         self._history = JobHistory()
-        self._batch: tuple[int, PrefetchStatus] | None = None
+        self._batch = BatchLog()
         self._shown = Picture(enabled=self._settings.enabled), 0
 
     @property
@@ -154,16 +159,14 @@ class Prefetcher:
             Need(reference, self._resolver.resolve_one(reference.name, suggest=not reference.guessed))
             for reference in references.loras
         ]
-        return [planned_lora(need, shelves) for need in needs if need.is_certain] + [
-            planned_unknown(unknown) for unknown in references.unknown
-        ]
+        return planned_loras(needs, references.unknown, shelves)
 
     async def _work(self) -> None:
         self._spawn(self._refresh())
         while not self._closed:
             self._woken.clear()
             await self._reconcile()
-            busy = self._queued_jobs or self._warmer.futures
+            busy = self._queued_jobs or self._warmer.futures or self._models.futures
             # Not wait_for: before Python 3.12 it may swallow the cancellation that ends this loop.
             alarm = asyncio.get_running_loop().call_later(BUSY_POLL_S if busy else IDLE_POLL_S, self._woken.set)
             try:
@@ -190,14 +193,18 @@ class Prefetcher:
             self._warmer.stop_unneeded(self._board.needs)
         if settings.enabled:
             self._dirty |= await self._board.complete(self._is_stopping)
+        if self._models.observe(self._board.needs if settings.model_tier else ()):
+            self._spawn(self._models.look_up())
+        if settings.enabled:
             self._take_starts()
             await self._housekeep()
         totals = demands(self._cache.stats(), self._warmer.tally.status())
         self._history.observe(running, totals, self._machine.clock())
-        self._close_batch()
+        self._batch.look(self._queued_jobs, self._published)
         self._look_at_cache()
         if self._dirty or self._machine.clock() >= self._due_at_s:
             self._replan()
+        self._models.proceed()
         self._publish()
 
     def _apply(self, settings: PrefetchSettings) -> None:
@@ -205,19 +212,8 @@ class Prefetcher:
         self._warmer.limiter = None if rate is None else RateLimit(rate)
         self._warmer.concurrency = settings.concurrency
         self._applied = settings
-        self._memory_at_s = float("-inf")
+        self._memory.hurry()
         self._dirty = True
-
-    def _close_batch(self) -> None:
-        """One line in the log when the queue has run dry."""
-        if self._queued_jobs:
-            self._batch = self._batch or (self._started_jobs, self.status())
-        elif self._batch is not None:
-            self._publish()
-            (started_jobs, before), self._batch = self._batch, None
-            line = batch_line(self._started_jobs - started_jobs, before, self.status())
-            if line is not None:
-                logger.info("%s", line)
 
     def _take_starts(self) -> None:
         """Jobs that have started: their demands are counted, their files are claimed. The plan stays as it is."""
@@ -240,10 +236,9 @@ class Prefetcher:
     def _replan(self) -> None:
         self._dirty = False
         settings = self._settings
-        pages_bytes = page_budget_bytes(settings.page_budget_bytes, self._available_bytes, settings.headroom_bytes)
         self._limits = Limits(
             self._limit_bytes if settings.resident_tier else None,
-            pages_bytes if settings.page_tier else None,
+            self._memory.page_bytes(settings) if settings.page_tier else None,
             settings.depth_jobs,
         )
         self._horizon.follow(self._board.needs)
@@ -258,28 +253,22 @@ class Prefetcher:
             due = Due(plan.fetches, None)
         self._plan = plan
         self._warmer.follow(plan, due.fetches)
-
-    def _shelves(self) -> Shelves:
-        """Without what the cache knows better, and without the page budget, which moves with every look at memory."""
-        warmer, limits = self._warmer, self._limits
-        return Shelves(
-            limits=replace(limits, page_bytes=limits.page_bytes and 1),
-            pages=warmer.pages,
-            loading=frozenset(reading.fetch.key for reading in warmer.readings),
-            no_room=warmer.no_room,
-            failed=warmer.failed,
-        )
+        room = self._memory.room_beside(plan.pages, settings)
+        models_wait_s = self._models.plan(room, settings, now_s)
+        if models_wait_s is not None:
+            self._due_at_s = min(self._due_at_s, now_s + models_wait_s)
 
     def _count_starts(self, started: Sequence[JobNeeds]) -> None:
         """Jobs have started: what they read through the page cache was there in time, or was not."""
-        self._started_jobs += len(started)
+        self._batch.count_starts(len(started))
         for needs in started:
+            self._models.count_start(needs.job.job_id)
             if self._settings.predict:
                 self._forecast.record(needs)
             loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}
             for use in needs.uses:
                 if not use.resident:
-                    self._warmer.tally.count_demand(use.file, self._warmer.pages, loading)
+                    self._warmer.tally.count_demand(use.key, self._warmer.pages, loading)
 
     def _publish(self) -> None:
         if self._publishing is not None:
@@ -289,26 +278,29 @@ class Prefetcher:
             enabled=self._settings.enabled,
             jobs=self._board.needs,
             queued_jobs=self._queued_jobs,
-            shelves=self._shelves(),
+            shelves=self._warmer.shelves(self._limits),
             in_flight=tuple(fetch_status(reading) for reading in self._warmer.readings),
             page=self._warmer.tally.status(),
             predictor=self._forecast.stats(),
-            under_pressure=self._available_bytes < self._settings.headroom_bytes and self._looked_at_memory,
+            under_pressure=self._memory.is_short(self._settings),
             history=self._history.records(),
+            models=self._models.picture(),
         )
         shown, revision = self._shown
         if picture != shown:
             self._shown = picture, revision + 1
 
+    def _published(self) -> PrefetchStatus:
+        self._publish()
+        return self.status()
+
     async def _housekeep(self) -> None:
         """Starts the periodic chores that are due. The first look at memory is waited for: it sets the page budget."""
         if self._board.wants_refresh():
             self._spawn(self._refresh())
-        now_s = self._machine.clock()
-        if now_s - self._memory_at_s < MEMORY_TICK_S:
+        if not self._memory.take_turn(MEMORY_TICK_S):
             return
-        self._memory_at_s = now_s
-        if not self._looked_at_memory:
+        if not self._memory.has_looked:
             await self._watch_memory()
         else:
             self._spawn(self._watch_memory())
@@ -320,15 +312,7 @@ class Prefetcher:
 
     async def _watch_memory(self) -> None:
         """Follows the machine's memory with the resident budget."""
-        settings, machine, cached = self._settings, self._machine, self._cache.snapshot()
-        self._available_bytes = await self._offload(machine.available_bytes)
-        self._looked_at_memory = True
-        target_bytes = self._own_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
-        limit_bytes = next_limit_bytes(
-            target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, settings.headroom_bytes
-        )
-        if limit_bytes != cached.limit_bytes:
-            await self._offload(lambda: self._cache.resize(limit_bytes))
+        if await self._memory.look(self._settings):
             self._warmer.retry_refused()
             self._cached_at_s = float("-inf")
         self._on_change()
@@ -340,10 +324,11 @@ class Prefetcher:
             for job in self._board.needs[:RECHECKED_JOBS]
             for need in job.needs
             if need.file is not None and self._warmer.pages.get(need.file.key)
-        }
+        } | self._models.warm_keys(RECHECKED_JOBS)
         gone = await self._offload(lambda: no_longer_resident(asked, self._machine.resident_bytes))
         if gone:
             self._warmer.forget_pages(gone)
+            self._models.forget_pages(gone)
             self._on_change()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -376,13 +361,14 @@ class Prefetcher:
     async def _shut_down(self, tasks: set[asyncio.Task[Any]]) -> None:
         self._closed = True
         self._warmer.stop()
+        self._models.stop()
         for task in tasks:
             task.cancel()
         self._chores.close()
         self._readers.close()
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
-            reads = [asyncio.wrap_future(future) for future in self._warmer.futures]
+            reads = [asyncio.wrap_future(future) for future in (*self._warmer.futures, *self._models.futures)]
             if reads:
                 await asyncio.wait(reads, timeout=GRACE_S)
         finally:

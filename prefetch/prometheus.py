@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from .status import PrefetchStatus
+from .status import PageStatus, PrefetchStatus
 
 if TYPE_CHECKING:
     from ..lora.cache_stats import CacheSnapshot
@@ -57,9 +57,13 @@ def _metrics(status: PrefetchStatus, cached: CacheSnapshot) -> Iterator[_Metric]
     yield _tiers(
         "wasted_bytes_total", "counter", "Bytes read ahead that nobody used.", stats.wasted_bytes, page.wasted_bytes
     )
-    yield _tiers(
-        "reads_in_flight", "gauge", "Files being read ahead.", loading.count("resident"), loading.count("page")
+    yield _by(
+        "reads_in_flight",
+        "gauge",
+        "Files being read ahead.",
+        {(("tier", tier),): loading.count(tier) for tier in ("resident", "page", "model")},
     )
+    yield from _model_metrics(status.models)
     budget = {"limit": cached.limit_bytes, "used": cached.used_bytes, "peak": cached.peak_bytes}
     yield _by(
         "budget_bytes", "gauge", "The resident tier's budget.", {(("part", part),): n for part, n in budget.items()}
@@ -71,6 +75,25 @@ def _metrics(status: PrefetchStatus, cached: CacheSnapshot) -> Iterator[_Metric]
         {(("reason", reason),): count for reason, count in sorted(stats.evictions.items())},
     )
     yield _one("remembered_failures", "gauge", "Files that are not tried again until they change.", stats.failures)
+
+
+def _model_metrics(models: PageStatus) -> Iterator[_Metric]:
+    outcomes = {"hit": models.hits, "join": models.joins, "miss": models.misses}
+    yield _by(
+        "model_demands_total",
+        "counter",
+        "Model files that jobs needed beyond those of the job before, by what they met in the page cache.",
+        {(("outcome", outcome),): count for outcome, count in outcomes.items()},
+    )
+    demanded = {"demanded": models.demand_bytes, "in_time": models.hit_bytes}
+    yield _by(
+        "model_demand_bytes_total",
+        "counter",
+        "Bytes of those files, and how many were in the page cache in time.",
+        {(("part", part),): count for part, count in demanded.items()},
+    )
+    yield _one("model_warmed_bytes_total", "counter", "Bytes of model files read ahead.", models.warmed_bytes)
+    yield _one("model_wasted_bytes_total", "counter", "Of those, bytes that nobody used.", models.wasted_bytes)
 
 
 def _one(name: str, kind: str, text: str, value: float) -> _Metric:

@@ -48,26 +48,17 @@ class Reading:
         if self.is_cancelled:
             return Outcome("cancelled")
         started_s = machine.clock()
-        outcome = self._make_resident(cache) if self.fetch.tier == "resident" else self._warm_pages(machine)
+        if self.fetch.tier == "resident":
+            outcome = self._make_resident(cache)
+        else:
+            file = self.fetch.file
+            outcome = warm_pages(file.path, file.size_bytes, machine, self._cancel.is_set, self.meter)
         return outcome._replace(seconds=machine.clock() - started_s)
 
     def _make_resident(self, cache: AdapterCache) -> Outcome:
         state = cache.prefetch(self.fetch.file, cancelled=self._cancel.is_set, limiter=self.meter)
         read_bytes = self.fetch.file.size_bytes if state == "ready" else 0
         return Outcome(state, read_bytes, problem="it cannot be loaded" if state == "failed" else "")
-
-    def _warm_pages(self, machine: Machine) -> Outcome:
-        file = self.fetch.file
-        try:
-            if (machine.resident_bytes(file.path) or 0) >= file.size_bytes:
-                return Outcome("already")
-            nbytes = machine.warm_file(file.path, cancelled=self._cancel.is_set, limiter=self.meter)
-            kept = machine.resident_bytes(file.path)
-        except LoadCancelledError:
-            return Outcome("cancelled", self.meter.done_bytes)
-        except (OSError, SafetensorsLoadError) as error:
-            return Outcome("failed", self.meter.done_bytes, problem=_reason(error))
-        return Outcome("ready", nbytes, keeps_pages=kept is not None and 2 * kept >= file.size_bytes)
 
 
 class Meter(RateLimit):
@@ -85,6 +76,20 @@ class Meter(RateLimit):
         limiter = self._limiter()
         if limiter is not None:
             limiter.spend(nbytes, cancelled)
+
+
+def warm_pages(path: str, size_bytes: int, machine: Machine, cancelled: Callable[[], bool], meter: Meter) -> Outcome:
+    """Brings the file into the page cache, unless it is there. Blocking; `cancelled` is asked between two chunks."""
+    try:
+        if (machine.resident_bytes(path) or 0) >= size_bytes:
+            return Outcome("already")
+        nbytes = machine.warm_file(path, cancelled=cancelled, limiter=meter)
+        kept = machine.resident_bytes(path)
+    except LoadCancelledError:
+        return Outcome("cancelled", meter.done_bytes)
+    except (OSError, SafetensorsLoadError) as error:
+        return Outcome("failed", meter.done_bytes, problem=_reason(error))
+    return Outcome("ready", nbytes, keeps_pages=kept is not None and 2 * kept >= size_bytes)
 
 
 def no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str], int | None]) -> set[AdapterKey]:

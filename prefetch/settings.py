@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SWITCHES = ("enabled", "just_in_time", "predict", "page_tier", "resident_tier")
+_SWITCHES = ("enabled", "just_in_time", "predict", "page_tier", "resident_tier", "model_tier")
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
 
@@ -39,6 +39,8 @@ class PrefetchSettings:
     """With nothing else to read, bring in what past jobs say the next one will use, into free space only."""
     page_tier: bool = True
     resident_tier: bool = True
+    model_tier: bool = True
+    """Warm the page cache with checkpoints and other models too, when no LoRA is to be read."""
 
     def __post_init__(self) -> None:
         for name in _SWITCHES:
@@ -92,6 +94,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "WARMSTACK_PREDICT": "predict",
     "WARMSTACK_PAGE_TIER": "page_tier",
     "WARMSTACK_RESIDENT_TIER": "resident_tier",
+    "WARMSTACK_MODEL_TIER": "model_tier",
 }
 
 

@@ -23,12 +23,35 @@ class AdapterStatus(NamedTuple):
     problem: str = ""
 
 
+ModelState = Literal["ready", "loading", "cold", "failed", "in_use"]
+"""`in_use`: the running job names it, so the host has it. `cold` as for an adapter."""
+
+
+class ModelStatus(NamedTuple):
+    """One model file of one job: a checkpoint, a text encoder, a shard, ..."""
+
+    name: str
+    """Path below its folder."""
+    kind: str
+    """The host's name of that folder."""
+    state: ModelState
+    size_bytes: int
+    problem: str = ""
+
+
 class JobStatus(NamedTuple):
     """One visible job, in running order."""
 
     job_id: str
     running: bool
     adapters: tuple[AdapterStatus, ...]
+    models: tuple[ModelStatus, ...] = ()
+    """As far as they have been looked up; those that the host does not find are left out."""
+
+    def as_json(self) -> dict[str, object]:
+        """Plain dicts and lists."""
+        adapters = [adapter._asdict() for adapter in self.adapters]
+        return {**self._asdict(), "adapters": adapters, "models": [model._asdict() for model in self.models]}
 
 
 class JobRecord(NamedTuple):
@@ -51,7 +74,7 @@ class FetchStatus(NamedTuple):
     """One file being read now. `bytes_done` moves in steps of a chunk; 0 for the resident tier until it is done."""
 
     name: str
-    tier: Tier
+    tier: Tier | Literal["model"]
     bytes_done: int
     bytes_total: int
 
@@ -74,6 +97,9 @@ class PageStatus(NamedTuple):
     def hidden_share(self) -> float | None:
         """Share of the demanded bytes that were in the page cache in time; None before the first demand."""
         return self.hit_bytes / self.demand_bytes if self.demand_bytes else None
+
+    def as_json(self) -> dict[str, object]:
+        return self._asdict() | {"hidden_share": self.hidden_share}
 
 
 class PrefetchStatus(NamedTuple):
@@ -104,17 +130,18 @@ class PrefetchStatus(NamedTuple):
     """How good guesses beyond the queue were; `active` when they are acted upon, if the setting allows."""
     history: tuple[JobRecord, ...] = ()
     """The last jobs that ended, oldest first."""
+    models: PageStatus = PageStatus()
+    """Demands on the model files that jobs needed beyond those of the job before them. Counted in nothing else."""
 
     def as_json(self) -> dict[str, object]:
         """Plain dicts and lists."""
-        page = self.page._asdict() | {"hidden_share": self.page.hidden_share}
-        queue = [{**job._asdict(), "adapters": [adapter._asdict() for adapter in job.adapters]} for job in self.queue]
         return {
             **self._asdict(),
-            "page": page,
+            "page": self.page.as_json(),
+            "models": self.models.as_json(),
             "predictor": self.predictor._asdict() | {"hit_rate": self.predictor.hit_rate},
             "in_flight": [fetch._asdict() for fetch in self.in_flight],
-            "queue": queue,
+            "queue": [job.as_json() for job in self.queue],
             "history": [record._asdict() for record in self.history],
         }
 

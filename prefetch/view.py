@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..lora.file import AdapterKey
 from .job import UnknownReference
+from .model_view import ModelPicture
 from .need import JobNeeds, Need, Tier, Use, shown_name
 from .plan import FetchKey, Limits, tier_of
 from .predictor import PredictorStats
@@ -68,11 +69,13 @@ class Picture:
     predictor: PredictorStats = field(default_factory=lambda: PredictorStats(0, 0, False))
     under_pressure: bool = False
     history: tuple[JobRecord, ...] = ()
+    models: ModelPicture = field(default_factory=ModelPicture)
 
     def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
         """Joined with the cache's numbers of this moment. Both revisions only grow, and so does their sum."""
         stats = cached.stats
         shelves = replace(self.shelves, resident=resident_keys(cached))
+        models = self.models.of_jobs()
         return PrefetchStatus(
             revision=revision + cached.revision,
             enabled=self.enabled,
@@ -86,12 +89,19 @@ class Picture:
             page=self.page,
             predictor=self.predictor,
             under_pressure=self.under_pressure,
-            in_flight=self.in_flight,
+            in_flight=(*self.in_flight, *self.models.in_flight),
             queued_jobs=self.queued_jobs,
             queue=tuple(
-                JobStatus(needs.job.job_id, needs.job.running, tuple(_adapters(needs, shelves))) for needs in self.jobs
+                JobStatus(
+                    needs.job.job_id,
+                    needs.job.running,
+                    tuple(_adapters(needs, shelves)),
+                    models.get(needs.job.job_id, ()),
+                )
+                for needs in self.jobs
             ),
             history=self.history,
+            models=self.models.page,
         )
 
 
@@ -105,7 +115,13 @@ def fetch_status(reading: Reading) -> FetchStatus:
     return FetchStatus(file.name, reading.fetch.tier, min(reading.meter.done_bytes, file.size_bytes), file.size_bytes)
 
 
-def planned_lora(need: Need, shelves: Shelves) -> PlannedLora:
+def planned_loras(needs: Iterable[Need], unknown: Iterable[UnknownReference], shelves: Shelves) -> list[PlannedLora]:
+    """What is certain of `needs`, then what only a run can tell."""
+    certain = [_planned(need, shelves) for need in needs if need.is_certain]
+    return certain + [_planned_unknown(reference) for reference in unknown]
+
+
+def _planned(need: Need, shelves: Shelves) -> PlannedLora:
     reference, file = need.reference, need.file
     return PlannedLora(
         name=reference.name,
@@ -122,7 +138,7 @@ def planned_lora(need: Need, shelves: Shelves) -> PlannedLora:
     )
 
 
-def planned_unknown(unknown: UnknownReference) -> PlannedLora:
+def _planned_unknown(unknown: UnknownReference) -> PlannedLora:
     return PlannedLora(
         name="",
         state="unknown",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,9 +16,10 @@ from .machine import Machine
 from .metrics import PageTally
 from .need import JobNeeds
 from .pace import PaceMeter
-from .plan import Fetch, FetchKey, Plan, Warm
+from .plan import Fetch, FetchKey, Limits, Plan, Warm
 from .pool import Pool
 from .reading import Outcome, Reading
+from .view import Shelves
 
 if TYPE_CHECKING:
     from ..lora.cache import AdapterCache
@@ -85,6 +87,16 @@ class Warmer:
     def warm(self) -> Warm:
         """The plan's view of what need not be fetched."""
         return Warm(self.resident, self._pages, self._failed, self._no_room)
+
+    def shelves(self, limits: Limits) -> Shelves:
+        """Without what the cache knows better, and without the page budget, which moves with every look at memory."""
+        return Shelves(
+            limits=replace(limits, page_bytes=limits.page_bytes and 1),
+            pages=self._pages,
+            loading=frozenset(reading.fetch.key for reading in self.readings),
+            no_room=self._no_room,
+            failed=self._failed,
+        )
 
     def retry_refused(self) -> None:
         """The queue has moved: what the cache had no room for may fit now."""

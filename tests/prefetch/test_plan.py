@@ -163,9 +163,9 @@ def test_page_tally_tells_hits_joins_misses_and_waste() -> None:
     tally = PageTally()
     for file in (a, d):
         tally.count_warmed(file.key, 10, claimed=False)
-    tally.count_demand(a, {a.key}, set())
-    tally.count_demand(b, {a.key}, {b.key})
-    tally.count_demand(c, {a.key}, {b.key})
+    tally.count_demand(a.key, {a.key}, set())
+    tally.count_demand(b.key, {a.key}, {b.key})
+    tally.count_demand(c.key, {a.key}, {b.key})
     tally.count_warmed(b.key, 10, claimed=True)
     tally.write_off({a.key})
     status = tally.status()

@@ -1,0 +1,74 @@
+"""MemoryWatch: what the machine has left, and the resident budget that follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..lora.file import AdapterKey
+from .machine import Machine
+from .model_plan import Room
+from .pressure import next_limit_bytes, page_budget_bytes
+from .settings import PrefetchSettings
+
+if TYPE_CHECKING:
+    from ..lora.cache import AdapterCache
+
+
+class MemoryWatch:
+    """Owned by the event loop."""
+
+    def __init__(
+        self, cache: AdapterCache, machine: Machine, offload: Callable[[Callable[[], Any]], Awaitable[Any]]
+    ) -> None:
+        """`offload` runs a blocking call in a thread."""
+        self._cache = cache
+        self._machine = machine
+        self._offload = offload
+        self._own_budget_bytes = cache.snapshot().limit_bytes
+        self._available_bytes = 0
+        self._looked = False
+        self._looked_at_s = float("-inf")
+
+    @property
+    def has_looked(self) -> bool:
+        return self._looked
+
+    def take_turn(self, every_s: float) -> bool:
+        """True, once in that time, when it is time to look again."""
+        now_s = self._machine.clock()
+        if now_s - self._looked_at_s < every_s:
+            return False
+        self._looked_at_s = now_s
+        return True
+
+    def hurry(self) -> None:
+        """The next turn is now."""
+        self._looked_at_s = float("-inf")
+
+    async def look(self, settings: PrefetchSettings) -> bool:
+        """True when the resident budget was changed."""
+        cached = self._cache.snapshot()
+        self._available_bytes = await self._offload(self._machine.available_bytes)
+        self._looked = True
+        target_bytes = self._own_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
+        limit_bytes = next_limit_bytes(
+            target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, settings.headroom_bytes
+        )
+        if limit_bytes == cached.limit_bytes:
+            return False
+        await self._offload(lambda: self._cache.resize(limit_bytes))
+        return True
+
+    def is_short(self, settings: PrefetchSettings) -> bool:
+        return self._looked and self._available_bytes < settings.headroom_bytes
+
+    def page_bytes(self, settings: PrefetchSettings) -> int:
+        """How much page cache may be filled ahead."""
+        return page_budget_bytes(settings.page_budget_bytes, self._available_bytes, settings.headroom_bytes)
+
+    def room_beside(self, pages: Iterable[AdapterKey], settings: PrefetchSettings) -> Room:
+        """What models may fill beside the LoRAs `pages`."""
+        lora_bytes = sum(key.size_bytes for key in pages)
+        free_bytes = self._available_bytes - settings.headroom_bytes
+        return Room(self.page_bytes(settings) - lora_bytes, free_bytes - lora_bytes)
