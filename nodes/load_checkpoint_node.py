@@ -8,8 +8,8 @@ from typing import Any
 import comfy.sd
 from comfy_api.latest import io
 
-from .model_loading import call_host, load_weights, not_a_model, state, verdict
-from .model_weights import strategy_names
+from .inputs import model_file_input, strategy_input
+from .model_loading import load_by_host, state, verdict
 from .runtime import get_runtime
 
 _ALL = ("model", "clip", "vae")
@@ -24,20 +24,7 @@ class LoadCheckpoint(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
             category="WarmStack",
             description="Loads a checkpoint from safetensors, from shards or from GGUF, by a strategy of choice.",
             search_aliases=["checkpoint loader", "sharded", "load checkpoint", "warmstack"],
-            inputs=[
-                io.Combo.Input(
-                    "ckpt_name",
-                    options=get_runtime().checkpoints.names(),
-                    tooltip="The file; for shards, their index (.safetensors.index.json).",
-                ),
-                io.Combo.Input(
-                    "strategy",
-                    options=strategy_names(),
-                    default="auto",
-                    optional=True,
-                    tooltip="How the file is read. auto decides by size, memory and disk. GGUF has a way of its own.",
-                ),
-            ],
+            inputs=[model_file_input("ckpt_name", get_runtime().checkpoints), strategy_input()],
             outputs=[
                 io.Model.Output(display_name="model"),
                 io.Clip.Output(display_name="clip"),
@@ -66,20 +53,17 @@ def _load(
     name: str, path: str, strategy: str, wanted: Sequence[str], disable_dynamic: bool = False
 ) -> tuple[Any, Any, Any, str]:
     """(patcher, clip, vae, report), None for what is not wanted."""
-    weights = load_weights(name, path, strategy)
-    found = call_host(
+    found, report = load_by_host(
+        "checkpoint",
         comfy.sd.load_state_dict_guess_config,
-        weights.tensors,
+        (name, path, strategy),
         output_model="model" in wanted,
         output_clip="clip" in wanted,
         output_vae="vae" in wanted,
         embedding_directory=list(get_runtime().embedding_folders()),
-        metadata=weights.metadata,
         disable_dynamic=disable_dynamic,
     )
-    if found is None:
-        raise not_a_model(name, "checkpoint")
-    return (*found[:3], weights.report)
+    return (*found[:3], report)
 
 
 def _tell_how_to_reload(parts: tuple[Any, Any, Any, str], arguments: tuple[str, str, str]) -> None:

@@ -8,8 +8,8 @@ import comfy.sd
 import torch
 from comfy_api.latest import io
 
-from .model_loading import call_host, load_weights, not_a_model, state, verdict
-from .model_weights import strategy_names
+from .inputs import model_file_input, strategy_input
+from .model_loading import load_by_host, state, verdict
 from .runtime import get_runtime
 
 _MODEL_OPTIONS: dict[str, dict[str, Any]] = {
@@ -31,11 +31,7 @@ class LoadDiffusionModel(io.ComfyNode):  # type: ignore[misc]  # the host is unt
             description="Loads a diffusion model from safetensors, from shards or from GGUF, by a strategy of choice.",
             search_aliases=["unet loader", "gguf", "sharded", "load diffusion model", "warmstack"],
             inputs=[
-                io.Combo.Input(
-                    "unet_name",
-                    options=get_runtime().diffusion_models.names(),
-                    tooltip="The file; for shards, their index (.safetensors.index.json).",
-                ),
+                model_file_input("unet_name", get_runtime().diffusion_models),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(_MODEL_OPTIONS),
@@ -43,13 +39,7 @@ class LoadDiffusionModel(io.ComfyNode):  # type: ignore[misc]  # the host is unt
                     optional=True,
                     tooltip="What the weights are kept in, as in the stock loader.",
                 ),
-                io.Combo.Input(
-                    "strategy",
-                    options=strategy_names(),
-                    default="auto",
-                    optional=True,
-                    tooltip="How the file is read. auto decides by size, memory and disk. GGUF has a way of its own.",
-                ),
+                strategy_input(),
             ],
             outputs=[io.Model.Output(display_name="model"), io.String.Output(display_name="report")],
         )
@@ -70,15 +60,12 @@ class LoadDiffusionModel(io.ComfyNode):  # type: ignore[misc]  # the host is unt
 
 def _load(name: str, path: str, strategy: str, weight_dtype: str, disable_dynamic: bool = False) -> tuple[Any, str]:
     """(patcher, report). The host calls it again when it wants another patcher of the same model."""
-    weights = load_weights(name, path, strategy)
-    patcher = call_host(
+    patcher, report = load_by_host(
+        "diffusion model",
         comfy.sd.load_diffusion_model_state_dict,
-        weights.tensors,
+        (name, path, strategy),
         model_options=dict(_MODEL_OPTIONS[weight_dtype]),
-        metadata=weights.metadata,
         disable_dynamic=disable_dynamic,
     )
-    if patcher is None:
-        raise not_a_model(name, "diffusion model")
     patcher.cached_patcher_init = (_load, (name, path, strategy, weight_dtype), 0)
-    return patcher, weights.report
+    return patcher, report

@@ -17,22 +17,18 @@ from .model_files import ModelFileError, ModelFiles
 from .model_weights import ModelWeights, check_weights, read_weights, weights_state
 
 
-def load_weights(name: str, path: str, strategy: str) -> ModelWeights:
-    """The weights of the model, unless the user interrupts."""
-    bar = _Bar()
-    try:
-        weights = read_weights(name, path, strategy, bar.show, bar.interrupted)
-    except LoadCancelledError as error:
-        raise comfy.model_management.InterruptProcessingException from error
-    if bar.interrupted():
-        # It came with the last chunk.
-        raise comfy.model_management.InterruptProcessingException
-    return weights
+def load_by_host(
+    kind: str, detect: Callable[..., Any], choice: tuple[str, str, str], **options: object
+) -> tuple[Any, str]:
+    """What `detect`, a function of the host's, makes of the weights, and one line about how they were loaded.
 
-
-def not_a_model(name: str, kind: str) -> ModelFileError:
-    hint = "; LoRA files belong into the loras folder" if "lora" in name.lower() else ""
-    return ModelFileError(name, f"ComfyUI does not recognise a {kind} in these weights{hint}")
+    `choice` is (name, path, strategy). Raises ModelFileError where the host sees no `kind` in the file.
+    """
+    weights = _load_weights(*choice)
+    found = call_host(detect, weights.tensors, metadata=weights.metadata, **options)
+    if found is None:
+        raise _not_a_model(choice[0], kind)
+    return found, weights.report
 
 
 async def verdict(files: ModelFiles, name: str | None, strategy: str | None) -> bool | str:
@@ -53,6 +49,24 @@ def call_host(function: Callable[..., Any], *arguments: object, **options: objec
     """`function`, with those `options` that this version of the host knows."""
     known = inspect.signature(function).parameters
     return function(*arguments, **{name: value for name, value in options.items() if name in known})
+
+
+def _load_weights(name: str, path: str, strategy: str) -> ModelWeights:
+    """The weights of the model, unless the user interrupts."""
+    bar = _Bar()
+    try:
+        weights = read_weights(name, path, strategy, bar.show, bar.interrupted)
+    except LoadCancelledError as error:
+        raise comfy.model_management.InterruptProcessingException from error
+    if bar.interrupted():
+        # It came with the last chunk.
+        raise comfy.model_management.InterruptProcessingException
+    return weights
+
+
+def _not_a_model(name: str, kind: str) -> ModelFileError:
+    hint = "; LoRA files belong into the loras folder" if "lora" in name.lower() else ""
+    return ModelFileError(name, f"ComfyUI does not recognise a {kind} in these weights{hint}")
 
 
 def _verdict(files: ModelFiles, name: str, strategy: str) -> bool | str:

@@ -11,7 +11,12 @@ from typing import NamedTuple
 
 _NODES = Path(__file__).resolve().parents[2] / "nodes"
 _WIDGET_TYPES = frozenset({"Boolean", "Combo", "Float", "Int", "String"})
-_SHARED = {"loras_input": ("loras", True), "lora_stack_input": ("lora_stack", False)}
+_SHARED = {
+    "loras_input": ("loras", True),
+    "lora_stack_input": ("lora_stack", False),
+    "strategy_input": ("strategy", True),
+}
+"""`nodes/inputs.py`: a widget or not, by its name; what is not here is a widget and gets its name from the node."""
 
 
 class Declared(NamedTuple):
@@ -80,7 +85,7 @@ def _elements(listed: ast.expr) -> list[ast.Call]:
 
 def _input(call: ast.Call) -> tuple[str, bool]:
     if isinstance(call.func, ast.Name):
-        return _SHARED[call.func.id]
+        return _SHARED.get(call.func.id) or (ast.literal_eval(call.args[0]), True)
     return ast.literal_eval(call.args[0]), _kind(call) in _WIDGET_TYPES
 
 
