@@ -26,6 +26,7 @@ from .actions import Actions
 from .adapter_query import AdapterQuery
 from .adapter_table import AdapterTable
 from .base_model import BaseModels
+from .found_models import FoundModels
 from .memory_state import MemoryState
 from .model_files import ModelFileError, ModelFiles
 from .request_body import RequestError
@@ -51,8 +52,7 @@ class Host(Protocol):
 
 class Runtime:
     """Catalog, cache and prefetcher of one server, and the backend of the routes. Complete without `run`: nodes then
-    load
-    their LoRAs on demand. All methods but `run` may be called from any thread."""
+    load their LoRAs on demand. All methods but `run` may be called from any thread."""
 
     def __init__(self, host: Host) -> None:
         directory = _writable(host.state_directory)
@@ -76,6 +76,7 @@ class Runtime:
             references=payload_references,
             catalog=self.catalog,
             cache=self.cache,
+            models=FoundModels(host.model_folders).find,
             settings=self.settings,
         )
         self._actions = Actions(self.catalog, self.cache, lambda: self.settings.read_limit_bytes_per_s)
@@ -216,7 +217,7 @@ class _Current:
                 self._runtime = Runtime(_detached_host())
             return self._runtime
 
-    def set(self, runtime: Runtime | None) -> None:
+    def set(self, runtime: Runtime) -> None:
         with self._lock:
             self._runtime = runtime
 
@@ -225,26 +226,13 @@ _current = _Current()
 
 
 def get_runtime() -> Runtime:
-    """The runtime that `start` built; without one, a runtime that only loads on demand."""
+    """The runtime that was set; without one, a runtime that only loads on demand."""
     return _current.get()
 
 
-def start() -> None:
-    """Build the runtime and tie it to the server. Call on the server's loop. Whatever fails, the nodes go on loading
-    LoRAs by themselves and the host runs on: one line in the log says so."""
-    try:
-        from .host import ComfyHost
-        from .service import Service
-
-        host = ComfyHost()
-        runtime = Runtime(host)
-        _current.set(runtime)
-        Service(runtime, host).attach()
-    except Exception as error:
-        logger.warning(
-            "WarmStack: LoRAs load on demand only, nothing is read ahead: %s: %s", type(error).__name__, error
-        )
-        logger.debug("start failed", exc_info=True)
+def set_runtime(runtime: Runtime) -> None:
+    """From now on the nodes work with `runtime`."""
+    _current.set(runtime)
 
 
 def _detached_host() -> Host:

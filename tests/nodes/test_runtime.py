@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from warmstack.nodes import runtime as runtime_module
 from warmstack.nodes.memory_state import MemoryState
 from warmstack.nodes.request_body import RequestError
-from warmstack.nodes.runtime import Runtime, get_runtime, start
+from warmstack.nodes.runtime import Runtime, get_runtime
 from warmstack.nodes.service import Service
+from warmstack.nodes.startup import start
 from warmstack.prefetch.job import QueuedJob
 
 sys.path.insert(0, str(Path(__file__).parent))
