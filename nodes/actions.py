@@ -24,9 +24,8 @@ Row = dict[str, Any]
 
 class Actions:
     """Thread-safe; blocks for one scan of the folders at most. Reads asked for by hand go one at a time in a thread
-    of their own, and only into
-    free
-    room: ten clicks must neither seek a disk in ten places nor push out what the queue needs."""
+    of their own, and only into free room: ten clicks must neither seek a disk in ten places nor push out what the
+    queue needs."""
 
     def __init__(self, catalog: LoraCatalog, cache: AdapterCache, read_limit: Callable[[], int | None]) -> None:
         """`read_limit()` is the ceiling of background reads in bytes per second; None for none."""
