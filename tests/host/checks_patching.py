@@ -19,30 +19,14 @@ import comfy.utils
 import synthetic_loras
 import torch
 from comfy.weight_adapter import LoRAAdapter, adapters
-from hostkit import graphs, tiny_flux, tiny_sd15
+from hostkit import tiny_flux, tiny_sd15
 from hostkit.models import lora_path, write_models
 from hostkit.tiny_lora import write_flux_lora, write_sd15_lora
+from patching_kit import FLUX_ROWS, SD15_ROWS, Bench, Row, assert_bit_equal, assert_near, assert_same_patches
 
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.file import LoraFile
-from warmstack.lora.row import LoraRow
-from warmstack.nodes.base_model import BaseModels, Targets
+from warmstack.nodes.base_model import Targets
 from warmstack.nodes.fused_adapter import FusedLoraAdapter
-from warmstack.nodes.leasing import LeasedRow, lease_rows
-from warmstack.nodes.patching import LEASES, Patched, apply_stack, prepared_patches, targets_of
-
-Row = tuple[str, float, float]
-
-FLUX_ROWS: list[Row] = [
-    ("flux/native0.safetensors", 0.8, 0.0), ("flux/diffusers0.safetensors", -0.5, 0.0),
-    ("flux/native1.safetensors", 1.0, 0.0), ("flux/diffusers1.safetensors", 0.35, 0.0),
-    ("flux/native0.safetensors", 0.1, 0.0),
-]  # fmt: skip
-SD15_ROWS: list[Row] = [
-    ("styles/ink.safetensors", 0.8, 0.6), ("styles/ldm.safetensors", 0.5, 1.0),
-    ("characters/mira.safetensors", 1.0, 0.0), ("styles/oil.safetensors", 0.0, -0.7),
-]  # fmt: skip
+from warmstack.nodes.patching import LEASES, prepared_patches, targets_of
 
 
 def prepare(base: Path) -> None:
@@ -55,96 +39,15 @@ def prepare(base: Path) -> None:
         write_flux_lora(lora_path(base, f"flux/diffusers{seed}.safetensors"), seed=40 + seed, naming="diffusers")
 
 
-class Bench:
-    """The tiny models, one cache and one memory of base models."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.cache = AdapterCache(ByteBudget(1 << 28))
-        self.bases = BaseModels()
-
-    def flux(self) -> Any:
-        return comfy.sd.load_diffusion_model(str(self.base / "models/diffusion_models" / graphs.UNET))
-
-    def sd15(self) -> tuple[Any, Any]:
-        path = self.base / "models/checkpoints" / graphs.CHECKPOINT
-        model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False)
-        return model, clip
-
-    def path(self, name: str) -> Path:
-        return lora_path(self.base, name)
-
-    def file(self, name: str) -> LoraFile:
-        found = os.stat(self.path(name))
-        return LoraFile(name, str(self.path(name)), found.st_size, found.st_mtime_ns)
-
-    def lease(self, rows: Sequence[Row]) -> tuple[LeasedRow, ...]:
-        stack = [LoraRow(*row) for row in rows]
-        return lease_rows(stack, lambda row: self.file(row.name), self.cache, lambda: False)
-
-    def ours(self, model: Any, clip: Any, rows: Sequence[Row], math: Any) -> Patched:
-        return apply_stack(model, clip, self.lease(rows), math, self.bases)
-
-    def stock(self, model: Any, clip: Any, rows: Sequence[Row]) -> tuple[Any, Any]:
-        """What a chain of LoraLoader nodes does."""
-        for name, strength_model, strength_clip in rows:
-            lora, metadata = comfy.utils.load_torch_file(str(self.path(name)), safe_load=True, return_metadata=True)
-            model, clip = comfy.sd.load_lora_for_models(
-                model, clip, lora, strength_model, strength_clip, lora_metadata=metadata
-            )
-        return model, clip
-
-
-def _weights(patcher: Any) -> dict[str, torch.Tensor]:
-    """Every patched weight as the model would use it."""
-    return {key: patcher.patch_weight_to_device(key, return_weight=True) for key in patcher.patches}
-
-
-def _deltas(patcher: Any, keys: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Update of every weight in fp32, before the rounding to the weight's own dtype."""
-    deltas = {}
-    for key in keys:
-        weight = comfy.utils.get_attr(patcher.model, key).detach().float()
-        patched = comfy.lora.calculate_weight(patcher.patches.get(key, []), weight.clone(), key)
-        deltas[key] = patched.double() - weight.double()
-    return deltas
-
-
-def _assert_bit_equal(ours: Any, stock: Any) -> None:
-    expected = _weights(stock)
-    got = _weights(ours)
-    assert got.keys() == expected.keys() and expected, (len(got), len(expected))
-    for key, weight in expected.items():
-        assert weight.dtype == got[key].dtype
-        assert torch.equal(weight.view(torch.int16), got[key].view(torch.int16)), key
-
-
-def _assert_near(ours: Any, stock: Any, tolerance: float = 1e-6) -> None:
-    keys = sorted(stock.patches)
-    expected, got = _deltas(stock, keys), _deltas(ours, keys)
-    assert any(delta.norm() > 0 for delta in expected.values())
-    for key, delta in expected.items():
-        assert (got[key] - delta).norm() <= tolerance * delta.norm(), (key, (got[key] - delta).norm() / delta.norm())
-
-
-def _assert_same_patches(ours: Any, stock: Any) -> None:
-    """Same adapters, same order, same numbers: the host cannot tell the two patchers apart."""
-    assert list(ours.patches) == list(stock.patches)
-    for key, expected in stock.patches.items():
-        got = ours.patches[key]
-        assert [(p[0], p[2], p[3], p[4]) for p in got] == [(p[0], p[2], p[3], p[4]) for p in expected], key
-        assert [type(p[1]) for p in got] == [type(p[1]) for p in expected]
-
-
 def check_exact_equals_chained_stock_loaders_on_model_and_clip(base: Path) -> None:
     bench = Bench(base)
     model, clip = bench.sd15()
     stock_model, stock_clip = bench.stock(model, clip, SD15_ROWS)
     ours = bench.ours(model, clip, SD15_ROWS, "exact")
-    _assert_same_patches(ours.model, stock_model)
-    _assert_same_patches(ours.clip.patcher, stock_clip.patcher)
-    _assert_bit_equal(ours.model, stock_model)
-    _assert_bit_equal(ours.clip.patcher, stock_clip.patcher)
+    assert_same_patches(ours.model, stock_model)
+    assert_same_patches(ours.clip.patcher, stock_clip.patcher)
+    assert_bit_equal(ours.model, stock_model)
+    assert_bit_equal(ours.clip.patcher, stock_clip.patcher)
 
 
 def check_exact_equals_chained_stock_loaders_on_sliced_qkv(base: Path) -> None:
@@ -153,8 +56,8 @@ def check_exact_equals_chained_stock_loaders_on_sliced_qkv(base: Path) -> None:
     stock, _ = bench.stock(model, None, FLUX_ROWS)
     ours = bench.ours(model, None, FLUX_ROWS, "exact").model
     assert any(p[3] is not None for patches in stock.patches.values() for p in patches), "no sliced patch was tested"
-    _assert_same_patches(ours, stock)
-    _assert_bit_equal(ours, stock)
+    assert_same_patches(ours, stock)
+    assert_bit_equal(ours, stock)
 
 
 def check_fused_is_within_a_millionth_of_the_update(base: Path) -> None:
@@ -164,13 +67,13 @@ def check_fused_is_within_a_millionth_of_the_update(base: Path) -> None:
     fused = bench.ours(model, None, FLUX_ROWS, "fused").model
     assert all(type(p[1]) is FusedLoraAdapter for patches in fused.patches.values() for p in patches)
     assert max(len(patches) for patches in fused.patches.values()) <= 4, "q, k, v and the whole are the most there are"
-    _assert_near(fused, stock)
+    assert_near(fused, stock)
     model, clip = bench.sd15()
     stock, stock_clip = bench.stock(model, clip, SD15_ROWS)
     ours = bench.ours(model, clip, SD15_ROWS, "fused")
     assert {len(patches) for patches in ours.model.patches.values()} == {1}
-    _assert_near(ours.model, stock)
-    _assert_near(ours.clip.patcher, stock_clip.patcher)
+    assert_near(ours.model, stock)
+    assert_near(ours.clip.patcher, stock_clip.patcher)
 
 
 def check_every_adapter_type_in_every_order(base: Path) -> None:
@@ -184,9 +87,9 @@ def check_every_adapter_type_in_every_order(base: Path) -> None:
         stock, _ = bench.stock(model, None, rows)
         seen |= {type(p[1]) for patches in stock.patches.values() for p in patches}
         exact = bench.ours(model, None, rows, "exact").model
-        _assert_same_patches(exact, stock)
-        _assert_bit_equal(exact, stock)
-        _assert_near(bench.ours(model, None, rows, "fused").model, stock, 2e-6)
+        assert_same_patches(exact, stock)
+        assert_bit_equal(exact, stock)
+        assert_near(bench.ours(model, None, rows, "fused").model, stock, 2e-6)
     assert seen >= {cls for cls in adapters if cls.__name__ != "GLoRAAdapter"} | {tuple}, seen
 
 
@@ -197,8 +100,8 @@ def check_a_convolution_with_a_tucker_core(base: Path) -> None:
     rows = [(name, 0.7, 0.0) for name in names]
     stock, _ = bench.stock(model, None, rows)
     assert any(p[1].weights[3] is not None for patches in stock.patches.values() for p in patches)
-    _assert_bit_equal(bench.ours(model, None, rows, "exact").model, stock)
-    _assert_near(bench.ours(model, None, rows, "fused").model, stock)
+    assert_bit_equal(bench.ours(model, None, rows, "exact").model, stock)
+    assert_near(bench.ours(model, None, rows, "fused").model, stock)
 
 
 def check_zero_strengths_and_set_patches(base: Path) -> None:
@@ -208,8 +111,8 @@ def check_zero_strengths_and_set_patches(base: Path) -> None:
     model = bench.flux()
     rows = [("flux/native0.safetensors", 0.0, 0.0), (setter, 0.0, 1.0), ("flux/native1.safetensors", 0.5, 0.0)]
     stock, _ = bench.stock(model, None, rows)
-    _assert_bit_equal(bench.ours(model, None, rows, "exact").model, stock)
-    _assert_near(bench.ours(model, None, rows, "fused").model, stock)
+    assert_bit_equal(bench.ours(model, None, rows, "exact").model, stock)
+    assert_near(bench.ours(model, None, rows, "fused").model, stock)
 
 
 def check_restricted_matching_is_the_hosts_matching(base: Path) -> None:
@@ -379,7 +282,7 @@ def check_a_lora_that_does_not_fit_does_not_stop_the_others(base: Path) -> None:
     model = bench.flux()
     rows = [(synthetic_loras.write_misfit(base), 1.0, 0.0), *FLUX_ROWS[:2]]
     stock, _ = bench.stock(model, None, rows)
-    _assert_near(bench.ours(model, None, rows, "fused").model, stock)
+    assert_near(bench.ours(model, None, rows, "fused").model, stock)
 
 
 def check_metadata_is_attached_as_the_host_does(base: Path) -> None:

@@ -1,0 +1,116 @@
+"""The tiny models with stacks on them, by us and by a chain of stock loaders, and what equal means for the two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.lora
+import comfy.sd
+import comfy.utils
+import torch
+from hostkit import graphs
+from hostkit.models import lora_path
+
+from warmstack.lora.budget import ByteBudget
+from warmstack.lora.cache import AdapterCache
+from warmstack.lora.file import LoraFile
+from warmstack.lora.row import LoraRow
+from warmstack.nodes.base_model import BaseModels
+from warmstack.nodes.leasing import LeasedRow, lease_rows
+from warmstack.nodes.patching import Patched, apply_stack
+
+Row = tuple[str, float, float]
+
+FLUX_ROWS: list[Row] = [
+    ("flux/native0.safetensors", 0.8, 0.0), ("flux/diffusers0.safetensors", -0.5, 0.0),
+    ("flux/native1.safetensors", 1.0, 0.0), ("flux/diffusers1.safetensors", 0.35, 0.0),
+    ("flux/native0.safetensors", 0.1, 0.0),
+]  # fmt: skip
+SD15_ROWS: list[Row] = [
+    ("styles/ink.safetensors", 0.8, 0.6), ("styles/ldm.safetensors", 0.5, 1.0),
+    ("characters/mira.safetensors", 1.0, 0.0), ("styles/oil.safetensors", 0.0, -0.7),
+]  # fmt: skip
+
+
+class Bench:
+    """The tiny models, one cache and one memory of base models."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.cache = AdapterCache(ByteBudget(1 << 28))
+        self.bases = BaseModels()
+
+    def flux(self) -> Any:
+        return comfy.sd.load_diffusion_model(str(self.base / "models/diffusion_models" / graphs.UNET))
+
+    def sd15(self) -> tuple[Any, Any]:
+        path = self.base / "models/checkpoints" / graphs.CHECKPOINT
+        model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False)
+        return model, clip
+
+    def path(self, name: str) -> Path:
+        return lora_path(self.base, name)
+
+    def file(self, name: str) -> LoraFile:
+        found = os.stat(self.path(name))
+        return LoraFile(name, str(self.path(name)), found.st_size, found.st_mtime_ns)
+
+    def lease(self, rows: Sequence[Row]) -> tuple[LeasedRow, ...]:
+        stack = [LoraRow(*row) for row in rows]
+        return lease_rows(stack, lambda row: self.file(row.name), self.cache, lambda: False)
+
+    def ours(self, model: Any, clip: Any, rows: Sequence[Row], math: Any) -> Patched:
+        return apply_stack(model, clip, self.lease(rows), math, self.bases)
+
+    def stock(self, model: Any, clip: Any, rows: Sequence[Row]) -> tuple[Any, Any]:
+        """What a chain of LoraLoader nodes does."""
+        for name, strength_model, strength_clip in rows:
+            lora, metadata = comfy.utils.load_torch_file(str(self.path(name)), safe_load=True, return_metadata=True)
+            model, clip = comfy.sd.load_lora_for_models(
+                model, clip, lora, strength_model, strength_clip, lora_metadata=metadata
+            )
+        return model, clip
+
+
+def _weights(patcher: Any) -> dict[str, torch.Tensor]:
+    """Every patched weight as the model would use it."""
+    return {key: patcher.patch_weight_to_device(key, return_weight=True) for key in patcher.patches}
+
+
+def _deltas(patcher: Any, keys: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Update of every weight in fp32, before the rounding to the weight's own dtype."""
+    deltas = {}
+    for key in keys:
+        weight = comfy.utils.get_attr(patcher.model, key).detach().float()
+        patched = comfy.lora.calculate_weight(patcher.patches.get(key, []), weight.clone(), key)
+        deltas[key] = patched.double() - weight.double()
+    return deltas
+
+
+def assert_bit_equal(ours: Any, stock: Any) -> None:
+    expected = _weights(stock)
+    got = _weights(ours)
+    assert got.keys() == expected.keys() and expected, (len(got), len(expected))
+    for key, weight in expected.items():
+        assert weight.dtype == got[key].dtype
+        assert torch.equal(weight.view(torch.int16), got[key].view(torch.int16)), key
+
+
+def assert_near(ours: Any, stock: Any, tolerance: float = 1e-6) -> None:
+    keys = sorted(stock.patches)
+    expected, got = _deltas(stock, keys), _deltas(ours, keys)
+    assert any(delta.norm() > 0 for delta in expected.values())
+    for key, delta in expected.items():
+        assert (got[key] - delta).norm() <= tolerance * delta.norm(), (key, (got[key] - delta).norm() / delta.norm())
+
+
+def assert_same_patches(ours: Any, stock: Any) -> None:
+    """Same adapters, same order, same numbers: the host cannot tell the two patchers apart."""
+    assert list(ours.patches) == list(stock.patches)
+    for key, expected in stock.patches.items():
+        got = ours.patches[key]
+        assert [(p[0], p[2], p[3], p[4]) for p in got] == [(p[0], p[2], p[3], p[4]) for p in expected], key
+        assert [type(p[1]) for p in got] == [type(p[1]) for p in expected]
