@@ -5,14 +5,17 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import FileIO
 
 import numpy as np
 import torch
 
+from .cuda_device import CudaDevice
 from .errors import SafetensorsLoadError
 from .filling import Pace, fill, read_at
+from .flat_views import TensorSpec
 from .gguf_chunks import CHUNK_ELEMENTS, chunk_spans, drain
 from .gguf_header import GgufEntry, GgufHeader, read_gguf_header
 from .gguf_numpy import refusal, write_values
@@ -21,6 +24,8 @@ from .gguf_torch import dequantise_tensor
 from .opened import open_raw, require_stamp
 from .private import allocate
 from .telemetry import LoadingMetrics, StageClock
+from .transfer import DeviceTransfer
+from .upload_source import FileSource
 
 _STORED = {
     "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64,
@@ -50,12 +55,14 @@ def load_gguf(
     *,
     header: GgufHeader | None = None,
     pace: Pace | None = None,
+    transfer: DeviceTransfer | None = None,
 ) -> LoadedGguf:
     """The tensors named in `select`, or all of them.
 
     With a floating-point `dtype`, quantised tensors are computed in float32 and rounded to it; types that nothing
     dequantises stay packed and say so. Without, they all stay packed, and plain tensors are what the file has. Whole
-    numbers are never cast. On another device than the CPU, packed bytes are sent and dequantised there.
+    numbers are never cast. On another device than the CPU, packed bytes are sent and dequantised there; a GPU gets them
+    through `transfer`, or one made for this load, straight from the file, for the caller's current stream.
 
     Raises LoadCancelledError between two chunks, and SafetensorsLoadError when the file changes while it is read."""
     if dtype is not None and not dtype.is_floating_point:
@@ -64,9 +71,13 @@ def load_gguf(
     with clock.stage("header"):
         header = read_gguf_header(path) if header is None else header
         keys = _selected(header, select)
-    with open_raw(header.path) as file, clock.stage("read"):
+    place = torch.device(device)
+    with ExitStack() as stack, open_raw(header.path) as file, clock.stage("read"):
         require_stamp(header.path, file, header.stamp)
-        loading = _Loading(header, file, dtype, torch.device(device), threads, pace or Pace())
+        if transfer is None and place.type == "cuda":
+            # Its end waits for the last copy.
+            transfer = stack.enter_context(DeviceTransfer(CudaDevice(place)))
+        loading = _Loading(header, file, dtype, place, threads, pace or Pace(), transfer)
         for key in keys:
             loading.add(key, header.tensors[key])
         require_stamp(header.path, file, header.stamp)
@@ -90,6 +101,7 @@ class _Loading:
     device: torch.device
     threads: int
     pace: Pace
+    transfer: DeviceTransfer | None
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     packed: dict[str, PackedTensor] = field(default_factory=dict)
     loaded_bytes: int = 0
@@ -120,18 +132,17 @@ class _Loading:
     def _load(self, entry: GgufEntry) -> torch.Tensor:
         stored = _STORED.get(entry.type.name)
         if stored is not None and (self.dtype in (None, stored) or not stored.is_floating_point):
-            return self._raw(entry).view(stored).reshape(entry.shape).to(self.device)
+            return self._there(entry).view(stored).reshape(entry.shape)
         if stored is torch.float64:
-            return self._raw(entry).view(stored).reshape(entry.shape).to(self.device, self.dtype)
+            return self._there(entry).view(stored).reshape(entry.shape).to(self.dtype)
         dtype = self.dtype or torch.float32
-        if self.device.type == "cpu":
+        if self._stays_here:
             return self._values(entry, dtype)
-        packed = self._raw(entry).to(self.device)
-        return dequantise_tensor(packed, entry.type, entry.shape, dtype, cancelled=self.pace.cancelled)
+        return dequantise_tensor(self._there(entry), entry.type, entry.shape, dtype, cancelled=self.pace.cancelled)
 
     def _keep(self, key: str, entry: GgufEntry, reason: str) -> PackedTensor:
-        if self.device.type != "cpu":
-            data = self._raw(entry).to(self.device)
+        if not self._stays_here:
+            data = self._there(entry)
         elif entry.start == entry.end:
             data = torch.empty(0, dtype=torch.uint8)
         else:
@@ -140,6 +151,23 @@ class _Loading:
             start = self.header.data_start + entry.start
             data = torch.frombuffer(self.mapping, dtype=torch.uint8, count=entry.end - entry.start, offset=start)
         return PackedTensor(key, entry.type, entry.shape, data, reason)
+
+    @property
+    def _stays_here(self) -> bool:
+        return self.transfer is None and self.device.type == "cpu"
+
+    def _there(self, entry: GgufEntry) -> torch.Tensor:
+        """The bytes of a tensor on the device."""
+        nbytes = entry.end - entry.start
+        if self.transfer is None or not nbytes:
+            return self._raw(entry).to(self.device)
+        path, offset = self.header.path, self.header.data_start + entry.start
+        specs = {"": TensorSpec(torch.uint8, (nbytes,), 0, nbytes)}
+        source = FileSource(path, self.file, offset, nbytes, specs, self.pace)
+        upload = self.transfer.send(path, source, cancelled=self.pace.cancelled)
+        if not upload.on_device:
+            raise SafetensorsLoadError(path, f"{upload.reasons[-1]}; free some there")
+        return upload.use()[""]
 
     def _raw(self, entry: GgufEntry) -> torch.Tensor:
         """The bytes of a tensor in private memory."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from warmstack.loaders import DeviceTransfer, FakeDevice
 from warmstack.loaders.errors import LoadCancelledError, SafetensorsLoadError
 from warmstack.loaders.filling import Pace
 from warmstack.loaders.gguf_header import read_gguf_header
@@ -147,6 +148,29 @@ def test_another_device_gets_the_same_shapes(every_type: str):
     }
     assert all(tensor.is_meta for tensor in there.tensors.values())
     assert all(packed.data.is_meta for packed in there.packed.values())
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_packed_bytes_go_from_the_file_into_the_slots(every_type: str, dtype: torch.dtype | None):
+    device = FakeDevice(lag=2)
+    with DeviceTransfer(device, slots=2, slot_bytes=100) as transfer:
+        here, there = load_gguf(every_type, dtype), load_gguf(every_type, dtype, transfer=transfer)
+    assert list(there.tensors) == list(here.tensors)
+    for name, tensor in here.tensors.items():
+        assert torch.equal(there.tensors[name].view(torch.uint8), tensor.view(torch.uint8)), name
+    assert {name: bytes(item.data.numpy()) for name, item in there.packed.items()} == {
+        name: bytes(item.data.numpy()) for name, item in here.packed.items()
+    }
+    assert all(device.owns(item.data) for item in there.packed.values())
+    assert (device.overwritten, device.in_flight, device.pinned_bytes) == (0, 0, 0)
+
+
+def test_a_gpu_without_room_says_so(every_type: str):
+    with (
+        DeviceTransfer(FakeDevice(memory_limit_bytes=100)) as transfer,
+        pytest.raises(SafetensorsLoadError, match=r"every\.gguf: no room for"),
+    ):
+        load_gguf(every_type, torch.float16, transfer=transfer)
 
 
 @pytest.mark.gpu

@@ -56,9 +56,9 @@ def test_a_file_that_changes_meanwhile_is_not_handed_out(saved: str):
     def touch(path: str, _nbytes: int) -> None:
         os.utime(path, ns=(1, 1))
 
-    with DeviceTransfer(FakeDevice(), slots=2, slot_bytes=100) as transfer:
-        with pytest.raises(SafetensorsLoadError, match="changed while it was being read"):
-            transfer.upload_file(saved, pace=Pace(advanced=touch))
+    transfer = DeviceTransfer(FakeDevice(), slots=2, slot_bytes=100)
+    with transfer, pytest.raises(SafetensorsLoadError, match="changed while it was being read"):
+        transfer.upload_file(saved, pace=Pace(advanced=touch))
 
 
 def test_a_cancelled_upload_stops_reading(saved: str):
@@ -78,9 +78,9 @@ def test_a_truncated_file_names_itself_and_leaves_nothing(tmp_path: Path):
     os.truncate(path, header.file_bytes - 100)
     os.utime(path, ns=(header.mtime_ns, header.mtime_ns))
     device = FakeDevice()
-    with DeviceTransfer(device, slots=2, slot_bytes=1 << 10) as transfer:
-        with pytest.raises(SafetensorsLoadError, match=r"ink\.safetensors"):
-            transfer.upload_file(path, header=header)
+    transfer = DeviceTransfer(device, slots=2, slot_bytes=1 << 10)
+    with transfer, pytest.raises(SafetensorsLoadError, match=r"ink\.safetensors"):
+        transfer.upload_file(path, header=header)
     assert (device.in_flight, device.allocated_bytes) == (0, 0)
 
 
@@ -125,9 +125,9 @@ def test_the_writer_that_fails_stops_the_others():
             return {}
 
     source, device = Source(), FakeDevice()
-    with DeviceTransfer(device, slots=4, slot_bytes=10, fillers=4) as transfer:
-        with pytest.raises(SafetensorsLoadError, match="is gone"):
-            transfer.send("ink", source)
+    transfer = DeviceTransfer(device, slots=4, slot_bytes=10, fillers=4)
+    with transfer, pytest.raises(SafetensorsLoadError, match="is gone"):
+        transfer.send("ink", source)
     assert source.written <= 4
     assert device.allocated_bytes == 0
 
