@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -150,12 +151,14 @@ def _measure_streams(file: TensorFile, rounds: int, slots: int, slot_bytes: int)
         def upload(transfer: DeviceTransfer) -> None:
             transfer.upload("lora", file.tensors, buffer=file.buffer).wait()
 
+        def upload_at_once(transfer: DeviceTransfer) -> None:
+            list(pool.map(upload, [transfer] * THREADS))
+
         for transfer in transfers.values():
             upload(transfer)
         for _ in range(rounds):
             for streams, transfer in transfers.items():
-                together = [transfer] * THREADS
-                seconds[streams].append(_seconds(lambda together=together: list(pool.map(upload, together))))  # type: ignore[misc]
+                seconds[streams].append(_seconds(partial(upload_at_once, transfer)))
     for transfer in transfers.values():
         transfer.release()
     return {str(streams): THREADS * file.nbytes / statistics.median(times) for streams, times in seconds.items()}
