@@ -257,6 +257,19 @@ async def test_before_serving_nothing_runs(server: fake_host.FakeServer) -> None
     assert mine == []
 
 
+async def test_the_end_of_the_process_stops_every_reader(
+    server: fake_host.FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr("atexit.register", ends.append)
+    start()
+    (end,) = ends
+    assert get_runtime().act("warm", ("oil",))["results"][0]["state"] == "loading"
+    end()
+    (refused,) = get_runtime().act("warm", ("styles/ink",))["results"]
+    assert (refused["state"], refused["reason"]) == ("refused", "the server is going down")
+
+
 class Broken:
     def __init__(self, *_: object, **__: object) -> None:
         raise RuntimeError("broken on purpose")
