@@ -78,3 +78,52 @@ def test_a_misfit_is_outlined_before_the_first_run(opened: Callable[..., OpenedS
     rows.nth(0).hover()
     expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
     expect(rows.nth(0)).to_have_attribute("data-fit", "bad")
+
+
+ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
+HOLDER = f"(type) => {ROOT}.nodes.find((node) => node.subgraph?.nodes.some((inner) => inner.type === type))"
+
+MOVE_INSIDE = f"""(type) => {{
+  const graph = {ROOT}
+  graph.convertToSubgraph(new Set(graph.nodes.filter((node) => node.type === type)))
+}}"""
+
+PROMOTE = f"""() => {{
+  const {{ subgraph }} = ({HOLDER})('CheckpointLoaderSimple')
+  const loader = subgraph.nodes.find((node) => node.type === 'CheckpointLoaderSimple')
+  subgraph.addInput('ckpt_name', 'COMBO').connect(loader.inputs[0], loader)
+}}"""
+
+
+def test_the_file_is_found_across_the_edges_of_subgraphs(
+    opened: Callable[..., OpenedStub], backend: FakeBackend
+) -> None:
+    """The stack in one subgraph, the loader in another, and its file name promoted to the outside of that."""
+    from playwright.sync_api import expect
+
+    backend.base_models = {("checkpoints", "xl.safetensors"): "sdxl", ("checkpoints", "flux.safetensors"): "flux"}
+    page = opened().page
+    page.evaluate(f"{APP}.graph.clear()")
+    page.evaluate(BUILD, json.dumps([{"name": name, "strength_model": 1, "strength_clip": 1} for name in NAMES]))
+    page.evaluate(MOVE_INSIDE, "WarmStackLoadLoraStack")
+    page.evaluate(MOVE_INSIDE, "CheckpointLoaderSimple")
+    page.evaluate(f"void {APP}.canvas.setGraph(({HOLDER})('WarmStackLoadLoraStack').subgraph)")
+    rows = page.locator(".ws-stack:visible .ws-stack-row")
+    expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
+    expect(rows.nth(0)).not_to_have_attribute("data-fit", "bad")
+
+    page.evaluate(PROMOTE)
+    page.evaluate(f"({HOLDER})('CheckpointLoaderSimple').widgets[0].value = 'flux.safetensors'")
+    page.mouse.move(5, 5)
+    rows.nth(0).hover()
+    expect(rows.nth(0)).to_have_attribute("data-fit", "bad")
+
+    page.evaluate(
+        f"""() => {{
+          const holder = ({HOLDER})('WarmStackLoadLoraStack')
+          holder.graph.add(holder.clone())
+        }}"""
+    )
+    page.mouse.move(5, 5)
+    rows.nth(0).hover()
+    expect(rows.nth(0)).not_to_have_attribute("data-fit", "bad")

@@ -9,65 +9,87 @@ const SHOWN_NAMES = 40
 let ids = 0
 
 export class LoraPicker {
+  #t
   #rows
-  #onPick
   #fitting
-  #otherBase
+  #filters
+  #onPick
+  #onPaste
   #found = []
   #at = 0
+  #typed = false
+  #shown = ''
 
   /**
-   * @param rows `() => rows of the catalog`; `fitting()` base models that fit, empty when that is not known; `otherBase(base)` the
-   * words for one that does not; `onPick(name)` also for text that no file answers to
+   * @param rows `() => rows of the catalog`; `fitting()` Set of base models that fit, empty when that is not known; `filters` a
+   * PickerFilters; `onPick(name)` also for text that no file answers to; `onPaste(text)` true when it has taken the text
    */
-  constructor({ label, rows, fitting, otherBase, onPick }) {
+  constructor({ t, rows, fitting, filters, onPick, onPaste }) {
+    this.#t = t
     this.#rows = rows
     this.#fitting = fitting
-    this.#otherBase = otherBase
+    this.#filters = filters
     this.#onPick = onPick
-    const id = `warmstack-picker-${ids += 1}`
-    this.list = h('ul', { id, class: 'ws-picker-list', role: 'listbox', 'aria-label': label, hidden: '' })
-    this.list.hidden = true
+    this.#onPaste = onPaste
+    const [id, label] = [`warmstack-picker-${ids += 1}`, t('pickLora')]
+    this.list = h('ul', { id, class: 'ws-picker-list', role: 'listbox', 'aria-label': label })
+    this.note = h('p', { class: 'ws-picker-note ws-dim' })
+    this.popup = h('div', { class: 'ws-picker', hidden: '', onkeydown: (event) => this.#onPopupKey(event), onfocusout: (event) => this.#onLeave(event) }, this.list, this.note)
     this.input = h('input', {
       type: 'text', class: 'ws-input', role: 'combobox', 'aria-label': label, 'aria-expanded': 'false', 'aria-controls': id, 'aria-autocomplete': 'list',
       autocomplete: 'off', spellcheck: 'false', placeholder: label,
-      oninput: () => this.#show(this.input.value), onfocus: () => this.input.select(), onclick: () => this.#show(''),
-      onkeydown: (event) => this.#onKey(event), onblur: () => this.#close(), onchange: () => this.#pick(this.input.value.trim()),
+      oninput: () => this.#onType(), onfocus: () => this.input.select(), onclick: () => this.#show(''), onpaste: (event) => this.#onPasted(event),
+      onkeydown: (event) => this.#onKey(event), onfocusout: (event) => this.#onLeave(event),
     })
     // The press would blur the input, and with it the list, before the click arrives.
-    this.list.addEventListener('pointerdown', (event) => event.preventDefault())
-    this.list.addEventListener('mousedown', (event) => event.preventDefault())
+    for (const type of ['pointerdown', 'mousedown']) this.list.addEventListener(type, (event) => event.preventDefault())
   }
 
   /** `hint` is shown with the name when the pointer rests on it. */
   setValue(name, hint) {
     // Every file has the ending, and a node is narrow; without it the name means the same file.
-    if (document.activeElement !== this.input) this.input.value = name.replace(/\.safetensors$/, '')
+    this.#shown = name.replace(/\.safetensors$/, '')
+    if (!this.#typed && document.activeElement !== this.input) this.input.value = this.#shown
     setAttribute(this.input, 'title', hint ? `${name}\n${hint}` : name)
   }
 
-  #show(filter) {
-    const bases = this.#fitting()
+  #show(search) {
+    const [rows, bases] = [this.#rows(), this.#fitting()]
     const fits = (row) => bases.size === 0 || !row.baseModel || bases.has(row.baseModel)
-    const found = selectRows(this.#rows(), filter, 'name')
+    if (this.popup.hidden) this.popup.prepend(this.#filters.element)
+    this.#filters.offer(rows, bases, () => this.#show(this.#typed ? this.input.value : ''))
+    const found = selectRows(this.#filters.select(rows, fits), search, 'name')
     // What fits comes first; the rest stays within reach, since the metadata of a file can be wrong.
-    this.#found = [...found.filter(fits), ...found.filter((row) => !fits(row))].slice(0, SHOWN_NAMES).map((row) => ({ ...row, fits: fits(row) }))
+    const ordered = [...found.filter(fits), ...found.filter((row) => !fits(row))]
+    this.#found = ordered.slice(0, SHOWN_NAMES).map((row) => ({ ...row, fit: bases.size > 0 && row.baseModel ? (fits(row) ? 'good' : 'bad') : null }))
     this.#at = -1
-    this.#draw(this.#found.length > 0)
+    setText(this.note, this.#noteFor(found.length, search))
+    this.note.hidden = this.note.textContent === ''
+    this.#draw(rows.length > 0)
+  }
+
+  #noteFor(count, search) {
+    if (count > SHOWN_NAMES) return this.#t('moreNames', { count: count - SHOWN_NAMES })
+    return count === 0 ? this.#t(search ? 'noMatch' : 'noneHere', { filter: search }) : ''
   }
 
   #draw(open) {
-    this.list.hidden = !open
+    this.popup.hidden = !open
     setAttribute(this.input, 'aria-expanded', String(open))
     setAttribute(this.input, 'aria-activedescendant', open && this.#at >= 0 ? `${this.list.id}-${this.#at}` : null)
     if (!open) return
     keyed(this.list, this.#found, (row) => row.name, (row) => this.#createOption(row), (option, row, index) => {
       setAttribute(option, 'id', `${this.list.id}-${index}`)
       setAttribute(option, 'aria-selected', String(index === this.#at))
-      setAttribute(option, 'data-fit', row.fits ? null : 'bad')
-      setAttribute(option, 'title', row.fits ? row.name : `${row.name}\n${this.#otherBase(row.baseModel)}`)
+      setAttribute(option, 'data-fit', row.fit)
+      setAttribute(option, 'title', this.#hint(row))
       if (index === this.#at) option.scrollIntoView({ block: 'nearest' })
     })
+  }
+
+  #hint({ name, category, baseModel, fit }) {
+    const words = { good: this.#t('fitsModel'), bad: this.#t('otherBase', { base: baseModel }) }
+    return [name, category, words[fit]].filter(Boolean).join('\n')
   }
 
   #createOption({ name, baseModel }) {
@@ -77,29 +99,52 @@ export class LoraPicker {
     return option
   }
 
+  #onType() {
+    this.#typed = true
+    this.#show(this.input.value)
+  }
+
+  #onPasted(event) {
+    if (this.#onPaste(event.clipboardData.getData('text/plain'))) event.preventDefault()
+  }
+
   #onKey(event) {
     if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
-      if (this.list.hidden) this.#show('')
+      if (this.popup.hidden) this.#show('')
       this.#at = Math.min(this.#found.length - 1, Math.max(0, this.#at + (event.key === 'ArrowDown' ? 1 : -1)))
-      this.#draw(this.#found.length > 0)
-    } else if (event.key === 'Enter') this.#choose(this.#found[this.list.hidden ? -1 : this.#at]?.name ?? this.input.value.trim())
-    else if (event.key === 'Escape' && !this.list.hidden) this.#close()
+      this.#draw(!this.popup.hidden)
+    } else if (event.key === 'Enter') this.#choose(this.#found[this.popup.hidden ? -1 : this.#at]?.name ?? this.input.value.trim())
+    else if (event.key === 'Escape' && !this.popup.hidden) this.#close()
     else return
     event.preventDefault()
     event.stopPropagation()
   }
 
-  #choose(name) {
-    this.input.value = name
+  #onPopupKey(event) {
+    if (event.key !== 'Escape') return
+    this.input.focus()
     this.#close()
-    this.#pick(name)
+    event.stopPropagation()
   }
 
-  #pick(name) {
+  /** Going on to the filters is no choice yet. */
+  #onLeave({ relatedTarget }) {
+    if (relatedTarget === this.input || this.popup.contains(relatedTarget)) return
+    if (this.#typed) this.#choose(this.input.value.trim())
+    else this.#close()
+  }
+
+  #choose(name) {
+    this.input.value = name || this.#shown
+    this.#typed = false
+    this.#draw(false)
     if (name) this.#onPick(name)
   }
 
+  /** What was typed and not chosen is forgotten. */
   #close() {
+    if (this.#typed) this.input.value = this.#shown
+    this.#typed = false
     this.#draw(false)
   }
 }

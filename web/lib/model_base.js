@@ -27,9 +27,8 @@ export function modelFile(node) {
     seen.add(at)
     const widget = at.widgets?.find(({ name }) => name in KINDS)
     if (!widget) continue
-    // What another node puts there is known only when it runs.
-    const fed = at.inputs?.some((input) => input.name === widget.name && input.link != null)
-    return !fed && typeof widget.value === 'string' && widget.value ? { kind: KINDS[widget.name], name: widget.value } : null
+    const name = shownValue(at, widget)
+    return typeof name === 'string' && name ? { kind: KINDS[widget.name], name } : null
   }
   return null
 }
@@ -38,6 +37,53 @@ export function modelFile(node) {
 function above(node) {
   const inputs = node.inputs ?? []
   // A reroute takes anything.
-  const slot = inputs.findIndex((input) => input.link != null && (input.type === 'MODEL' || (input.type === '*' && inputs.length === 1)))
-  return slot < 0 || !node.graph ? null : node.getInputNode(slot)
+  const takesModel = ({ type }) => type === 'MODEL' || (type === '*' && inputs.length === 1)
+  return source(node.graph, inputs.map((input, slot) => (takesModel(input) ? linkInto(node, slot) : null)).find(Boolean))
+}
+
+/** The node that `link` of `graph` comes from, through the edges of subgraphs; null when there is none, or several. */
+function source(graph, link) {
+  if (!link) return null
+  if (isEdge(link)) {
+    const { holder, slot } = outside(graph, link)
+    return holder ? source(holder.graph, linkInto(holder, slot)) : null
+  }
+  const node = graph.getNodeById(link.origin_id)
+  return node?.subgraph ? source(node.subgraph, node.subgraph.outputs?.[link.origin_slot]?.getLinks?.()[0]) : node
+}
+
+/** What a widget shows that may be promoted to the outside of a subgraph; null when another node fills it in as it runs. */
+function shownValue(node, widget) {
+  const link = linkInto(node, (node.inputs ?? []).findIndex((input) => input.name === widget.name))
+  if (!link) return widget.value
+  if (!isEdge(link)) return null
+  const { holder, slot } = outside(node.graph, link)
+  const promoted = holder?.widgets?.find(({ name }) => name === holder.inputs[slot]?.name)
+  return promoted ? shownValue(holder, promoted) : null
+}
+
+/** Read from the graph: the newer front end warns of `input.link`, and a subgraph's node answers for its outputs instead. */
+function linkInto(node, slot) {
+  for (const link of node.graph?.links?.values() ?? []) {
+    if (String(link.target_id) === String(node.id) && link.target_slot === slot) return link
+  }
+  return null
+}
+
+/** True for a link that comes in through the edge of a subgraph. */
+function isEdge(link) {
+  return String(link.origin_id) === '-10'
+}
+
+/** The node that shows `subgraph` and its slot for `link`; empty when several nodes show it, each with a model of its own. */
+function outside(subgraph, link) {
+  const holders = holdersOf(subgraph.rootGraph, subgraph)
+  const name = subgraph.inputs?.[link.origin_slot]?.name
+  return holders.length === 1 ? { holder: holders[0], slot: holders[0].inputs.findIndex((input) => input.name === name) } : {}
+}
+
+function holdersOf(graph, subgraph, seen = new Set()) {
+  if (!graph || seen.has(graph)) return []
+  seen.add(graph)
+  return graph.nodes.flatMap((node) => (node.subgraph === subgraph ? [node] : node.subgraph ? holdersOf(node.subgraph, subgraph, seen) : []))
 }

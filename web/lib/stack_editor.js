@@ -2,9 +2,10 @@
 
 import { h, icon, keyed, setAttribute, setIcon, setText } from './dom.js'
 import { LoraPicker } from './lora_picker.js'
+import { PickerFilters } from './picker_filters.js'
 import { dragRow } from './row_drag.js'
 import { StackReport, fittingBases } from './stack_report.js'
-import { moved, plannedRows, readRows, strength, writeRows } from './stack_text.js'
+import { looksLikeStack, moved, plannedRows, readRows, strength, writeRows } from './stack_text.js'
 
 /** Typing in the text must not ask the server at every letter. */
 const PLAN_DELAY_MS = 250
@@ -23,6 +24,7 @@ export class StackEditor {
   #live = null
   #reported = null
   #modelBase = ''
+  #isLinked = false
   #timer = 0
   #asked = 0
   #ids = 0
@@ -36,11 +38,13 @@ export class StackEditor {
     this.#catalog = catalog
     this.list = h('ol', { class: 'ws-stack-rows', 'aria-label': t('stack') })
     this.convert = h('button', { type: 'button', class: 'ws-button', onclick: () => this.#convert() }, t('editAsRows'))
+    this.filters = new PickerFilters({ t })
+    this.linkedNote = h('p', { class: 'ws-stack-other', hidden: '' }, t('linkedText'))
     this.other = h('p', { class: 'ws-stack-other' }, h('span', {}, t('otherText')), this.convert)
     this.add = h('button', { type: 'button', class: 'ws-button', onclick: () => this.#append() }, t('addLora'))
     this.notice = h('p', { class: 'ws-stack-notice' })
     this.report = new StackReport({ t })
-    this.body = h('div', { class: 'ws-stack-body' }, this.list, this.other, this.notice, this.add, this.report.element)
+    this.body = h('div', { class: 'ws-stack-body' }, this.linkedNote, this.list, this.other, this.notice, this.add, this.report.element)
     this.element = h('div', { class: 'ws-stack', lang: t.language }, this.body)
     for (const type of ['keydown', 'keyup']) this.element.addEventListener(type, keepFromHost)
     for (const type of ['pointerdown', 'mousedown', 'dblclick', 'contextmenu']) this.element.addEventListener(type, (event) => event.stopPropagation())
@@ -50,12 +54,16 @@ export class StackEditor {
   show(text) {
     if (text === this.#text) return
     this.#text = text
-    const rows = readRows(text)
-    this.other.hidden = rows !== null
-    this.add.hidden = rows === null
-    this.#rows = (rows ?? []).map((row) => ({ ...row, id: (this.#ids += 1) }))
+    this.#rows = this.#withIds(readRows(text) ?? [])
     this.#draw()
     this.#askSoon()
+  }
+
+  /** True while a link feeds the input: the text, and with it the rows, then mean nothing. */
+  linked(isLinked) {
+    if (isLinked === this.#isLinked) return
+    this.#isLinked = isLinked
+    this.#draw()
   }
 
   /** Pixels that everything needs, an open list of names included. */
@@ -106,20 +114,40 @@ export class StackEditor {
   }
 
   async #convert() {
+    const rows = await this.#read(this.#text)
+    if (rows) this.#edit(rows)
+  }
+
+  /** A stack that is pasted where a name goes takes the place of its row. True when `text` is one. */
+  #paste(id, text) {
+    if (!looksLikeStack(text)) return false
+    this.#read(text).then((rows) => rows && this.#edit(this.#rows.flatMap((row) => (row.id === id ? rows : [row]))))
+    return true
+  }
+
+  /** The rows of a text in any form; null when the server cannot read it, which the person is told. */
+  async #read(text) {
     try {
-      const { loras } = await this.#plan(this.#text)
-      this.other.hidden = true
-      this.add.hidden = false
-      this.#edit(plannedRows(loras).map((row) => ({ ...row, id: (this.#ids += 1) })))
+      return this.#withIds(plannedRows((await this.#plan(text)).loras))
     } catch (error) {
       this.#refused(error)
+      return null
     }
   }
 
+  #withIds(rows) {
+    return rows.map((row) => ({ ...row, id: (this.#ids += 1) }))
+  }
+
   #draw() {
+    const isOther = readRows(this.#text ?? '') === null
+    this.linkedNote.hidden = !this.#isLinked
+    this.list.hidden = this.#isLinked
+    this.other.hidden = this.#isLinked || !isOther
+    this.add.hidden = this.#isLinked || isOther
     keyed(this.list, this.#rows, (row) => row.id, (row) => this.#createRow(row.id), (element, row, index) => this.#updateRow(element, row, index))
     const bases = this.#basesOf(this.#rows)
-    this.notice.hidden = bases.size < 2
+    this.notice.hidden = this.#isLinked || bases.size < 2
     setText(this.notice, bases.size < 2 ? '' : this.#t('mixedBases', { bases: [...bases].sort().join(', ') }))
   }
 
@@ -153,16 +181,18 @@ export class StackEditor {
 
   #createRow(id) {
     const t = this.#t
-    const picker = new LoraPicker({ label: t('pickLora'), rows: () => this.#catalog.rows, fitting: () => this.#fitting(id), otherBase: (base) => t('otherBase', { base }), onPick: (name) => this.#pick(id, name) })
+    const picker = new LoraPicker({
+      t, rows: () => this.#catalog.rows, fitting: () => this.#fitting(id), filters: this.filters, onPick: (name) => this.#pick(id, name), onPaste: (text) => this.#paste(id, text),
+    })
     const number = (field) => this.#createNumber(id, field)
     const tool = (name, drawing, act) => h('button', { type: 'button', class: 'ws-tool', 'data-tool': name, title: t(name), onclick: act }, icon(drawing))
     // Alt with the arrow keys, and a button, do the same: a grip is for the pointer alone.
     const grip = h('span', { class: 'ws-grip', title: t('dragRow'), 'aria-hidden': 'true', onpointerdown: (event) => dragRow(event, this.list, element, (to) => this.#moveTo(id, to)) }, icon('grip'))
     const element = h('li', { class: 'ws-stack-row', onkeydown: (event) => this.#onRowKey(event, id) }, grip,
       h('input', { type: 'checkbox', title: t('onOff'), onchange: (event) => this.#change(id, { on: event.target.checked }) }),
-      h('span', { class: 'ws-glyph' }, icon('unknown')), picker.input, number('model'), number('clip'),
+      h('span', { class: 'ws-glyph' }, icon('unknown')), picker.input, picker.popup, number('model'), number('clip'),
       h('span', { class: 'ws-stack-tools' }, tool('moveUp', 'up', () => this.#move(id, -1)), tool('duplicate', 'copy', () => this.#duplicate(id)), tool('remove', 'evict', () => this.#remove(id))),
-      picker.list, h('span', { class: 'ws-candidates' }))
+      h('span', { class: 'ws-candidates' }))
     return Object.assign(element, { picker })
   }
 
@@ -191,7 +221,7 @@ export class StackEditor {
     element.picker.setValue(row.name, misfit)
     for (const input of element.querySelectorAll('.ws-strength')) {
       setAttribute(input, 'aria-label', `${input.title} ${row.name}`)
-      if (document.activeElement !== input || input.dataset.dragged) input.value = String(row[input.dataset.field])
+      if (document.activeElement !== input) input.value = String(row[input.dataset.field])
     }
     for (const button of element.querySelectorAll('[data-tool]')) setAttribute(button, 'aria-label', `${this.#t(button.dataset.tool)} ${row.name}`)
     setAttribute(element.querySelector('[data-tool=moveUp]'), 'aria-disabled', index === 0 ? 'true' : null)
@@ -256,13 +286,16 @@ export class StackEditor {
     const [startX, before] = [event.clientX, this.#row(id)[field]]
     const value = (x) => strength(before + Math.trunc((x - startX) / DRAG_PX) * 0.05, before)
     const onMove = (move) => { if (move.buttons && Math.abs(move.clientX - startX) >= DRAG_PX) input.value = String(value(move.clientX)) }
-    const onUp = (up) => {
+    const onEnd = (end) => {
       input.removeEventListener('pointermove', onMove)
-      if (Math.abs(up.clientX - startX) >= DRAG_PX) this.#change(id, { [field]: value(up.clientX) })
+      for (const type of ['pointerup', 'pointercancel']) input.removeEventListener(type, onEnd)
+      if (Math.abs(end.clientX - startX) < DRAG_PX) return
+      if (end.type === 'pointerup') this.#change(id, { [field]: value(end.clientX) })
+      else input.value = String(before)
     }
     input.setPointerCapture(event.pointerId)
     input.addEventListener('pointermove', onMove)
-    input.addEventListener('pointerup', onUp, { once: true })
+    for (const type of ['pointerup', 'pointercancel']) input.addEventListener(type, onEnd)
   }
 
   #askSoon() {

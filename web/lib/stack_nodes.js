@@ -29,6 +29,7 @@ export function attachEditor(node, { store, catalog, bases, host }) {
     serialize: false, hideOnZoom: false, getMinHeight: () => editor.heightPx,
   }).serialize = false
   followText(node, text, editor)
+  followLink(node, editor)
   followWarmth(node, store, editor)
   followHeight(node, editor)
   followRuns(node, editor)
@@ -44,6 +45,13 @@ function followText(node, text, editor) {
   text.element?.addEventListener('input', show)
   editor.element.addEventListener('pointerenter', show)
   show()
+}
+
+/** What a link brings is known only when the prompt runs. */
+function followLink(node, editor) {
+  const look = () => editor.linked(node.isInputConnected(node.findInputSlot(INPUT)))
+  // A frame later the links of a workflow that is being loaded are in place.
+  for (const hook of ['onConfigure', 'onConnectionsChange']) after(node, hook, () => requestAnimationFrame(look))
 }
 
 function write(text, value) {

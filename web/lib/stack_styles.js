@@ -17,7 +17,6 @@ export const STACK_CSS = `
 .ws-stack-row[data-drop=before]::after { inset-block-start: -3px; }
 .ws-stack-row[data-drop=after]::after { inset-block-end: -3px; }
 .ws-stack [data-fit=bad] > input[role=combobox] { border-color: var(--ws-warn); }
-.ws-picker-list [data-fit=bad] > :last-child { color: var(--ws-warn); }
 .ws-stack-report { display: flex; flex-direction: column; padding-block-start: 4px; border-block-start: 1px solid var(--ws-line); overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .ws-stack-report .ws-warning { display: block; color: var(--ws-warn); }
 .ws-stack-report .ws-warning:empty { display: none; }
@@ -25,15 +24,21 @@ export const STACK_CSS = `
 .ws-stack :is([data-state=missing], [data-state=failed]) > input[role=combobox] { border-color: var(--ws-bad); }
 .ws-stack [data-state=ambiguous] > input[role=combobox] { border-color: var(--ws-warn); }
 .ws-stack .ws-input { inline-size: 100%; min-inline-size: 0; padding: 0 6px; text-overflow: ellipsis; }
-.ws-stack .ws-strength { cursor: ew-resize; text-align: end; font-variant-numeric: tabular-nums; }
+.ws-stack .ws-strength { cursor: ew-resize; touch-action: pan-y; text-align: end; font-variant-numeric: tabular-nums; }
 .ws-stack .ws-strength:focus { cursor: text; }
 .ws-stack-tools { display: flex; }
 .ws-stack-tools .ws-tool { inline-size: 22px; }
-.ws-picker-list { grid-column: 4 / -1; max-block-size: 168px; overflow: auto; border: 1px solid var(--ws-line); border-radius: 6px; background: var(--ws-card); scrollbar-width: thin; }
-.ws-picker-list li { display: flex; gap: 2px; padding: 4px 8px; cursor: pointer; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.ws-picker { grid-column: 4 / -1; order: 1; display: flex; flex-direction: column; gap: 4px; padding: 4px; border: 1px solid var(--ws-line); border-radius: 6px; background: var(--ws-card); }
+.ws-picker-filters { display: flex; gap: 4px; }
+.ws-stack .ws-picker-filters .ws-input { block-size: 24px; padding: 0 2px; font-size: 11px; }
+.ws-picker-list { max-block-size: 168px; overflow: auto; scrollbar-width: thin; }
+.ws-picker-list li { display: flex; gap: 2px; padding: 4px 4px; border-radius: 4px; cursor: pointer; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .ws-picker-list li > :last-child { margin-inline-start: auto; padding-inline-start: 8px; }
 .ws-picker-list li:is(:hover, [aria-selected=true]) { background: var(--ws-tint); }
-.ws-candidates { grid-column: 4 / -1; display: flex; flex-wrap: wrap; gap: 4px; }
+.ws-picker-list [data-fit=good] > :last-child::before { content: '✓ '; color: var(--ws-ready); }
+.ws-picker-list [data-fit=bad] > :last-child { color: var(--ws-warn); }
+.ws-picker-note { padding: 2px 4px; }
+.ws-candidates { grid-column: 4 / -1; order: 2; display: flex; flex-wrap: wrap; gap: 4px; }
 .ws-stack .ws-chip { color: inherit; font-family: inherit; cursor: pointer; }
 .ws-stack-other { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; color: var(--ws-dim); }
 .ws-stack-notice { color: var(--ws-warn); }

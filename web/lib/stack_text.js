@@ -25,11 +25,16 @@ export function writeRows(rows) {
   return `[\n${rows.map((row) => `  ${JSON.stringify(written(row))}`).join(',\n')}\n]`
 }
 
-/** Rows of the plan route's `loras`: how tags and requests become rows. */
+/** Whether pasted text is a stack in one of its forms, and not a name. */
+export function looksLikeStack(text) {
+  return /<lora:|^\s*[[{]/i.test(text)
+}
+
+/** Rows of the plan route's `loras`: how tags and requests become rows. A file's full name needs no category beside it. */
 export function plannedRows(loras) {
   return loras.map((lora) => {
     const model = Number.isFinite(lora.strength_model) ? lora.strength_model : 1
-    return { name: lora.name, model, clip: Number.isFinite(lora.strength_clip) ? lora.strength_clip : model, on: true, category: '' }
+    return { name: lora.file || lora.name, model, clip: Number.isFinite(lora.strength_clip) ? lora.strength_clip : model, on: true, category: '' }
   })
 }
 

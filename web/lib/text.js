@@ -42,6 +42,8 @@ const EN = {
   wasHidden: 'hidden', wasWaited: 'waited',
   stack: 'LoRA stack', addLora: 'Add LoRA', pickLora: 'Choose a LoRA', onOff: 'Use', strengthModel: 'Model strength', strengthClip: 'Text encoder strength',
   moveUp: 'Move up', duplicate: 'Duplicate', remove: 'Remove', otherText: 'Written as tags or as a request.', editAsRows: 'Edit as rows',
+  linkedText: 'Comes from the linked node.', category: 'Category', baseModel: 'Base model', allCategories: 'All categories', allBases: 'All base models',
+  fitsModel: 'Fits this model', moreNames: '{count} more: type to narrow.', noneHere: 'Nothing here.',
   mixedBases: 'Made for different base models: {bases}.', otherBase: 'Made for {base}: it may not fit this model.', dragRow: 'Drag to reorder',
   lastRun: 'Last run', matched: '{name}: {share} matched, {outcome}', outcome: { hit: 'from memory', join: 'was on its way', miss: 'read from disk' },
   state: {
@@ -95,6 +97,8 @@ const ZH = {
   wasHidden: '隐藏', wasWaited: '等待',
   stack: 'LoRA 堆叠', addLora: '添加 LoRA', pickLora: '选择 LoRA', onOff: '使用', strengthModel: '模型强度', strengthClip: '文本编码器强度',
   moveUp: '上移', duplicate: '复制', remove: '移除', otherText: '以标签或请求形式书写。', editAsRows: '按行编辑',
+  linkedText: '由所连接的节点提供。', category: '类别', baseModel: '基础模型', allCategories: '所有类别', allBases: '所有基础模型',
+  fitsModel: '适合此模型', moreNames: '还有 {count} 个：输入文字以缩小范围。', noneHere: '这里没有内容。',
   mixedBases: '适用于不同的基础模型：{bases}。', otherBase: '适用于 {base}：可能与此模型不匹配。', dragRow: '拖动以排序',
   lastRun: '上次运行', matched: '{name}：匹配 {share}，{outcome}', outcome: { hit: '来自内存', join: '正在加载途中', miss: '从磁盘读取' },
   state: {
@@ -147,6 +151,8 @@ const JA = {
   wasHidden: '隠蔽', wasWaited: '待機',
   stack: 'LoRA スタック', addLora: 'LoRA を追加', pickLora: 'LoRA を選択', onOff: '使用', strengthModel: 'モデル強度', strengthClip: 'テキストエンコーダー強度',
   moveUp: '上へ', duplicate: '複製', remove: '削除', otherText: 'タグまたはリクエストで書かれています。', editAsRows: '行として編集',
+  linkedText: '接続されたノードから渡されます。', category: 'カテゴリ', baseModel: 'ベースモデル', allCategories: 'すべてのカテゴリ', allBases: 'すべてのベースモデル',
+  fitsModel: 'このモデルに適合', moreNames: 'ほか {count} 件：入力して絞り込めます。', noneHere: 'ここには何もありません。',
   mixedBases: '異なるベースモデル用です：{bases}。', otherBase: '{base} 用です。このモデルに合わない可能性があります。', dragRow: 'ドラッグで並べ替え',
   lastRun: '前回の実行', matched: '{name}：{share} 一致、{outcome}', outcome: { hit: 'メモリから', join: '読み込み途中', miss: 'ディスクから' },
   state: {

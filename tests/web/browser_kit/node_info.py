@@ -21,6 +21,7 @@ def object_info() -> dict[str, object]:
             {},
             ["MODEL", "CLIP", "VAE"],
         ),
+        "StringSource": _node("StringSource", {}, {}, ["STRING"]),
         "LoraLoaderModelOnly": _node("LoraLoaderModelOnly", {"model": ["MODEL", {}]}, {}, ["MODEL"]),
         "WarmStackLoraStack": _node("WarmStackLoraStack", {"loras": _LORAS}, {"lora_stack": _STACK}, ["LORA_STACK"]),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page
 
 from .stub_host import PACK, StubHost
@@ -10,13 +12,16 @@ from .stub_host import PACK, StubHost
 class Opened:
     """One browser context on the host at `url`. `faults()` is what our files did wrong so far."""
 
-    def __init__(self, browser: Browser, url: str, *, width: int = 1440, height: int = 1000) -> None:
+    def __init__(
+        self, browser: Browser, url: str, *, width: int = 1440, height: int = 1000, touch: bool = False
+    ) -> None:
         self.url = url
         self.context: BrowserContext = browser.new_context(
-            viewport={"width": width, "height": height}, reduced_motion="reduce", device_scale_factor=2
+            viewport={"width": width, "height": height}, reduced_motion="reduce", device_scale_factor=2, has_touch=touch
         )
         self.page: Page = self.context.new_page()
         self._faults: list[str] = []
+        self._follow_calls()
         self.page.on("pageerror", lambda error: self._faults.append(f"pageerror: {error}"))
         self.page.on("console", self._heard)
         self.page.on("request", lambda request: self._requested(request.url))
@@ -51,6 +56,18 @@ class Opened:
     def close(self) -> None:
         self.context.close()
 
+    def _follow_calls(self) -> None:
+        """A warning of the host that one of our files has caused names the host's file: the calls below it tell."""
+        session = self.context.new_cdp_session(self.page)
+        session.on("Runtime.consoleAPICalled", self._called)
+        session.send("Runtime.enable")
+
+    def _called(self, event: dict[str, Any]) -> None:
+        frames = event.get("stackTrace", {}).get("callFrames", [])
+        caused = any(PACK in frame["url"] or "warmstack" in frame["url"].lower() for frame in frames)
+        if caused and event["type"] in ("error", "warning"):
+            self._faults.append(f"{event['type']} caused by ours: {[arg.get('value') for arg in event['args']]}")
+
     def _heard(self, message: ConsoleMessage) -> None:
         text, source = message.text, message.location.get("url", "")
         ours = PACK in source or PACK in text or "warmstack" in text.lower() or "warmstack" in source.lower()
@@ -67,8 +84,10 @@ class Opened:
 class OpenedStub(Opened):
     """On a stub host of its own, which ends with it."""
 
-    def __init__(self, browser: Browser, host: StubHost, *, width: int = 1440, height: int = 1000) -> None:
-        super().__init__(browser, host.url, width=width, height=height)
+    def __init__(
+        self, browser: Browser, host: StubHost, *, width: int = 1440, height: int = 1000, touch: bool = False
+    ) -> None:
+        super().__init__(browser, host.url, width=width, height=height, touch=touch)
         self.host = host
 
     def close(self) -> None:
