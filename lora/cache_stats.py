@@ -70,17 +70,6 @@ class CacheStats(NamedTuple):
     """Misses that an LRU cache of the same size without prefetch would have spared: what prefetch displaced."""
 
     @property
-    def hit_rate(self) -> float | None:
-        """Share of the demands that found their adapter ready; a late one, in flight, is no hit. None before any."""
-        demands = self.hits + self.joins + self.misses
-        return self.hits / demands if demands else None
-
-    @property
-    def amplification(self) -> float | None:
-        """Bytes read per byte demanded: below 1 what came back was still there; None before the first demand."""
-        return self.read_bytes / self.demand_bytes if self.demand_bytes else None
-
-    @property
     def hidden_share(self) -> float | None:
         """Share of the load time that nobody waited for; None before the first demand whose cold read was measured."""
         return None if self.load_s <= 0 else max(0.0, 1 - self.wait_s / self.load_s)

@@ -20,12 +20,14 @@ class PageTally:
     hit_bytes: int = 0
     warmed_bytes: int = 0
     wasted_bytes: int = 0
+    warmed_s: float = 0.0
     unclaimed: dict[AdapterKey, int] = field(default_factory=dict)
     """Bytes warmed per file for which no job has started yet."""
 
-    def count_warmed(self, key: AdapterKey, nbytes: int, *, claimed: bool) -> None:
+    def count_warmed(self, key: AdapterKey, nbytes: int, seconds: float, *, claimed: bool) -> None:
         """`claimed`: a job that needs the file is running already."""
         self.warmed_bytes += nbytes
+        self.warmed_s += seconds
         if not claimed:
             self.unclaimed[key] = self.unclaimed.get(key, 0) + nbytes
 
@@ -48,5 +50,12 @@ class PageTally:
 
     def status(self) -> PageStatus:
         return PageStatus(
-            self.hits, self.joins, self.misses, self.demand_bytes, self.hit_bytes, self.warmed_bytes, self.wasted_bytes
+            hits=self.hits,
+            joins=self.joins,
+            misses=self.misses,
+            demand_bytes=self.demand_bytes,
+            hit_bytes=self.hit_bytes,
+            warmed_bytes=self.warmed_bytes,
+            wasted_bytes=self.wasted_bytes,
+            warmed_s=self.warmed_s,
         )

@@ -180,7 +180,7 @@ class ModelTier:
         else:
             outcome = future.result() if error is None else Outcome("failed", problem=type(error).__name__)
         if outcome.read_bytes:
-            self._tally.count_warmed(key, outcome.read_bytes, claimed=key in self._held)
+            self._tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._held)
         if outcome.state == "ready":
             self._warmer.meter.count_read(outcome.read_bytes, outcome.seconds)
         if outcome.state == "failed":

@@ -198,9 +198,9 @@ class Prefetcher:
         if settings.enabled:
             self._take_starts()
             await self._housekeep()
-        totals = demands(self._cache.stats(), self._warmer.tally.status())
-        self._history.observe(running, totals, self._machine.clock())
-        self._batch.look(self._queued_jobs, self._published)
+        stats = self._cache.stats()
+        self._history.observe(running, demands(stats, self._warmer.tally.status()), self._machine.clock())
+        self._batch.look(self._queued_jobs, stats.waits, self._published)
         self._look_at_cache()
         if self._dirty or self._machine.clock() >= self._due_at_s:
             self._replan()

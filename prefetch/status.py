@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from ..lora.waits import Waits
 from .need import ResolutionState, Tier
 from .predictor import PredictorStats
 
@@ -92,6 +93,8 @@ class PageStatus(NamedTuple):
     warmed_bytes: int = 0
     wasted_bytes: int = 0
     """Read for jobs that left the queue without running."""
+    warmed_s: float = 0.0
+    """Seconds that reading `warmed_bytes` took, those under a read limit included."""
 
     @property
     def hidden_share(self) -> float | None:
@@ -132,11 +135,36 @@ class PrefetchStatus(NamedTuple):
     """The last jobs that ended, oldest first."""
     models: PageStatus = PageStatus()
     """Demands on the model files that jobs needed beyond those of the job before them. Counted in nothing else."""
+    waits: Waits = Waits()
+    """The demands of the resident tier by how long they were blocked."""
+    demand_bytes: int = 0
+    """Of the resident tier, each demand anew; so are the next two."""
+    read_bytes: int = 0
+    prefetched_bytes: int = 0
+    pollution: int = 0
+    """Misses that an LRU cache of the same size without prefetch would have spared."""
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of the demands that found their adapter ready; None before the first."""
+        demands = self.hits + self.joins + self.misses
+        return self.hits / demands if demands else None
+
+    @property
+    def amplification(self) -> float | None:
+        """Bytes read per byte demanded; None before the first demand."""
+        return self.read_bytes / self.demand_bytes if self.demand_bytes else None
 
     def as_json(self) -> dict[str, object]:
         """Plain dicts and lists."""
+        values = self._asdict()
+        del values["waits"]
         return {
-            **self._asdict(),
+            **values,
+            "hit_rate": self.hit_rate,
+            "amplification": self.amplification,
+            "wait_p50_s": self.waits.quantile_s(0.5),
+            "wait_p99_s": self.waits.quantile_s(0.99),
             "page": self.page.as_json(),
             "models": self.models.as_json(),
             "predictor": self.predictor._asdict() | {"hit_rate": self.predictor.hit_rate},

@@ -102,6 +102,11 @@ class Picture:
             ),
             history=self.history,
             models=self.models.page,
+            waits=stats.waits,
+            demand_bytes=stats.demand_bytes,
+            read_bytes=stats.read_bytes,
+            prefetched_bytes=stats.prefetched_bytes,
+            pollution=stats.pollution,
         )
 
 

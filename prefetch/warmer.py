@@ -163,7 +163,10 @@ class Warmer:
     def _record(self, fetch: Fetch, outcome: Outcome) -> None:
         key = fetch.file.key
         if fetch.tier == "page" and outcome.read_bytes:
-            self.tally.count_warmed(key, outcome.read_bytes, claimed=key in self._running)
+            self.tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._running)
+            # A later load finds the pages warm: only this read tells what a cold one costs, unless it was held back.
+            if outcome.state == "ready" and self.limiter is None:
+                self._cache.record_cold_read(key, outcome.seconds)
         if outcome.state == "ready":
             self.meter.count_read(outcome.read_bytes, outcome.seconds)
         if outcome.state == "failed":

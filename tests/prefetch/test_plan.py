@@ -162,11 +162,11 @@ def test_page_tally_tells_hits_joins_misses_and_waste() -> None:
     a, b, c, d = (lora(name) for name in "abcd")
     tally = PageTally()
     for file in (a, d):
-        tally.count_warmed(file.key, 10, claimed=False)
+        tally.count_warmed(file.key, 10, 1.5, claimed=False)
     tally.count_demand(a.key, {a.key}, set())
     tally.count_demand(b.key, {a.key}, {b.key})
     tally.count_demand(c.key, {a.key}, {b.key})
-    tally.count_warmed(b.key, 10, claimed=True)
+    tally.count_warmed(b.key, 10, 1.5, claimed=True)
     tally.write_off({a.key})
     status = tally.status()
     assert (status.hits, status.joins, status.misses) == (1, 1, 1)

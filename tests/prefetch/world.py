@@ -16,9 +16,10 @@ from warmstack.loaders.page_cache import warm_file
 from warmstack.loaders.rate_limit import RateLimit
 from warmstack.lora.adapter import load_adapter
 from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache, LoadAdapter
+from warmstack.lora.cache import AdapterCache
 from warmstack.lora.catalog import LoraCatalog
 from warmstack.lora.file import AdapterKey
+from warmstack.lora.loading import LoadAdapter
 from warmstack.prefetch.job import QueuedJob
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.pool import Pool
