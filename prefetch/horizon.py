@@ -4,68 +4,91 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from operator import itemgetter
 
 from ..lora.file import AdapterKey, LoraFile
 from .need import JobNeeds, Tier, Use
-from .plan import Fetch, Limits, Plan, Warm, tier_of
+from .plan import Fetch, Limits, Plan, Warm
 
 _USES_PER_JOB = 1 << 20
 """A ticket is the ordinal of a job times this, plus the place of the use in the job: tickets sort as needs do."""
 
 
-class _Uses:
-    """Uses of one kind. `first` holds the ticket of each file's earliest use, `files` the files themselves."""
+class _Firsts:
+    """The ticket of each file's earliest use, and the files themselves."""
+
+    __slots__ = ("files", "tickets", "total_bytes")
 
     def __init__(self) -> None:
-        self.first: dict[AdapterKey, int] = {}
+        self.tickets: dict[AdapterKey, int] = {}
         self.files: dict[AdapterKey, LoraFile] = {}
         self.total_bytes = 0
+
+    def copy(self) -> _Firsts:
+        other = _Firsts()
+        other.tickets, other.files, other.total_bytes = self.tickets.copy(), self.files.copy(), self.total_bytes
+        return other
+
+    def put(self, key: AdapterKey, file: LoraFile, ticket: int) -> None:
+        """Keeps the earlier ticket of a file that is there."""
+        known = self.tickets.get(key)
+        if known is None:
+            self.files[key] = file
+            self.total_bytes += file.size_bytes
+        self.tickets[key] = ticket if known is None else min(known, ticket)
+
+    def drop(self, key: AdapterKey) -> None:
+        del self.tickets[key]
+        self.total_bytes -= self.files.pop(key).size_bytes
+
+    def parted(self, limit_bytes: int | None, refused: Set[AdapterKey]) -> tuple[_Firsts, _Firsts]:
+        """Those that may be resident, and those that have to do with warm pages."""
+        if limit_bytes is None:
+            return _Firsts(), self
+        out = self.tickets.keys() & refused
+        if self.total_bytes > limit_bytes:
+            out |= {key for key, file in self.files.items() if file.size_bytes > limit_bytes}
+        if not out:
+            return self, _Firsts()
+        kept, spilled = self.copy(), _Firsts()
+        for key in out:
+            spilled.put(key, kept.files[key], kept.tickets[key])
+            kept.drop(key)
+        return kept, spilled
+
+    def merged(self, others: _Firsts) -> _Firsts:
+        if not others.tickets:
+            return self
+        both = self.copy()
+        for key, ticket in others.tickets.items():
+            both.put(key, others.files[key], ticket)
+        return both
+
+
+class _Uses:
+    """Every use of one kind."""
+
+    def __init__(self) -> None:
+        self.firsts = _Firsts()
         self._later: dict[AdapterKey, deque[int]] = {}
 
     def append(self, use: Use, ticket: int) -> None:
         """`ticket` is later than every other."""
-        if use.key in self.first:
+        if use.key in self.firsts.tickets:
             self._later.setdefault(use.key, deque()).append(ticket)
         else:
-            self.first[use.key] = ticket
-            self.files[use.key] = use.file
-            self.total_bytes += use.file.size_bytes
+            self.firsts.put(use.key, use.file, ticket)
 
     def pop(self, key: AdapterKey) -> None:
         """Forgets the earliest use of `key`."""
         later = self._later.get(key)
-        if later:
-            self.first[key] = later.popleft()
+        if later is None:
+            self.firsts.drop(key)
             return
-        self._later.pop(key, None)
-        del self.first[key]
-        self.total_bytes -= self.files.pop(key).size_bytes
-
-    def parted(self, limits: Limits, warm: Warm) -> tuple[_Uses, _Uses]:
-        """Those that may be resident, and those that have to do with warm pages."""
-        kept, spilled = _Uses(), _Uses()
-        limit_bytes = limits.resident_bytes
-        if limit_bytes is not None and not warm.no_room:
-            # The usual case, without a look at each.
-            if self.total_bytes <= limit_bytes or all(file.size_bytes <= limit_bytes for file in self.files.values()):
-                return self, spilled
-        for key, ticket in self.first.items():
-            use = Use(key, self.files[key], True)
-            (kept if tier_of(use, limits, warm.no_room) == "resident" else spilled).append(use, ticket)
-        return kept, spilled
-
-    def merged(self, others: _Uses) -> _Uses:
-        if not others.first:
-            return self
-        both = _Uses()
-        for uses in (self, others):
-            for key, ticket in uses.first.items():
-                if key not in both.first:
-                    both.append(Use(key, uses.files[key], False), ticket)
-                both.first[key] = min(both.first[key], ticket)
-        return both
+        self.firsts.tickets[key] = later.popleft()
+        if not later:
+            del self._later[key]
 
 
 class Horizon:
@@ -98,18 +121,18 @@ class Horizon:
 
     def plan(self, limits: Limits, warm: Warm) -> Plan:
         """Earliest need first, each tier just as deep as its bytes reach."""
-        resident, spilled = self._acquired.parted(limits, warm)
-        fetches = self._fetches(resident, "resident", limits.resident_bytes, limits, warm.resident, warm)
-        pages = _Uses()
+        acquired, pages = self._acquired.firsts, _Firsts()
+        resident, spilled = acquired.parted(limits.resident_bytes, warm.no_room)
+        fetches = self._fetches(resident, "resident", limits.resident_bytes, limits.depth_jobs, warm)
         if limits.page_bytes is not None:
-            pages = self._read.merged(spilled)
-            fetches += self._fetches(pages, "page", limits.page_bytes, limits, warm.pages, warm)
+            pages = self._read.firsts.merged(spilled)
+            fetches += self._fetches(pages, "page", limits.page_bytes, limits.depth_jobs, warm)
             fetches.sort(key=itemgetter(0))
         return Plan(
             tuple(fetch for _, fetch in fetches),
-            frozenset(resident.first),
-            frozenset(pages.first),
-            {key: self._position(ticket) for key, ticket in self._acquired.first.items()},
+            frozenset(resident.tickets),
+            frozenset(pages.tickets),
+            {key: ticket // _USES_PER_JOB - self._head for key, ticket in acquired.tickets.items()},
         )
 
     def _uses_of(self, use: Use) -> _Uses:
@@ -119,22 +142,18 @@ class Horizon:
         return ticket // _USES_PER_JOB - self._head
 
     def _fetches(
-        self,
-        uses: _Uses,
-        tier: Tier,
-        limit_bytes: int | None,
-        limits: Limits,
-        warmed: Collection[AdapterKey],
-        warm: Warm,
+        self, firsts: _Firsts, tier: Tier, limit_bytes: int | None, depth_jobs: int | None, warm: Warm
     ) -> list[tuple[int, Fetch]]:
-        end = self._end_of_reach(uses, limit_bytes or 0)
-        if limits.depth_jobs is not None:
-            end = min(end, (self._head + limits.depth_jobs + 1) * _USES_PER_JOB)
-        cold = set(uses.first).difference(warmed, warm.failed)
-        due = sorted((uses.first[key], key) for key in cold if uses.first[key] < end)
-        return [(ticket, Fetch(uses.files[key], tier, self._position(ticket))) for ticket, key in due]
+        """What is within reach and not warm, each with its ticket, earliest first."""
+        tickets = firsts.tickets
+        end = self._end_of_reach(firsts, limit_bytes or 0)
+        if depth_jobs is not None:
+            end = min(end, (self._head + depth_jobs + 1) * _USES_PER_JOB)
+        cold = set(tickets).difference(warm.resident if tier == "resident" else warm.pages, warm.failed)
+        due = sorted((tickets[key], key) for key in cold if tickets[key] < end)
+        return [(ticket, Fetch(firsts.files[key], tier, self._position(ticket))) for ticket, key in due]
 
-    def _end_of_reach(self, uses: _Uses, limit_bytes: int) -> float:
+    def _end_of_reach(self, firsts: _Firsts, limit_bytes: int) -> float:
         """The first ticket that is out of reach.
 
         What is warm counts too, so that a plan stays right while its fetches are carried out. The first file that does
@@ -142,10 +161,10 @@ class Horizon:
         """
         if limit_bytes <= 0:
             return 0
-        if uses.total_bytes > limit_bytes:
+        if firsts.total_bytes > limit_bytes:
             left_bytes = limit_bytes
-            for key, ticket in sorted(uses.first.items(), key=itemgetter(1)):
-                left_bytes -= uses.files[key].size_bytes
+            for key, ticket in sorted(firsts.tickets.items(), key=itemgetter(1)):
+                left_bytes -= firsts.files[key].size_bytes
                 if left_bytes < 0 and self._position(ticket) > 0:
                     return ticket
         return math.inf
@@ -162,8 +181,11 @@ def _gone_from_the_front(before: tuple[JobNeeds, ...], after: tuple[JobNeeds, ..
     """How many jobs of `before` have to go so that the others are the beginning of `after`."""
     first = after[0].needs if after else None
     for gone, job in enumerate(before):
-        if job.needs is first and len(before) - gone <= len(after):
-            # A job that has merely started is another object with the same needs.
-            if all(old.needs is new.needs for old, new in zip(before[gone:], after, strict=False)):
-                return gone
+        # A job that has merely started is another object with the same needs.
+        if job.needs is first and len(before) - gone <= len(after) and _are_the_beginning(before[gone:], after):
+            return gone
     return len(before)
+
+
+def _are_the_beginning(jobs: tuple[JobNeeds, ...], after: tuple[JobNeeds, ...]) -> bool:
+    return all(old.needs is new.needs for old, new in zip(jobs, after, strict=False))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..lora.file import AdapterKey, LoraFile
-from .need import JobNeeds, Tier, Use
+from .need import Tier, Use
 
 UNQUEUED = 1 << 30
 """Position of what no visible job needs."""
@@ -20,8 +20,7 @@ class FetchKey(NamedTuple):
     tier: Tier
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(NamedTuple):
     """One file to warm. `position` is that of the first job that needs it; 0 is running or next."""
 
     file: LoraFile

@@ -54,11 +54,13 @@ class QueueBoard:
         self._offload = offload
         self._clock = clock
         self._jobs: tuple[QueuedJob, ...] = ()
+        self._job_ids: list[str] = []
         self._by_id: dict[str, JobNeeds] = {}
         self._needs: tuple[JobNeeds, ...] | None = ()
         self._searched: tuple[JobNeeds, ...] | None = None
         """Needs in which nothing was missing."""
         self._started: set[str] = set()
+        self._running_ids: set[str] = set()
         self._resolutions: dict[str, Resolution] = {}
         self._revision: int | None = None
         self._resolved_at_s = 0.0
@@ -73,19 +75,21 @@ class QueueBoard:
 
     def observe(self, visible: Sequence[QueuedJob]) -> Observed:
         """Takes in the queue as it is now, without reading anything."""
-        previous, self._jobs = self._jobs, tuple(visible[:HORIZON_JOBS])
-        before = [job.job_id for job in previous]
-        after = [job.job_id for job in self._jobs]
+        before, self._jobs = self._job_ids, tuple(visible[:HORIZON_JOBS])
+        after = self._job_ids = [job.job_id for job in self._jobs]
         self._mark_running()
         if before == after:
             return Observed(False, ())
         self._needs = None
-        alive = {job.job_id for job in visible}
-        ran_unseen = tuple(self._depart(before, alive))
         inside = set(after)
+        gone = [job_id for job_id in before if job_id not in inside]
+        ran_unseen: tuple[JobNeeds, ...] = ()
+        if not self._started.issuperset(gone):
+            # A long queue costs to look through: only for jobs that were not seen to start.
+            ran_unseen = tuple(self._depart(before, {job.job_id for job in visible}))
         self._by_id = {job_id: needs for job_id, needs in self._by_id.items() if job_id in inside}
         self._book.forget(inside)
-        self._started &= alive
+        self._started.difference_update(gone)
         return Observed(True, ran_unseen)
 
     async def complete(self, stop: Callable[[], bool]) -> bool:
@@ -111,8 +115,11 @@ class QueueBoard:
 
     def newly_started(self) -> tuple[JobNeeds, ...]:
         """Running jobs not reported before."""
-        started = tuple(n for n in self.needs if n.job.running and n.job.job_id not in self._started)
-        self._started.update(n.job.job_id for n in started)
+        fresh = self._running_ids - self._started
+        if not fresh:
+            return ()
+        started = tuple(needs for needs in self.needs if needs.job.job_id in fresh)
+        self._started.update(needs.job.job_id for needs in started)
         return started
 
     def wants_refresh(self) -> bool:
@@ -127,10 +134,12 @@ class QueueBoard:
         return missing
 
     def _mark_running(self) -> None:
-        for job in self._jobs:
-            known = self._by_id.get(job.job_id)
-            if known is not None and known.job.running != job.running:
-                self._by_id[job.job_id] = replace(known, job=job)
+        ran = self._running_ids
+        self._running_ids = {job.job_id for job in self._jobs if job.running}
+        for job_id in ran ^ self._running_ids:
+            known = self._by_id.get(job_id)
+            if known is not None:
+                self._by_id[job_id] = replace(known, job=replace(known.job, running=job_id in self._running_ids))
                 self._needs = None
 
     def _depart(self, before: Sequence[str], alive: Container[str]) -> Iterator[JobNeeds]:
