@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 
 from warmstack.loaders.rate_limit import RateLimit
+from warmstack.loaders.tensor_file import Storage
 from warmstack.lora.adapter import Adapter, load_adapter
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache, PrefetchOutcome
@@ -111,7 +112,7 @@ class GatedLoad:
         file: LoraFile,
         *,
         cancelled: Callable[[], bool],
-        storage: str,
+        storage: Storage,
         limiter: RateLimit | None = None,
     ) -> Adapter:
         reserved_bytes = file.size_bytes if storage == "private" else 0
@@ -125,7 +126,7 @@ class GatedLoad:
             self._pass_gate(file, cancelled)
             if self.next_errors:
                 raise self.next_errors.pop(0)
-            adapter = load_adapter(file, cancelled=cancelled, limiter=limiter, storage=storage)  # type: ignore[arg-type]
+            adapter = load_adapter(file, cancelled=cancelled, limiter=limiter, storage=storage)
             if adapter.buffer is not None:
                 self._buffers.append((weakref.ref(adapter.buffer), file.size_bytes))
             return adapter
