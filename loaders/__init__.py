@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .lazy import LazyLoadingStrategy
     from .mapped import map_tensors
     from .max_memory import MaxMemory
-    from .model_loader import LoadProgress, ModelLoader
+    from .model_loader import ModelLoader
     from .module_filling import Filled, fill_module
     from .packed_upload import UploadedPacked, upload_packed
     from .page_cache import drop_file, resident_bytes, warm_file
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .parallel_async_lazy import ParallelAsyncLazyLoadingStrategy
     from .pickled import load_pickled
     from .private import read_tensors
+    from .progress import LoadProgress, shown_on
     from .rate_limit import RateLimit
     from .registry import StrategyRegistry
     from .robust import load_safetensors_robust
@@ -81,7 +82,7 @@ _MODULES = {
     "GpuMemoryStats": "tracking",
     "LazyLoadingStrategy": "lazy",
     "LoadCancelledError": "errors",
-    "LoadProgress": "model_loader",
+    "LoadProgress": "progress",
     "LoadRequest": "strategy",
     "LoadResult": "strategy",
     "LoadedBatch": "batch",
@@ -132,6 +133,7 @@ _MODULES = {
     "read_metadata": "header",
     "read_tensors": "private",
     "resident_bytes": "page_cache",
+    "shown_on": "progress",
     "stream_tensors": "stream",
     "track_loading_performance": "tracking",
     "upload_packed": "packed_upload",
@@ -208,6 +210,7 @@ __all__ = [
     "read_metadata",
     "read_tensors",
     "resident_bytes",
+    "shown_on",
     "stream_tensors",
     "track_loading_performance",
     "upload_packed",

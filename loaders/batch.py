@@ -12,8 +12,10 @@ import torch
 
 from .errors import LoadCancelledError, SafetensorsLoadError
 from .filling import Pace
+from .footprint import footprint_of
 from .in_thread import run_in_thread
 from .robust import Device, Path, load_request, request_for
+from .strategy import LoadRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,22 +44,30 @@ def load_loras_batch(
     *,
     dtype: torch.dtype | None = None,
     workers: int = 2,
+    max_bytes: int | None = None,
     continue_on_error: bool = False,
     cancelled: Callable[[], bool] | None = None,
 ) -> LoadedBatch:
     """Load `paths`, `workers` at a time. The first failure stops the others and is raised, unless `continue_on_error`:
-    then it is kept in `failures`. A path given twice is loaded once."""
+    then it is kept in `failures`. A path given twice is loaded once.
+
+    Before a file is read, what its header says it takes is reserved of `max_bytes`, copies included; a file for which
+    no room is left, in the order of `paths`, has failed."""
     names = list(dict.fromkeys(os.fspath(path) for path in paths))
+    requests = {name: request_for([name], device, device_map, dtype) for name in names}
+    admitted = requests if max_bytes is None else _admitted(requests, max_bytes)
     stop = threading.Event()
 
     def stopped() -> bool:
         return stop.is_set() or (cancelled is not None and cancelled())
 
     def load(name: str) -> dict[str, torch.Tensor] | SafetensorsLoadError:
+        request = admitted[name]
         try:
+            if isinstance(request, SafetensorsLoadError):
+                raise request
             if stopped():
                 raise LoadCancelledError(name, "cancelled before it was read")
-            request = request_for([name], device, device_map, dtype)
             return load_request(replace(request, pace=Pace(stopped)), strategy).tensors
         except SafetensorsLoadError as error:
             if not continue_on_error:
@@ -77,6 +87,7 @@ async def load_loras_batch_async(
     *,
     dtype: torch.dtype | None = None,
     workers: int = 2,
+    max_bytes: int | None = None,
     continue_on_error: bool = False,
 ) -> LoadedBatch:
     """`load_loras_batch` off the event loop. Cancelling the task stops the reads between two chunks."""
@@ -89,10 +100,34 @@ async def load_loras_batch_async(
             strategy,
             dtype=dtype,
             workers=workers,
+            max_bytes=max_bytes,
             continue_on_error=continue_on_error,
             cancelled=cancelled,
         )
     )
+
+
+def _admitted(requests: Mapping[str, LoadRequest], max_bytes: int) -> dict[str, LoadRequest | SafetensorsLoadError]:
+    """Each request with the header that was read for it, or why it may not run."""
+    admitted: dict[str, LoadRequest | SafetensorsLoadError] = {}
+    reserved_bytes = 0
+    for name, request in requests.items():
+        try:
+            header = request.header(name)
+        except SafetensorsLoadError as error:
+            admitted[name] = error
+            continue
+        needed_bytes = footprint_of([header], request).host_bytes
+        if reserved_bytes + needed_bytes > max_bytes:
+            left_bytes = max_bytes - reserved_bytes
+            admitted[name] = SafetensorsLoadError(
+                name,
+                f"needs {needed_bytes} bytes and {left_bytes} of the batch's max_bytes are left; load fewer at once",
+            )
+            continue
+        reserved_bytes += needed_bytes
+        admitted[name] = replace(request, headers={name: header})
+    return admitted
 
 
 def _batch(outcomes: Mapping[str, dict[str, torch.Tensor] | SafetensorsLoadError], go_on: bool) -> LoadedBatch:

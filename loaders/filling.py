@@ -24,17 +24,25 @@ class Pace:
     limiter: RateLimit | None = None
     advanced: Callable[[str, int], None] | None = None
     """Called with the path and the bytes of each chunk that has arrived, from the reading thread."""
+    reached: Callable[[str, int, int | None], None] | None = None
+    """The same with the offset in the file where the chunk ends, None when the format has no such order."""
+
+    @property
+    def stopped(self) -> bool:
+        return self.cancelled is not None and self.cancelled()
 
     def allow(self, path: str, nbytes: int) -> None:
         """Return when the next `nbytes` may be read, or raise LoadCancelledError."""
         if self.limiter is not None:
             self.limiter.spend(nbytes, self.cancelled)
-        if self.cancelled is not None and self.cancelled():
+        if self.stopped:
             raise LoadCancelledError(path, "cancelled while it was being read")
 
-    def report(self, path: str, nbytes: int) -> None:
+    def report(self, path: str, nbytes: int, end: int | None = None) -> None:
         if self.advanced is not None:
             self.advanced(path, nbytes)
+        if self.reached is not None:
+            self.reached(path, nbytes, end)
 
 
 Span = tuple[memoryview, int]
@@ -56,7 +64,7 @@ def fill(
         target, offset = chunk
         pace.allow(path, len(target))
         read_at(path, file, target, offset)
-        pace.report(path, len(target))
+        pace.report(path, len(target), offset + len(target))
 
     chunks = [
         (target[start : start + chunk_bytes], offset + start)

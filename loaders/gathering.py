@@ -6,11 +6,15 @@ from collections.abc import Mapping
 
 import torch
 
+from .breather import Breather
 from .errors import SafetensorsValidationError
 from .header import SafetensorsHeader
-from .placement import place_tensors
+from .placement import place_tensor, send_tensors
 from .strategy import LoadRequest, LoadResult
 from .telemetry import LoadingMetrics, StageClock
+from .uploads import Uploads
+
+_BREATH_TENSORS = 256
 
 
 class Gathering:
@@ -19,6 +23,7 @@ class Gathering:
     def __init__(self, request: LoadRequest) -> None:
         self.clock = StageClock()
         self._request = request
+        self._uploads = Uploads()
         self._tensors: dict[str, torch.Tensor] = {}
         self._metadata: dict[str, Mapping[str, str]] = {}
         self._loaded_bytes = 0
@@ -47,25 +52,42 @@ class Gathering:
         *,
         buffer_bytes: int = 0,
         waiting_bytes: int = 0,
+        mapped: bool = False,
     ) -> None:
-        """Place those of `sources` that the request wants.
+        """Place those of `sources` that the request wants; LoadCancelledError between two of them.
 
-        `buffer_bytes` is the private memory behind all of them, 0 when they show the mapped file; `waiting_bytes` is
-        what the strategy has read and not yet handed over."""
+        `buffer_bytes` is the private memory behind all of them; `waiting_bytes` is what the strategy has read and not
+        yet handed over. `mapped` sources are read from the disk only now, if they are copied at all."""
         devices = self._request.devices(sources)
         twice = next((key for key in devices if key in self._tensors), None)
         if twice is not None:
             raise SafetensorsValidationError(path, "stands in two of the files; remove one", twice)
+        copied_bytes = copies = 0
+        breather = Breather()
         with self.clock.stage("place"):
-            placed = place_tensors(path, sources, devices, self._request.dtype)
-        moved = {key: tensor for key, tensor in placed.items() if tensor is not sources[key]}
-        copied_bytes = sum(tensor.nbytes for tensor in moved.values() if tensor.device.type == "cpu")
+            sent = send_tensors(path, sources, devices, self._request.dtype, self._uploads)
+            for step, (key, device) in enumerate(devices.items()):
+                if step % _BREATH_TENSORS == 0:
+                    breather.breathe()
+                source = sources[key]
+                self._request.pace.allow(path, source.nbytes if mapped and self._request.copies else 0)
+                tensor = sent.pop(key, None)
+                if tensor is None:
+                    tensor = place_tensor(path, key, source, device, self._request.dtype)
+                self._tensors[key] = tensor
+                self._loaded_bytes += source.nbytes
+                if tensor is not source:
+                    copies += 1
+                    copied_bytes += tensor.nbytes if tensor.device.type == "cpu" else 0
+                    if mapped:
+                        self._request.pace.report(path, source.nbytes)
         self._peak_bytes = max(self._peak_bytes, self._held_bytes + buffer_bytes + waiting_bytes + copied_bytes)
-        self._held_bytes += copied_bytes + (buffer_bytes if len(moved) < len(placed) else 0)
-        self._loaded_bytes += sum(sources[key].nbytes for key in placed)
-        self._tensors.update(placed)
+        self._held_bytes += copied_bytes + (buffer_bytes if copies < len(devices) else 0)
 
     def result(self, strategy: str) -> LoadResult:
+        """What was gathered, every byte in its place."""
+        with self.clock.stage("place"):
+            self._uploads.close()
         metrics = LoadingMetrics(
             strategy=strategy,
             files=len(self._metadata),

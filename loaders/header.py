@@ -11,9 +11,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import FileIO
-from itertools import chain
+from itertools import chain, count
 from typing import Any, NamedTuple, NoReturn
 
+from .breather import Breather
 from .errors import SafetensorsValidationError
 from .filling import read_at
 from .opened import FileStamp, open_raw, stamp_of
@@ -29,6 +30,8 @@ _DENSE_CHECK_BYTES = 1 << 22
 _BRACKETS_PER_BYTE = 1 / 12
 """A tensor's entry spends 3 brackets on at least 47 bytes. As Python objects `[],[],...` takes 20 times its text, so
 text above 4 MiB that is denser than this is refused unparsed: it would cost more than the header bound."""
+
+_BREATH_ENTRIES = 128
 
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -132,7 +135,7 @@ def _parse(path: str, raw: bytearray) -> dict[str, Any]:
     if len(raw) > _DENSE_CHECK_BYTES and raw.count(b"[") + raw.count(b"{") > len(raw) * _BRACKETS_PER_BYTE:
         raise SafetensorsValidationError(path, "header is not a list of tensors; the file is damaged or hostile")
     try:
-        document = _DECODER.decode(raw.decode("utf-8"))
+        document = _decoder(Breather()).decode(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         detail = str(error) if isinstance(error, _DuplicateKeyError) else type(error).__name__
         raise SafetensorsValidationError(path, f"header is not valid JSON ({detail}); the file is damaged") from error
@@ -157,8 +160,16 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-# Floats become bytes, which nothing here accepts: 1.0 must pass neither for the dimension 1 nor for metadata text.
-_DECODER = json.JSONDecoder(object_pairs_hook=_json_object, parse_constant=_refuse_constant, parse_float=str.encode)
+def _decoder(breather: Breather) -> json.JSONDecoder:
+    steps = count(1)
+
+    def convert(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Fields:
+        if next(steps) % _BREATH_ENTRIES == 0:
+            breather.breathe()
+        return _json_object(pairs)
+
+    # Floats become bytes, which nothing here accepts: 1.0 must pass neither for the dimension 1 nor for metadata text.
+    return json.JSONDecoder(object_pairs_hook=convert, parse_constant=_refuse_constant, parse_float=str.encode)
 
 
 def _metadata(path: str, block: Any) -> Mapping[str, str]:
@@ -179,7 +190,7 @@ def _leading_metadata(raw: bytearray) -> Any | None:
         # The incremental decoder leaves a character that the peek cut in two alone.
         text = codecs.getincrementaldecoder("utf-8")().decode(bytes(raw))
         start = _METADATA_FIRST.match(text)
-        return _DECODER.raw_decode(text, start.end())[0] if start else None
+        return _decoder(Breather()).raw_decode(text, start.end())[0] if start else None
     except (ValueError, RecursionError):
         return None
 
@@ -188,7 +199,10 @@ def _tensors(path: str, document: Mapping[str, Any], data_bytes: int) -> dict[st
     sizes: dict[tuple[str, tuple[int, ...]], int] = {}
     tensors: dict[str, TensorEntry] = {}
     numbers: list[int] = []
-    for key, value in document.items():
+    breather = Breather()
+    for step, (key, value) in enumerate(document.items()):
+        if step % _BREATH_ENTRIES == 0:
+            breather.breathe()
         dtype, shape, offsets = value if type(value) is tuple else _fields(path, key, value)
         try:
             if type(shape) is not list:

@@ -22,37 +22,43 @@ class _CacheStat(ctypes.Structure):
     )
 
 
-def cached_pages(fd: int) -> int | None:
-    """Pages of the open file that are in the page cache, or None where the kernel has no cachestat or refuses it."""
+def cached_pages(fd: int, start: int = 0, nbytes: int = 0) -> int | None:
+    """Pages of `nbytes` of the open file from byte `start` on, 0 for all to its end, that are in the page cache; None
+    where the kernel has no cachestat or refuses it."""
     if not sys.platform.startswith("linux"):
         return None
-    whole, answer = _Range(0, 0), _CacheStat()
-    failed = ctypes.CDLL(None).syscall(_CACHESTAT, fd, ctypes.byref(whole), ctypes.byref(answer), 0)
+    span, answer = _Range(start, nbytes), _CacheStat()
+    failed = ctypes.CDLL(None).syscall(_CACHESTAT, fd, ctypes.byref(span), ctypes.byref(answer), 0)
     return None if failed else int(answer.cached)
 
 
-def mapped_resident_pages(fd: int, nbytes: int) -> int | None:
-    """Pages of the first `nbytes` of the open file that are in memory by mincore, or None where there is no mincore."""
+def mapped_resident_pages(fd: int, nbytes: int, start: int = 0) -> int | None:
+    """Pages of `nbytes` of the open file from byte `start` on that are in memory by mincore, or None where there is no
+    mincore."""
     if os.name != "posix" or nbytes == 0:
         return 0 if nbytes == 0 else None
+    lead = start % mmap.ALLOCATIONGRANULARITY
+    length = lead + nbytes
     # Copy-on-write, because ctypes takes the address of writable buffers only.
-    with mmap.mmap(fd, nbytes, access=mmap.ACCESS_COPY) as mapping:
-        pages = -(-nbytes // mmap.PAGESIZE)
-        flags = (ctypes.c_ubyte * pages)()
+    with mmap.mmap(fd, length, access=mmap.ACCESS_COPY, offset=start - lead) as mapping:
+        flags = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
         first = ctypes.c_ubyte.from_buffer(mapping)
-        failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(nbytes), flags)
+        failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(length), flags)
         del first
-    return None if failed else sum(flag & 1 for flag in flags)
+    return None if failed else sum(flag & 1 for flag in flags[lead // mmap.PAGESIZE :])
 
 
-def populate(mapping: mmap.mmap) -> bool:
-    """Read all of a file mapping into memory with requests as large as the device takes. False where the kernel cannot.
+def populate(mapping: mmap.mmap, start: int = 0, end: int | None = None) -> bool:
+    """Read bytes `start` to `end` of a file mapping into memory with requests as large as the device takes. False where
+    the kernel cannot.
 
     Through ctypes because `mmap.madvise` keeps the GIL for the whole read."""
     if not sys.platform.startswith("linux"):
         return False
+    lead = start - start % mmap.PAGESIZE
+    length = (len(mapping) if end is None else end) - lead
     first = ctypes.c_ubyte.from_buffer(mapping)
     failed = ctypes.CDLL(None).madvise(
-        ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(len(mapping)), _MADV_POPULATE_READ
+        ctypes.c_void_p(ctypes.addressof(first) + lead), ctypes.c_size_t(length), _MADV_POPULATE_READ
     )
     return not failed

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import ClassVar
 
+from . import kernel
+from .filling import CHUNK_BYTES, Pace
 from .gathering import Gathering
+from .header import SafetensorsHeader
 from .mapped import map_file
+from .selection import wanted_spans
 from .strategy import Constraints, LoadRequest, LoadResult
 from .views import view_tensors
 
@@ -14,19 +19,34 @@ from .views import view_tensors
 @dataclass(frozen=True, slots=True)
 class LazyLoadingStrategy:
     """Only what the device map asks for: tensors on `"disk"` are neither read nor built. On the CPU a slice of a view
-    reads the pages of that slice alone."""
+    reads the pages of that slice alone, unless `populate` brings in all that is asked for, in large requests, before
+    the load returns."""
 
     name: ClassVar[str] = "lazy"
     summary: ClassVar[str] = "files larger than the free memory, and slices of a few tensors"
     constraints: ClassVar[Constraints] = Constraints(leaves_on_disk=True)
+
+    populate: bool = False
 
     def load(self, request: LoadRequest) -> LoadResult:
         gathering = Gathering(request)
         for path in request.paths:
             header = gathering.header(path)
             entries = {key: header.tensors[key] for key in gathering.wanted(header)}
-            request.pace.allow(path, sum(entry.end - entry.start for entry in entries.values()))
+            request.pace.allow(path, 0)
             with gathering.clock.stage("map"):
-                views = view_tensors(path, map_file(header), entries, header.data_start)
-            gathering.add(header.path, views)
+                mapping = map_file(header)
+                views = view_tensors(path, mapping, entries, header.data_start)
+            if self.populate:
+                with gathering.clock.stage("read"):
+                    _bring_in(header, list(entries), mapping, request.pace)
+            gathering.add(header.path, views, mapped=not self.populate)
         return gathering.result(self.name)
+
+
+def _bring_in(header: SafetensorsHeader, keys: list[str], mapping: mmap.mmap, pace: Pace) -> None:
+    for start, end in wanted_spans(header, keys):
+        for first in range(start, end, CHUNK_BYTES):
+            pace.allow(header.path, min(CHUNK_BYTES, end - first))
+            kernel.populate(mapping, first, min(first + CHUNK_BYTES, end))
+            pace.report(header.path, min(CHUNK_BYTES, end - first), min(first + CHUNK_BYTES, end))

@@ -1,16 +1,13 @@
-"""How many bytes a load puts on each device, and whether it may."""
+"""MaxMemory: how many bytes a load may put on each device."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .device_map import device_name
 from .errors import SafetensorsLoadError
-from .header import DTYPE_BITS, SafetensorsHeader, TensorEntry
-from .strategy import LoadRequest
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
@@ -27,24 +24,15 @@ class MaxMemory:
         """From `{device: bytes}`; bytes as a number or as text: `"6GiB"`, `"500MB"`."""
         return cls({device_name(device): parse_bytes(limit) for device, limit in limits.items()})
 
-    def check(self, headers: Iterable[SafetensorsHeader], request: LoadRequest) -> None:
-        """Raise before anything is read when `request` would put more on a device than it may."""
-        for device, needed_bytes in device_bytes(headers, request).items():
+    def check(self, path: str, device_bytes: Mapping[str, int]) -> None:
+        """Raise when a load of `path` would put more on a device than it may: `device_bytes` says how much."""
+        for device, needed_bytes in device_bytes.items():
             limit_bytes = self.limit_bytes.get(device)
             if limit_bytes is not None and needed_bytes > limit_bytes:
                 reason = (
                     f"needs {needed_bytes} bytes on {device} and may take {limit_bytes}; move a part with device_map"
                 )
-                raise SafetensorsLoadError(request.paths[0], reason)
-
-
-def device_bytes(headers: Iterable[SafetensorsHeader], request: LoadRequest) -> Mapping[str, int]:
-    """device -> bytes of the tensors that `request` puts there, after the cast."""
-    needed: Counter[str] = Counter()
-    for header in headers:
-        for key, device in request.devices(header.tensors).items():
-            needed[device] += _placed_bytes(header.tensors[key], request)
-    return needed
+                raise SafetensorsLoadError(path, reason)
 
 
 def parse_bytes(size: int | str) -> int:
@@ -54,10 +42,3 @@ def parse_bytes(size: int | str) -> int:
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError(f"{size!r} is no number of bytes; write 6GiB, 500MB or a plain number")
     return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def _placed_bytes(entry: TensorEntry, request: LoadRequest) -> int:
-    stored_bytes = entry.end - entry.start
-    if request.dtype is None or not entry.dtype.startswith(("F", "BF")):
-        return stored_bytes
-    return stored_bytes * 8 // DTYPE_BITS[entry.dtype] * request.dtype.itemsize

@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .checkpoint import checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError
 from .filling import Pace
+from .footprint import footprint_of, gguf_device_bytes, tensor_device_bytes
 from .gathering import Gathering
 from .gguf_header import read_gguf_header
 from .gguf_load import load_gguf
-from .header import SafetensorsHeader
 from .in_thread import run_in_thread
 from .max_memory import MaxMemory
 from .pickled import load_pickled
+from .progress import Progress, ProgressMeter
 from .registry import StrategyRegistry
 from .robust import Device, Path, load_request, request_for
 from .shards import ShardIndex, check_shards, read_index
 from .strategy import LoadRequest, LoadResult
-
-
-class LoadProgress(NamedTuple):
-    """How far a load is, after each chunk that has arrived."""
-
-    done_bytes: int
-    total_bytes: int
-    path: str
-    """The file that the chunk belongs to."""
-
-
-Progress = Callable[[LoadProgress], None]
-"""May be called from a reading thread."""
+from .uploads import Uploads
 
 
 class ModelLoader:
@@ -44,7 +32,8 @@ class ModelLoader:
     or else to float32.
 
     `strategy` is a name or `"auto"`; `strategy_kwargs` are the fields of a named one (`max_bytes=`, `workers=`).
-    `max_memory` refuses, before reading safetensors, what would put more bytes on a device than it says.
+    `max_memory` refuses, before anything is placed, what would put more bytes on a device than it says: by the headers,
+    or by the tensors of a mapped pickle.
     `low_cpu_mem_usage` lets `auto` pass what is cast or moved through host memory piece by piece."""
 
     def __init__(
@@ -74,10 +63,8 @@ class ModelLoader:
         if kind == "safetensors":
             return self.load_shards([name], progress=progress, cancelled=cancelled)
         request = replace(self._template, paths=(name,), pace=Pace(cancelled))
-        result = _load_gguf(request) if kind == "gguf" else _load_pickle(request)
-        if progress is not None:
-            progress(LoadProgress(result.metrics.loaded_bytes, result.metrics.loaded_bytes, name))
-        return result
+        load = _load_gguf if kind == "gguf" else _load_pickle
+        return load(request, self._max_memory, progress)
 
     def load_shards(
         self,
@@ -93,10 +80,12 @@ class ModelLoader:
         paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
         headers = check_shards(paths, shards)
         request = replace(self._template, paths=paths, headers=headers)
-        self._max_memory.check(headers.values(), request)
-        meter = _Meter(request, headers.values(), progress)
-        result = load_request(replace(request, pace=Pace(cancelled, None, meter.add)), self._strategy, self._registry)
-        meter.finish()
+        needs = footprint_of(headers.values(), request)
+        self._max_memory.check(paths[0] if paths else "", needs.device_bytes)
+        meter = ProgressMeter(needs.read_bytes, headers.values(), progress)
+        pace = Pace(cancelled, reached=meter.add)
+        result = load_request(replace(request, pace=pace), self._strategy, self._registry)
+        meter.finish(paths[-1])
         return result
 
     async def load_shards_async(
@@ -108,52 +97,38 @@ class ModelLoader:
         )
 
 
-class _Meter:
-    """Turns the chunks of any number of reading threads into one progress."""
-
-    def __init__(self, request: LoadRequest, headers: Iterable[SafetensorsHeader], progress: Progress | None) -> None:
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._done_bytes = 0
-        self._last_path = request.paths[-1] if request.paths else ""
-        self._total_bytes = sum(
-            header.tensors[key].end - header.tensors[key].start
-            for header in headers
-            for key in request.devices(header.tensors)
-        )
-
-    def add(self, path: str, nbytes: int) -> None:
-        if self._progress is not None:
-            with self._lock:
-                # Direct reads and small holes count more bytes than the tensors have.
-                self._done_bytes = min(self._done_bytes + nbytes, self._total_bytes)
-                self._progress(LoadProgress(self._done_bytes, self._total_bytes, path))
-
-    def finish(self) -> None:
-        """Say 100% where mapped tensors were never read."""
-        self.add(self._last_path, self._total_bytes - self._done_bytes)
-
-
-def _load_gguf(request: LoadRequest) -> LoadResult:
+def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress | None) -> LoadResult:
     path = request.paths[0]
     gathering = Gathering(request)
     with gathering.clock.stage("header"):
         header = read_gguf_header(path)
+    max_memory.check(path, gguf_device_bytes(header, request))
     gathering.include(path, {key: value for key, value in header.metadata.items() if isinstance(value, str)})
+    keys = request.devices(header.tensors)
+    meter = ProgressMeter(sum(header.tensors[key].end - header.tensors[key].start for key in keys), (), progress)
     with gathering.clock.stage("read"):
-        keys = request.devices(header.tensors)
-        loaded = load_gguf(path, request.dtype or torch.float32, select=keys, header=header, pace=request.pace)
+        pace = replace(request.pace, reached=meter.add)
+        loaded = load_gguf(path, request.dtype or torch.float32, select=keys, header=header, pace=pace)
     for key, tensor in loaded.packed.items():
         raise SafetensorsLoadError(path, f"{key!r} stays packed: {tensor.reason}")
     gathering.add(path, loaded.tensors, buffer_bytes=loaded.metrics.peak_bytes)
-    return gathering.result("gguf")
+    meter.finish(path)
+    result = gathering.result("gguf")
+    return replace(result, metrics=replace(result.metrics, loaded_bytes=loaded.metrics.loaded_bytes))
 
 
-def _load_pickle(request: LoadRequest) -> LoadResult:
+def _load_pickle(request: LoadRequest, max_memory: MaxMemory, progress: Progress | None) -> LoadResult:
+    """Its sizes are known only once it is open: mapped, as a rule, with nothing read and nothing placed."""
     path = request.paths[0]
+    meter = ProgressMeter(0, (), progress)
+    request = replace(request, pace=replace(request.pace, reached=meter.add))
     gathering = Gathering(request)
     gathering.include(path, {})
+    request.pace.allow(path, 0)
     with gathering.clock.stage("read"):
         tensors = load_pickled(path)
-    gathering.add(path, tensors)
+    max_memory.check(path, tensor_device_bytes(tensors, request))
+    meter.total_bytes = sum(tensors[key].nbytes for key in request.devices(tensors))
+    gathering.add(path, tensors, mapped=True)
+    meter.finish(path)
     return gathering.result("pickled")

@@ -11,10 +11,11 @@ import torch
 from .errors import SafetensorsValidationError
 from .filling import Pace
 from .header import SafetensorsHeader
-from .placement import place_tensors
+from .placement import place_tensor, send_tensors
 from .robust import Device, Path, request_for
 from .shards import ShardIndex, check_shards
 from .stream import stream_tensors
+from .uploads import Uploads
 
 _MAX_BYTES = 256 << 20
 
@@ -52,10 +53,14 @@ def fill_module(
     wanted = [
         (header, [key for key in request.devices(header.tensors) if key in targets]) for header in headers.values()
     ]
-    for header, key, tensor, _ in stream_tensors(wanted, Pace(cancelled), max_bytes=max_bytes):
-        placed = place_tensors(header.path, {key: tensor}, request.devices({key: tensor}), dtype)
-        _assign(module, key, placed[key], targets[key])
-        del tensor, placed
+    with Uploads() as uploads:
+        for header, key, tensor, _ in stream_tensors(wanted, Pace(cancelled), max_bytes=max_bytes):
+            (device,) = request.devices({key: tensor}).values()
+            placed = send_tensors(header.path, {key: tensor}, {key: device}, dtype, uploads).get(key)
+            if placed is None:
+                placed = place_tensor(header.path, key, tensor, device, dtype)
+            _assign(module, key, placed, targets[key])
+            del tensor, placed
     missing = tuple(key for key in targets if key not in found)
     return Filled(missing, tuple(key for header in headers.values() for key in header.tensors if key not in targets))
 

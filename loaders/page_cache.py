@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from io import FileIO
 
 from . import kernel
 from .errors import LoadCancelledError
@@ -20,6 +21,21 @@ def resident_bytes(path: str | os.PathLike[str]) -> int | None:
         if pages is None:
             pages = kernel.mapped_resident_pages(file.fileno(), size_bytes)
     return None if pages is None else min(pages * mmap.PAGESIZE, size_bytes)
+
+
+def cached_share(file: FileIO, spans: Iterable[tuple[int, int]]) -> float | None:
+    """Share of the pages from byte `start` to `end` of each of `spans` that are in the page cache; None where the
+    system cannot tell."""
+    wanted_pages = cached_pages = 0
+    for start, end in spans:
+        pages = kernel.cached_pages(file.fileno(), start, end - start) if end > start else 0
+        if pages is None:
+            pages = kernel.mapped_resident_pages(file.fileno(), end - start, start)
+        if pages is None:
+            return None
+        cached_pages += pages
+        wanted_pages += -(-end // mmap.PAGESIZE) - start // mmap.PAGESIZE if end > start else 0
+    return cached_pages / wanted_pages if wanted_pages else 1.0
 
 
 def warm_file(

@@ -7,17 +7,21 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+from .direct import READERS
+from .filling import Pace
 from .gathering import Gathering
-from .private import read_private
+from .header import SafetensorsHeader
+from .private import read_fast
 from .strategy import Constraints, LoadRequest, LoadResult
 from .tensor_file import TensorFile
 
 
 @dataclass(frozen=True, slots=True)
 class ParallelLoadingStrategy:
-    """One thread per shard, at most `workers` shards between the disk and their place, handed over in order."""
+    """At most `workers` shards, and `max_bytes` of them by their headers, between the disk and their place; one larger
+    shard goes alone. They are handed over in order."""
 
     name: ClassVar[str] = "parallel"
     summary: ClassVar[str] = "several files of 64 MiB or more together on a disk that likes a queue"
@@ -25,27 +29,78 @@ class ParallelLoadingStrategy:
 
     workers: int = 4
     """More than 4 made loading slower wherever it was measured."""
+    max_bytes: int = 16 << 30
 
     def load(self, request: LoadRequest) -> LoadResult:
         gathering = Gathering(request)
         headers = deque(gathering.header(path) for path in request.paths)
-        stop = threading.Event()
-        pace = replace(request.pace, cancelled=lambda: stop.is_set() or _cancelled(request))
         workers = max(1, min(self.workers, len(headers), 2 * (os.cpu_count() or 1)))
-        reading: deque[Future[TensorFile]] = deque()
+        stop = threading.Event()
+        pace = replace(request.pace, cancelled=lambda: stop.is_set() or request.pace.stopped)
         with ThreadPoolExecutor(workers, "warmstack-shard") as pool:
+            shards = _Shards(pool, headers, pace, workers, self.max_bytes)
             try:
-                while headers or reading:
-                    while headers and len(reading) < workers:
-                        reading.append(pool.submit(read_private, headers.popleft(), pace))
+                while shards.pending:
                     with gathering.clock.stage("read"):
-                        file = reading.popleft().result()
-                    waiting_bytes = sum(future.result().nbytes for future in reading if future.done())
-                    gathering.add(file.header.path, file.tensors, buffer_bytes=file.nbytes, waiting_bytes=waiting_bytes)
+                        file = shards.take()
+                    gathering.add(
+                        file.header.path,
+                        file.tensors,
+                        buffer_bytes=file.nbytes,
+                        waiting_bytes=shards.reserved_bytes - file.nbytes,
+                    )
+                    shards.release(file.nbytes)
+                    del file
             finally:
                 stop.set()
         return gathering.result(self.name)
 
 
-def _cancelled(request: LoadRequest) -> bool:
-    return request.pace.cancelled is not None and request.pace.cancelled()
+class _Reading(NamedTuple):
+    nbytes: int
+    file: Future[TensorFile]
+
+
+class _Shards:
+    """Shards in order, read ahead as far as `workers` and `max_bytes` allow. For one consuming thread."""
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        headers: deque[SafetensorsHeader],
+        pace: Pace,
+        workers: int,
+        max_bytes: int,
+    ) -> None:
+        self._pool = pool
+        self._headers = headers
+        self._pace = pace
+        self._workers = workers
+        self._max_bytes = max_bytes
+        self._reading: deque[_Reading] = deque()
+        self.reserved_bytes = 0
+        """Of the shards that are being read, have been read, or are being placed."""
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._headers or self._reading)
+
+    def take(self) -> TensorFile:
+        """The next shard, whose bytes stay reserved until `release`."""
+        self._read_ahead()
+        return self._reading.popleft().file.result()
+
+    def release(self, nbytes: int) -> None:
+        self.reserved_bytes -= nbytes
+
+    def _read_ahead(self) -> None:
+        while self._headers and len(self._reading) < self._workers:
+            nbytes = self._headers[0].data_bytes
+            if self.reserved_bytes and self.reserved_bytes + nbytes > self._max_bytes:
+                return
+            self.reserved_bytes += nbytes
+            self._reading.append(_Reading(nbytes, self._pool.submit(self._read, self._headers.popleft())))
+
+    def _read(self, header: SafetensorsHeader) -> TensorFile:
+        copiers = max(1, (os.cpu_count() or 1) // self._workers)
+        return read_fast(header, self._pace, readers=-(-READERS // self._workers), copiers=copiers)

@@ -7,24 +7,44 @@ from collections.abc import Mapping
 import torch
 
 from .errors import SafetensorsLoadError
+from .uploads import Uploads
 
 
-def place_tensors(
-    path: str, tensors: Mapping[str, torch.Tensor], devices: Mapping[str, str], dtype: torch.dtype | None
-) -> dict[str, torch.Tensor]:
-    """The tensors that `devices` names, each on its device; floating-point ones as `dtype`. What already is where and
-    as
-    it should be stays the same object. `path` is for the error of a device that is absent or full."""
-    return {key: _placed(path, key, tensors[key], device, dtype) for key, device in devices.items()}
-
-
-def _placed(path: str, key: str, tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> torch.Tensor:
+def place_tensor(path: str, key: str, tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> torch.Tensor:
+    """`tensor` on `device`; a floating-point one as `dtype`. What already is where and as it should be stays the same
+    object. `path` and `key` are for the error of a device that is absent or full."""
     cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
     if device == "cpu" and cast == tensor.dtype:
         return tensor
     try:
         return tensor.to(device=device, dtype=cast)
     except (RuntimeError, AssertionError) as error:
-        # AssertionError: what torch raises for CUDA in a build without it.
-        cause = str(error).partition("\n")[0]
-        raise SafetensorsLoadError(path, f"{key!r} cannot go to {device} as {cast}: {cause}") from error
+        raise _unplaced(path, key, device, cast, error) from error
+
+
+def send_tensors(
+    path: str,
+    tensors: Mapping[str, torch.Tensor],
+    devices: Mapping[str, str],
+    dtype: torch.dtype | None,
+    uploads: Uploads,
+) -> dict[str, torch.Tensor]:
+    """Those of `tensors` that `devices` puts on a GPU, there; floating-point ones as `dtype`. The others are for
+    `place_tensor`."""
+    sent: dict[str, torch.Tensor] = {}
+    for device in dict.fromkeys(filter(uploads.takes, devices.values())):
+        together = {key: tensors[key] for key, its in devices.items() if its == device and tensors[key].is_cpu}
+        try:
+            sent |= uploads.place(path, together, device, dtype)
+        except (RuntimeError, AssertionError) as error:
+            raise _unplaced(path, next(iter(together)), device, dtype, error) from error
+    return sent
+
+
+def _unplaced(
+    path: str, key: str, device: str, dtype: torch.dtype | None, error: BaseException
+) -> SafetensorsLoadError:
+    # AssertionError: what torch raises for CUDA in a build without it.
+    cause = str(error).partition("\n")[0]
+    wanted = device if dtype is None else f"{device} as {dtype}"
+    return SafetensorsLoadError(path, f"{key!r} cannot go to {wanted}: {cause}")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
 from .errors import SafetensorsLoadError
 from .filling import CHUNK_BYTES, Pace, fill
 from .header import SafetensorsHeader, read_header
@@ -17,6 +18,8 @@ from .tensor_file import TensorFile
 from .views import view_tensors
 
 _HUGE_PAGE_BYTES = 2 << 20
+_SHARED_CHUNK_BYTES = 8 << 20
+"""Small enough that two threads share even one LoRA evenly."""
 
 
 def read_tensors(
@@ -45,6 +48,24 @@ def read_private(
             fill(path, file, [(target, header.data_start)], pace, threads=threads, chunk_bytes=chunk_bytes)
         require_stamp(path, file, header.stamp)
     return TensorFile(view_tensors(path, buffer, header.tensors, 0), header, buffer, "private")
+
+
+def read_fast(header: SafetensorsHeader, pace: Pace, *, readers: int = READERS, copiers: int) -> TensorFile:
+    """`read_tensors` for somebody who waits: a file that is not in the page cache is read past it by `readers` threads,
+    which leaves the cache to others; a cached one is copied by `copiers`. Huge pages in both cases."""
+    path = header.path
+    with open_raw(path) as file:
+        require_stamp(path, file, header.stamp)
+        direct = should_read_directly(header, file, [(header.data_start, header.file_bytes)])
+        # Direct reads fill whole blocks, and the tensors begin somewhere in the first.
+        lead_bytes = header.data_start % BLOCK_BYTES if direct else 0
+        buffer = allocate(path, lead_bytes + header.data_bytes)
+        with memoryview(buffer) as memory, memory[: lead_bytes + header.data_bytes] as target:
+            spans = [(target, header.data_start - lead_bytes)]
+            if not (direct and fill_directly(path, file, spans, pace, threads=readers)):
+                fill(path, file, spans, pace, threads=copiers, chunk_bytes=_SHARED_CHUNK_BYTES)
+        require_stamp(path, file, header.stamp)
+    return TensorFile(view_tensors(path, buffer, header.tensors, lead_bytes), header, buffer, "private")
 
 
 def allocate(path: str, nbytes: int, *, huge_pages: bool = True) -> mmap.mmap:

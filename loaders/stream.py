@@ -77,7 +77,7 @@ def _read_file(
     arrived: SimpleQueue[StreamedTensor | None],
 ) -> None:
     def stopped() -> bool:
-        return stop.is_set() or (pace.cancelled is not None and pace.cancelled())
+        return stop.is_set() or pace.stopped
 
     path = header.path
     with open_raw(path) as file:

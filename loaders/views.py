@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 import torch
 
+from .breather import Breather
 from .dtypes import TORCH_DTYPES
 from .errors import SafetensorsLoadError
 from .header import DTYPE_BITS, TensorEntry
 
 Buffer = mmap.mmap | bytearray
+_BREATH_TENSORS = 256
 
 
 def view_tensors(
@@ -22,7 +24,10 @@ def view_tensors(
     bases: dict[tuple[str, int], torch.Tensor] = {}
     strides: dict[tuple[int, ...], tuple[int, ...]] = {}
     views: dict[str, torch.Tensor] = {}
-    for key, (dtype, shape, start, end) in entries.items():
+    breather = Breather()
+    for step, (key, (dtype, shape, start, end)) in enumerate(entries.items()):
+        if step % _BREATH_TENSORS == 0:
+            breather.breathe()
         if dtype == "F4":
             shape = _packed_shape(path, key, shape)
         if start == end:

@@ -12,7 +12,7 @@ import comfy.model_management
 import comfy.utils
 
 from ..loaders.errors import LoadCancelledError
-from ..loaders.model_loader import LoadProgress
+from ..loaders.progress import LoadProgress
 from .model_files import ModelFileError, ModelFiles
 from .model_weights import ModelWeights, check_weights, read_weights, weights_state
 

@@ -15,8 +15,9 @@ from ..loaders.filling import Pace
 from ..loaders.gguf_header import GgufHeader, read_gguf_header
 from ..loaders.gguf_load import LoadedGguf, load_gguf
 from ..loaders.gguf_numpy import refusal
-from ..loaders.model_loader import LoadProgress, ModelLoader
+from ..loaders.model_loader import ModelLoader
 from ..loaders.opened import stamp_path
+from ..loaders.progress import LoadProgress
 from ..loaders.registry import StrategyRegistry
 from ..loaders.shards import check_shards, read_index
 from ..loaders.strategy import LoadRequest

@@ -18,6 +18,7 @@ import torch
 from warmstack.loaders.auto import Surroundings, choose_strategy
 from warmstack.loaders.device_map import DeviceMap
 from warmstack.loaders.disk_kind import DiskKind
+from warmstack.loaders.header import SafetensorsHeader, TensorEntry
 from warmstack.loaders.registry import StrategyRegistry
 from warmstack.loaders.strategy import LoadingStrategy, LoadRequest
 
@@ -83,11 +84,13 @@ class _Situation:
 _SITUATIONS = (
     _Situation("one small file", [8 * _MIB]),
     _Situation("one large file", [64 * _MIB]),
+    _Situation("one large file, rotating disk", [64 * _MIB], disk="rotating"),
     _Situation("large shards, flash disk", [64 * _MIB] * 2),
     _Situation("large shards, rotating disk", [64 * _MIB] * 2, disk="rotating"),
     _Situation("large shards, network disk, but cached", [64 * _MIB] * 2, disk="network", cached=True),
     _Situation("a device map leaves a part on disk", [64 * _MIB], replace(_ONE, device_map=_PART)),
     _Situation("low memory, and a cast", [64 * _MIB], replace(_ONE, dtype=torch.bfloat16, low_memory=True)),
+    _Situation("larger than memory once cast", [64 * _MIB], replace(_ONE, dtype=torch.bfloat16), free_bytes=96 * _MIB),
     _Situation("larger than memory, stays on the CPU", [64 * _MIB], free_bytes=64 * _MIB),
     _Situation(
         "larger than memory, all of it goes to a GPU", [64 * _MIB], replace(_ONE, device="cuda"), free_bytes=64 * _MIB
@@ -111,8 +114,18 @@ def _choice_row(registry: StrategyRegistry, situation: _Situation, folder: Path)
         disk_kind=lambda _path: situation.disk,
         cached_bytes=lambda path: Path(path).stat().st_size if situation.cached else 0,
     )
-    choice = choose_strategy(registry, replace(situation.wants, paths=tuple(map(str, paths))), surroundings)
+    headers = {str(path): _header(str(path), size) for path, size in zip(paths, situation.sizes_bytes, strict=True)}
+    choice = choose_strategy(registry, replace(situation.wants, paths=tuple(headers), headers=headers), surroundings)
     return (situation.words, f"`{choice.strategy.name}`", "; ".join(choice.reasons))
+
+
+def _header(path: str, size_bytes: int) -> SafetensorsHeader:
+    half = size_bytes // 2
+    tensors = {
+        "unet.weight": TensorEntry("F32", (half // 4,), 0, half),
+        "text.weight": TensorEntry("F32", (half // 4,), half, 2 * half),
+    }
+    return SafetensorsHeader(path, tensors, {}, 0, size_bytes, 0)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ import torch
 from hostkit import graphs
 from hostkit.models import write_models
 
-from warmstack.loaders.model_loader import LoadProgress
+from warmstack.loaders.progress import LoadProgress
 from warmstack.nodes.load_checkpoint_node import LoadCheckpoint
 from warmstack.nodes.load_diffusion_model_node import LoadDiffusionModel
 from warmstack.nodes.model_files import ModelFileError

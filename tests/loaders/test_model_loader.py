@@ -47,6 +47,23 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def gguf_values() -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(6, 64)).astype(np.float32)
+
+
+def write_gguf(folder: Path) -> Path:
+    """A quantised matrix and two vectors."""
+    values = gguf_values()
+    writer = gguf.GGUFWriter(folder / "model.gguf", "flux")
+    packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+    writer.add_tensor("block.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.add_tensor("block.bias", values[0])
+    writer.add_tensor("other.bias", values[1])
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    return folder / "model.gguf"
+
+
 class TestCheckpoint:
     @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "parallel"])
     def test_one_file(self, saved, state_dict, same_tensors, strategy: str):
@@ -77,19 +94,8 @@ class TestCheckpoint:
 
     @pytest.mark.parametrize("dtype", [None, torch.float16])
     def test_gguf(self, tmp_path, dtype: torch.dtype | None):
-        values = np.random.default_rng(5).normal(size=(6, 64)).astype(np.float32)
-        packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
-        writer = gguf.GGUFWriter(tmp_path / "model.gguf", "flux")
-        writer.add_tensor("block.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-        writer.add_tensor("block.bias", values[0])
-        writer.add_tensor("other.bias", values[1])
-        for step in (
-            writer.write_header_to_file,
-            writer.write_kv_data_to_file,
-            writer.write_tensors_to_file,
-            writer.close,
-        ):
-            step()
+        write_gguf(tmp_path)
+        packed = gguf.quants.quantize(gguf_values(), gguf.GGMLQuantizationType.Q8_0)
         expected = torch.from_numpy(gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q8_0))
         seen: list[LoadProgress] = []
         result = ModelLoader(dtype=dtype, device_map={"other": "disk"}).load_checkpoint(tmp_path, progress=seen.append)
@@ -189,6 +195,43 @@ class TestChoices:
             ModelLoader(max_memory={"cpu": needed_bytes - 1}, dtype=torch.float64).load_checkpoint(saved)
         assert ModelLoader(max_memory={"cpu": 10}, device_map={"": "disk", "alpha": "cpu"}).load_checkpoint(saved)
 
+    @pytest.mark.parametrize(("dtype", "element_bytes"), [(None, 4), (torch.float16, 2)])
+    def test_max_memory_of_a_gguf_counts_it_dequantised(self, tmp_path, dtype: torch.dtype | None, element_bytes: int):
+        path, needed_bytes = write_gguf(tmp_path), element_bytes * (6 * 64 + 64 + 64)
+        assert ModelLoader(dtype=dtype, max_memory={"cpu": needed_bytes}).load_checkpoint(path)
+        with pytest.raises(SafetensorsLoadError, match=f"needs {needed_bytes} bytes on cpu"):
+            ModelLoader(dtype=dtype, max_memory={"cpu": needed_bytes - 1}).load_checkpoint(path)
+        part = ModelLoader(dtype=dtype, max_memory={"cpu": 64 * element_bytes}, device_map={"block": "disk"})
+        assert part.load_checkpoint(path).keys() == {"other.bias"}
+
+    def test_max_memory_of_a_pickle(self, tmp_path, state_dict):
+        torch.save(state_dict, tmp_path / "model.pt")
+        floats = [tensor for tensor in state_dict.values() if tensor.is_floating_point()]
+        rest = [tensor for tensor in state_dict.values() if not tensor.is_floating_point()]
+        needed_bytes = sum(8 * tensor.numel() for tensor in floats) + sum(tensor.nbytes for tensor in rest)
+        load = ModelLoader(max_memory={"cpu": needed_bytes}, dtype=torch.float64).load_checkpoint
+        assert load(tmp_path / "model.pt")
+        with pytest.raises(SafetensorsLoadError, match=f"needs {needed_bytes} bytes on cpu"):
+            ModelLoader(max_memory={"cpu": needed_bytes - 1}, dtype=torch.float64).load_checkpoint(
+                tmp_path / "model.pt"
+            )
+
+    def test_progress_of_a_gguf_and_of_a_pickle(self, tmp_path, state_dict):
+        torch.save(state_dict, tmp_path / "model.pt")
+        for path in (write_gguf(tmp_path), tmp_path / "model.pt"):
+            seen: list[LoadProgress] = []
+            ModelLoader(dtype=torch.float64, device_map={"block": "meta"}).load_checkpoint(path, progress=seen.append)
+            assert len(seen) > 2, path
+            assert 0 < seen[0].done_bytes < seen[0].total_bytes
+            assert seen[-1].done_bytes == seen[-1].total_bytes
+
+    @pytest.mark.parametrize("calls", [0, 1, 5])
+    def test_cancelling_a_pickle(self, tmp_path, state_dict, calls: int):
+        torch.save(state_dict, tmp_path / "model.pt")
+        answers = iter([False] * calls)
+        with pytest.raises(LoadCancelledError):
+            ModelLoader().load_checkpoint(tmp_path / "model.pt", cancelled=lambda: next(answers, True))
+
     def test_low_cpu_mem_usage_streams_what_is_cast(self, saved):
         result = ModelLoader(low_cpu_mem_usage=True, dtype=torch.float16).load_checkpoint(saved)
         assert result.metrics.strategy == "streaming"
@@ -196,8 +239,10 @@ class TestChoices:
 
     def test_strategy_settings(self, sharded):
         assert ModelLoader("parallel", workers=1).load_shards(files(sharded))
-        with pytest.raises(ValueError, match="strategy 'parallel' has no max_bytes; it takes workers"):
-            ModelLoader("parallel", max_bytes=1)
+        with pytest.raises(ValueError, match="strategy 'eager' has no max_bytes; it takes no settings"):
+            ModelLoader("eager", max_bytes=1)
+        with pytest.raises(ValueError, match="strategy 'parallel' has no speed; it takes max_bytes, workers"):
+            ModelLoader("parallel", speed=1)
         with pytest.raises(ValueError, match="strategy 'auto' has no workers; it takes no settings"):
             ModelLoader("auto", workers=1)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from warmstack.loaders import (
     resident_bytes,
     warm_file,
 )
+from warmstack.loaders.page_cache import cached_share
 
 SIZE = (20 << 20) + 123
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux to drop and count pages")
@@ -50,6 +52,32 @@ def test_mincore_and_cachestat_agree_on_a_half_read_file(cold: Path):
         counted = kernel.mapped_resident_pages(file.fileno(), SIZE)
         assert counted == (5 << 20) // mmap.PAGESIZE
         assert kernel.cached_pages(file.fileno()) in (counted, None)
+
+
+@linux_only
+@pytest.mark.parametrize("ask", ["cachestat", "mincore"])
+def test_the_share_of_some_parts(cold: Path, monkeypatch: pytest.MonkeyPatch, ask: str):
+    if ask == "mincore":
+        monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
+    page, mib = mmap.PAGESIZE, 1 << 20
+    with cold.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(file.fileno(), mib, 4 * mib)
+        share = partial(cached_share, file)
+        assert share([(4 * mib, 5 * mib)]) == 1
+        assert share([(3 * mib, 4 * mib), (5 * mib, 6 * mib)]) == 0
+        assert share([(3 * mib, 5 * mib)]) == 0.5
+        assert share([(4 * mib + 1, 4 * mib + 2), (page, page + 1)]) == 0.5
+        assert share([(5 * mib - 1, 5 * mib + 1)]) == 0.5
+        assert share([(0, SIZE)]) == (mib / page) / -(-SIZE // page)
+        assert share([]) == share([(7, 7)]) == 1
+
+
+def test_where_nobody_can_say_the_share_is_unknown(cold: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
+    monkeypatch.setattr(kernel, "mapped_resident_pages", lambda fd, nbytes, start: None)
+    with cold.open("rb", buffering=0) as file:
+        assert cached_share(file, [(0, 1)]) is None
 
 
 @linux_only

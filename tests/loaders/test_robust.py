@@ -6,16 +6,19 @@ import threading
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from warmstack.loaders import (
     LoadCancelledError,
     LoadingMetrics,
     NoCapableLoaderError,
     SafetensorsLoadError,
+    drop_file,
     in_thread,
     load_loras_batch,
     load_loras_batch_async,
     load_safetensors_robust,
+    resident_bytes,
 )
 
 
@@ -129,6 +132,35 @@ class TestBatch:
     def test_cancelling_is_not_a_failure_to_continue_from(self, saved):
         with pytest.raises(LoadCancelledError):
             load_loras_batch([saved], continue_on_error=True, cancelled=lambda: True)
+
+    def test_what_has_no_room_left_is_not_read(self, saved, large, tmp_path, monkeypatch):
+        part = {"a": torch.zeros(1000), "ids": torch.zeros(10, dtype=torch.int64)}
+        paths = [str(tmp_path / f"{index}.safetensors") for index in range(3)]
+        for path in paths:
+            save_file(part, path)
+        drop_file(large[0])
+        batch = load_loras_batch([paths[0], large[0], *paths[1:]], max_bytes=2 * 4080 + 100, continue_on_error=True)
+        assert list(batch) == paths[:2]
+        assert batch.failures.keys() == {large[0], paths[2]}
+        assert "needs 4080 bytes and 100 of the batch's max_bytes are left" in str(batch.failures[paths[2]])
+        assert (resident_bytes(large[0]) or 0) < 10 << 20
+        with pytest.raises(SafetensorsLoadError, match="max_bytes are left"):
+            load_loras_batch(paths, max_bytes=2 * 4080)
+
+    @pytest.mark.parametrize(("max_bytes", "loads"), [(4080 + 2000, True), (4080 + 1999, False)])
+    def test_a_cast_needs_room_for_both(self, tmp_path, max_bytes: int, loads: bool):
+        path = str(tmp_path / "a.safetensors")
+        save_file({"a": torch.zeros(1000), "ids": torch.zeros(10, dtype=torch.int64)}, path)
+        batch = load_loras_batch([path], dtype=torch.float16, max_bytes=max_bytes, continue_on_error=True)
+        assert (path in batch) == loads
+
+    async def test_room_of_an_awaited_batch(self, saved):
+        with pytest.raises(SafetensorsLoadError, match="max_bytes are left"):
+            await load_loras_batch_async([saved], max_bytes=1)
+
+    def test_a_broken_header_is_a_failure_of_its_own(self, saved, tmp_path):
+        batch = load_loras_batch([tmp_path / "absent", saved], max_bytes=1 << 20, continue_on_error=True)
+        assert list(batch) == [saved]
 
     def test_an_empty_batch(self):
         assert dict(load_loras_batch([])) == {}

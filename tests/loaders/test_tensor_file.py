@@ -16,13 +16,16 @@ from warmstack.loaders import (
     LoadCancelledError,
     RateLimit,
     SafetensorsLoadError,
+    drop_file,
     map_tensors,
     read_header,
     read_tensors,
+    resident_bytes,
+    warm_file,
 )
-from warmstack.loaders.direct import can_read_directly, read_tensors_directly
+from warmstack.loaders.direct import should_read_directly
 from warmstack.loaders.filling import Pace
-from warmstack.loaders.private import read_private
+from warmstack.loaders.private import read_fast, read_private
 
 LOADS = {"mapped": map_tensors, "private": read_tensors}
 
@@ -183,32 +186,69 @@ def test_a_read_limit_is_charged_for_every_byte(saved):
     assert sum(slept) == pytest.approx(file.nbytes / 1000.0)
 
 
-@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct reads")
+needs_direct_reads = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct reads")
+
+
+@needs_direct_reads
 @pytest.mark.parametrize("threads", [1, 4])
-def test_direct_reads_change_nothing(large, same_tensors, threads: int):
+def test_a_cold_file_is_read_past_the_page_cache(large, same_tensors, threads: int):
     path, tensors = large
-    same_tensors(read_tensors_directly(read_header(path), Pace(), threads=threads).tensors, tensors)
+    drop_file(path)
+    same_tensors(read_fast(read_header(path), Pace(), readers=threads, copiers=1).tensors, tensors)
+    assert (resident_bytes(path) or 0) < os.path.getsize(path) / 10
 
 
-@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct reads")
+@needs_direct_reads
 @pytest.mark.parametrize("elements", [0, 1, 4080, 4096, 4097, 12_288])
 def test_direct_reads_of_any_length(tmp_path: Path, same_tensors, elements: int):
     path = tmp_path / "tail.safetensors"
     tensors = {"a": torch.randint(0, 255, (elements,), dtype=torch.uint8), "b": torch.tensor([1, 2, 3])}
     save_file(tensors, path)
+    drop_file(path)
     header = read_header(path)
-    assert can_read_directly(header)
-    same_tensors(read_tensors_directly(header, Pace(), threads=2).tensors, tensors)
+    drop_file(path)
+    with open(path, "rb", buffering=0) as file:
+        assert should_read_directly(header, file, [(header.data_start, header.file_bytes)])
+    same_tensors(read_fast(header, Pace(), readers=2, copiers=1).tensors, tensors)
 
 
+@needs_direct_reads
+def test_a_cached_file_is_not_read_from_the_disk_again(large):
+    path, _ = large
+    header = read_header(path)
+    warm_file(path, cancelled=lambda: False)
+    with open(path, "rb", buffering=0) as file:
+        assert not should_read_directly(header, file, [(header.data_start, header.file_bytes)])
+
+
+@needs_direct_reads
 def test_direct_reads_are_not_offered_where_they_would_misalign(write_raw):
-    header = {"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
-    lengths = {len(json.dumps(header)) + pad: pad for pad in range(8)}
-    offered = [
-        can_read_directly(read_header(write_raw(json.dumps(header).encode() + b" " * pad, b"a")))
-        for pad in lengths.values()
-    ]
-    assert offered.count(True) == (1 if hasattr(os, "O_DIRECT") else 0)
+    entry = {"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+    offered = []
+    for pad in range(8):
+        path = write_raw(json.dumps(entry).encode() + b" " * pad, b"a")
+        header = read_header(path)
+        drop_file(path)
+        with open(path, "rb", buffering=0) as file:
+            offered.append(should_read_directly(header, file, [(header.data_start, header.file_bytes)]))
+    assert offered.count(True) == 1
+
+
+@needs_direct_reads
+def test_the_file_is_read_as_usual_again_after_a_refusal(large, same_tensors, monkeypatch):
+    path, tensors = large
+    drop_file(path)
+    refused: list[int] = []
+
+    def refuse(fd: object, command: int, flags: int = 0) -> int:
+        if flags & os.O_DIRECT:
+            refused.append(flags)
+            raise OSError(22, "Invalid argument")
+        return 0
+
+    monkeypatch.setattr("fcntl.fcntl", refuse)
+    same_tensors(read_fast(read_header(path), Pace(), copiers=1).tensors, tensors)
+    assert refused
 
 
 def test_populating_brings_the_file_in(large, same_tensors):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from warmstack.loaders.errors import LoadCancelledError
-from warmstack.loaders.model_loader import LoadProgress
+from warmstack.loaders.progress import LoadProgress
 from warmstack.nodes.model_files import ModelFileError
 from warmstack.nodes.model_weights import check_weights, read_weights, strategy_names, weights_state
 

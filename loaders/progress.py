@@ -1,0 +1,82 @@
+"""LoadProgress: how far a load is, for whatever shows it."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from .header import SafetensorsHeader
+
+
+class LoadProgress(NamedTuple):
+    """How far a load is, after each chunk that has arrived."""
+
+    done_bytes: int
+    total_bytes: int
+    path: str
+    """The file that the chunk belongs to."""
+    tensor: str = ""
+    """The tensor in which the chunk ends; "" where chunks have no such order."""
+
+
+Progress = Callable[[LoadProgress], None]
+"""May be called from a reading thread."""
+
+
+class Bar(Protocol):
+    """What a `tqdm` bar has."""
+
+    total: float | None
+    n: float
+
+    def update(self, n: float) -> object: ...
+
+
+def shown_on(bar: Bar) -> Progress:
+    """A callback that moves a tqdm bar (`unit="B", unit_scale=True`). ComfyUI's ProgressBar needs none:
+    `lambda progress: bar.update_absolute(*progress[:2])`."""
+
+    def show(progress: LoadProgress) -> None:
+        bar.total = progress.total_bytes
+        bar.update(progress.done_bytes - bar.n)
+
+    return show
+
+
+class ProgressMeter:
+    """Turns the chunks of any number of reading threads into one progress."""
+
+    def __init__(self, total_bytes: int, headers: Iterable[SafetensorsHeader], progress: Progress | None) -> None:
+        self.total_bytes = total_bytes
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done_bytes = 0
+        self._last_path = ""
+        self._ends = {header.path: _TensorEnds(header) for header in headers} if progress is not None else {}
+
+    def add(self, path: str, nbytes: int, end: int | None = None) -> None:
+        """`nbytes` of `path`, up to byte `end` of it, have arrived."""
+        if self._progress is None:
+            return
+        tensor = self._ends[path].tensor_before(end) if end is not None and path in self._ends else ""
+        with self._lock:
+            # Whole blocks, small holes and a second try count more bytes than the tensors have.
+            self._done_bytes = min(self._done_bytes + nbytes, self.total_bytes)
+            self._last_path = path
+            self._progress(LoadProgress(self._done_bytes, self.total_bytes, path, tensor))
+
+    def finish(self, path: str) -> None:
+        """Say 100% where mapped tensors were never read; `path` is for a load in which nothing was."""
+        self.add(self._last_path or path, self.total_bytes - self._done_bytes)
+
+
+class _TensorEnds:
+    def __init__(self, header: SafetensorsHeader) -> None:
+        self._keys = list(header.tensors)
+        self._ends = [header.data_start + entry.end for entry in header.tensors.values()]
+
+    def tensor_before(self, offset: int) -> str:
+        """The tensor that byte `offset - 1` of the file belongs to, or the nearest."""
+        return self._keys[min(bisect_left(self._ends, offset), len(self._keys) - 1)] if self._keys else ""

@@ -1,0 +1,89 @@
+"""Uploads: the tensors of one load to the GPUs that it names, through pinned memory that lives as long as the load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+
+import torch
+
+from .copy_device import CopyDevice
+from .cuda_device import CudaDevice
+from .errors import SafetensorsLoadError
+from .transfer import DeviceTransfer
+
+_BATCH_BYTES = 256 << 20
+"""One device buffer for so many bytes of neighbours: a cast then needs no second copy of the whole file, and a tensor
+that outlives the others keeps little."""
+_LEAST_BYTES = 1 << 20
+"""Below, torch's own copy is done before a slot is found."""
+
+
+class Uploads:
+    """Not thread-safe. `close` returns when every byte has arrived."""
+
+    def __init__(self, make_device: Callable[[str], CopyDevice] = CudaDevice) -> None:
+        self._make_device = make_device
+        self._transfers: dict[str, DeviceTransfer] = {}
+
+    def __enter__(self) -> Uploads:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @staticmethod
+    def takes(device: str) -> bool:
+        """Whether tensors for `device` go this way."""
+        return device.startswith("cuda")
+
+    def place(
+        self, path: str, tensors: Mapping[str, torch.Tensor], device: str, dtype: torch.dtype | None
+    ) -> dict[str, torch.Tensor]:
+        """`tensors`, all on the CPU, on `device`, floating-point ones as `dtype`. For the caller's current stream.
+
+        RuntimeError when the device is not there, SafetensorsLoadError when it is full or refuses a copy; `path` is for
+        these."""
+        placed: dict[str, torch.Tensor] = {}
+        for batch in _batches(tensors):
+            if sum(tensor.nbytes for tensor in batch.values()) < _LEAST_BYTES:
+                arrived: Mapping[str, torch.Tensor] = {key: tensor.to(device) for key, tensor in batch.items()}
+            else:
+                arrived = self._send(path, batch, device)
+            placed |= {key: _cast(tensor, dtype) for key, tensor in arrived.items()}
+        return placed
+
+    def close(self) -> None:
+        """After that, the tensors are there for every stream."""
+        for transfer in self._transfers.values():
+            # It waits for the last copy from each of its slots, and every copy came from one.
+            transfer.release()
+        self._transfers.clear()
+
+    def _send(self, path: str, batch: Mapping[str, torch.Tensor], device: str) -> Mapping[str, torch.Tensor]:
+        transfer = self._transfers.get(device)
+        if transfer is None:
+            transfer = self._transfers[device] = DeviceTransfer(self._make_device(device))
+        upload = transfer.upload(path, batch)
+        if not upload.on_device:
+            raise SafetensorsLoadError(path, f"{next(iter(batch))!r} cannot go to {device}: {upload.reasons[-1]}")
+        return upload.use()
+
+
+def _batches(tensors: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    batch: dict[str, torch.Tensor] = {}
+    batch_bytes = 0
+    for key, tensor in tensors.items():
+        if batch and batch_bytes + tensor.nbytes > _BATCH_BYTES:
+            yield batch
+            batch, batch_bytes = {}, 0
+        batch[key] = tensor
+        batch_bytes += tensor.nbytes
+    if batch:
+        yield batch
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor

@@ -1,0 +1,96 @@
+"""Tensors to their GPUs, on a fake one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from warmstack.loaders import DeviceTransfer, FakeDevice, SafetensorsLoadError
+from warmstack.loaders import uploads as module
+from warmstack.loaders.placement import send_tensors
+from warmstack.loaders.uploads import Uploads
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH_BYTES", 1000)
+    monkeypatch.setattr(module, "_LEAST_BYTES", 100)
+
+
+class Garage:
+    """Makes fake devices and remembers them."""
+
+    def __init__(self, **options: int) -> None:
+        self.made: dict[str, FakeDevice] = {}
+        self._options = options
+
+    def __call__(self, device: str) -> FakeDevice:
+        return self.made.setdefault(device, FakeDevice(**self._options))
+
+
+SOURCES = {
+    "a": torch.arange(100.0),
+    "ids": torch.arange(90),
+    "b": torch.arange(400.0).view(20, 20).T,
+    "bias": torch.arange(5.0),
+    "c": torch.arange(120.0),
+}
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_everything_arrives_in_batches_and_is_cast_there(small_batches: None, dtype: torch.dtype | None):
+    garage = Garage(lag=1 << 30)
+    devices = {"a": "cuda:0", "ids": "cuda:0", "b": "cuda:0", "bias": "cpu", "c": "cuda:1"}
+    with Uploads(garage) as uploads:
+        placed = send_tensors("model", SOURCES, devices, dtype, uploads)
+    assert set(placed) == SOURCES.keys() - {"bias"}
+    for key, arrived in placed.items():
+        tensor = SOURCES[key]
+        wanted = tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+        assert torch.equal(arrived, wanted), key
+    assert {device: len(fake.events) for device, fake in garage.made.items()} == {"cuda:0": 3, "cuda:1": 1}
+    assert [garage.made[device].owns(placed[key]) for key, device in (("a", "cuda:0"), ("ids", "cuda:0"))] == [
+        dtype is None,
+        True,
+    ]
+    assert all((fake.in_flight, fake.pinned_bytes) == (0, 0) for fake in garage.made.values())
+
+
+def test_what_is_small_goes_at_once(small_batches: None):
+    garage = Garage()
+    with Uploads(garage) as uploads, pytest.raises(SafetensorsLoadError, match="'bias' cannot go to cuda:7"):
+        send_tensors("model", SOURCES, {"bias": "cuda:7"}, None, uploads)
+    assert garage.made == {}
+
+
+def test_a_device_that_is_full_names_the_tensor(small_batches: None):
+    with (
+        Uploads(Garage(memory_limit_bytes=10)) as uploads,
+        pytest.raises(SafetensorsLoadError, match=r"model: 'a' cannot go to cuda:0: no room for \d+ bytes"),
+    ):
+        send_tensors("model", SOURCES, dict.fromkeys(SOURCES, "cuda:0"), None, uploads)
+
+
+def test_what_is_elsewhere_already_is_not_sent():
+    with Uploads(Garage()) as uploads:
+        there = {"a": torch.empty(1 << 20, device="meta")}
+        assert send_tensors("model", there, {"a": "meta"}, None, uploads) == {}
+        assert send_tensors("model", there, {"a": "cuda:0"}, None, uploads) == {}
+
+
+def test_a_tensor_that_outlives_the_others_keeps_its_batch_alone(small_batches: None):
+    garage = Garage()
+    with Uploads(garage) as uploads:
+        placed = send_tensors("model", SOURCES, dict.fromkeys(SOURCES, "cuda:0"), None, uploads)
+    kept = placed["c"]
+    placed.clear()
+    assert garage.made["cuda:0"].allocated_bytes < 1000
+    assert torch.equal(kept, SOURCES["c"])
+
+
+def test_the_staging_memory_goes_with_the_load():
+    device = FakeDevice()
+    with DeviceTransfer(device, slot_bytes=64) as transfer:
+        transfer.upload("model", SOURCES)
+        assert device.pinned_bytes
+    assert (device.pinned_bytes, device.in_flight) == (0, 0)
