@@ -47,11 +47,11 @@ class Resolver:
 
 
 def _as_on_disk(file: LoraFile) -> LoraFile | None:
-    """`file` with its present size and mtime; None when it is gone."""
+    """`file` with its present size and mtime; None when it is gone. What was wrong with other content is forgotten."""
     try:
         found = os.stat(file.path)
     except OSError:
         return None
     if (found.st_size, found.st_mtime_ns) == (file.size_bytes, file.mtime_ns):
         return file
-    return replace(file, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns)
+    return replace(file, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, problem="")

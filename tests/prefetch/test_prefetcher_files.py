@@ -121,3 +121,15 @@ async def test_storage_whose_pages_cannot_be_seen_is_not_read_for_ever(tmp_path:
         world.now_s += MEMORY_TICK_S
     assert len(world.page_reads) == 1
     await world.close()
+
+
+async def test_a_damaged_file_that_was_downloaded_again_is_read(world: World) -> None:
+    """What the catalog has against a file it has against that content alone."""
+    world.write("a.safetensors", b"\xff" * 50)
+    world.submit("1", "a", resident=True)
+    await world.settle()
+    assert world.states() == {"1": {"a.safetensors": "failed"}}
+    world.lora("a")
+    world.now_s += queue_board.RESTAT_S
+    await world.settle()
+    assert world.states() == {"1": {"a.safetensors": "ready"}}
