@@ -15,6 +15,7 @@ from ..loaders.errors import LoadCancelledError
 from ..loaders.progress import LoadProgress
 from .model_files import ModelFileError, ModelFiles
 from .model_weights import ModelWeights, check_weights, read_weights, weights_state
+from .runtime import get_runtime
 
 
 def load_by_host(
@@ -61,6 +62,7 @@ def _load_weights(name: str, path: str, strategy: str) -> ModelWeights:
     if bar.interrupted():
         # It came with the last chunk.
         raise comfy.model_management.InterruptProcessingException
+    get_runtime().loads.record(weights.metrics)
     return weights
 
 

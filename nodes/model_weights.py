@@ -35,6 +35,7 @@ class ModelWeights:
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, str]
+    metrics: LoadingMetrics
     report: str
 
 
@@ -76,7 +77,7 @@ def read_weights(
     except (SafetensorsLoadError, ValueError) as error:
         raise _named(name, path, error) from error
     report = _report(name, result.metrics, "; ".join(result.reasons))
-    return ModelWeights(result.tensors, dict(result.metadata), report)
+    return ModelWeights(result.tensors, dict(result.metadata), result.metrics, report)
 
 
 def weights_state(path: str) -> tuple[object, ...]:
@@ -113,11 +114,12 @@ def _read_gguf(
         kept.metrics,
         tensors=len(header.tensors),
         loaded_bytes=total_bytes,
+        peak_bytes=kept.metrics.peak_bytes + dequantised.metrics.peak_bytes,
         duration_s=kept.metrics.duration_s + dequantised.metrics.duration_s,
     )
     metadata = {key: value for key, value in header.metadata.items() if isinstance(value, str)}
     note = f"{len(dequantised.tensors)} of them dequantised to float16"
-    return ModelWeights({**kept.tensors, **dequantised.tensors}, metadata, _report(name, metrics, note))
+    return ModelWeights({**kept.tensors, **dequantised.tensors}, metadata, metrics, _report(name, metrics, note))
 
 
 def _check_types(header: GgufHeader) -> None:

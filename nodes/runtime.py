@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..loaders.errors import SafetensorsLoadError
+from ..loaders.tracking import PerformanceTracker
 from ..lora.budget import ByteBudget
 from ..lora.cache import AdapterCache
 from ..lora.catalog import Found, LoraCatalog
@@ -69,6 +70,7 @@ class Runtime:
         budget = ByteBudget(default_budget_bytes() if limit_bytes is None else limit_bytes)
         self.cache = AdapterCache(budget, clock=time.monotonic)
         self.base_models = BaseModels()
+        self.loads = PerformanceTracker()
         self.diffusion_models = ModelFiles(lambda: host.model_folders("diffusion_models"))
         self.checkpoints = ModelFiles(lambda: host.model_folders("checkpoints"))
         self.prefetcher = Prefetcher(
@@ -169,6 +171,7 @@ class Runtime:
             settings=self.settings.as_json(),
             memory=self._memory() if with_memory else None,
             now_s=time.monotonic(),
+            loads=self.loads.summary(),
         )
 
     def _memory(self) -> MemoryState | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..loaders.tracking import StrategySummary
 from ..lora.cache_stats import AdapterView, CacheSnapshot
 from ..lora.file import LoraFile
 from ..prefetch.status import AdapterStatus, JobRecord, JobStatus, ModelStatus, PlannedLora, PrefetchStatus
@@ -31,12 +33,22 @@ class Moment(NamedTuple):
     """None when the host could not tell."""
     now_s: float
     """By the clock of the cache."""
+    loads: Mapping[str, StrategySummary] = MappingProxyType({})
+    """Strategy -> what the model loaders did by it."""
 
     @property
     def fingerprint(self) -> object:
         """Equal as long as nothing has happened: memory and clocks, which always move, are left out."""
         settings = tuple(self.settings.items())
-        return self.prefetch.revision, self.cache.revision, self.cache.limit_bytes, self.catalog_revision, settings
+        loads = tuple(self.loads.items())
+        return (
+            self.prefetch.revision,
+            self.cache.revision,
+            self.cache.limit_bytes,
+            self.catalog_revision,
+            settings,
+            loads,
+        )
 
 
 class Revision:
@@ -78,6 +90,7 @@ def status_json(moment: Moment, boot: str, revision: int, file_of: Callable[[str
         "memory": _memory_json(moment.memory),
         "catalog": {"files": moment.catalog_files, "revision": moment.catalog_revision},
         "settings": dict(moment.settings),
+        "loads": {strategy: summary._asdict() for strategy, summary in moment.loads.items()},
     }
 
 

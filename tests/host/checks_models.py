@@ -20,6 +20,7 @@ from warmstack.nodes.load_checkpoint_node import LoadCheckpoint
 from warmstack.nodes.load_diffusion_model_node import LoadDiffusionModel
 from warmstack.nodes.model_files import ModelFileError
 from warmstack.nodes.model_loading import _Bar, call_host
+from warmstack.nodes.runtime import get_runtime
 
 NODES = (LoadDiffusionModel, LoadCheckpoint)
 _NOT_IN_THE_FILE = "text_projection.weight"
@@ -52,6 +53,8 @@ def check_a_diffusion_model_and_its_reload_are_the_stock_loaders(base: Path) -> 
     model, report = LoadDiffusionModel.execute(graphs.UNET).args
     _same(model, stock)
     assert report.startswith(f"{graphs.UNET}: eager") and "only" in report
+    recorded = get_runtime().status()["loads"]["eager"]
+    assert recorded["loads"] == 1 and recorded["loaded_bytes"] > 0 and recorded["median_s"] > 0
     reload, arguments, index = model.cached_patcher_init
     again = reload(*arguments, disable_dynamic=True)[index]
     assert again is not model

@@ -16,6 +16,7 @@ import torch
 from aiohttp.test_utils import TestClient, TestServer
 from safetensors.torch import save_file
 
+from warmstack.loaders import LoadingMetrics
 from warmstack.nodes import runtime as runtime_module
 from warmstack.nodes.memory_state import MemoryState
 from warmstack.nodes.request_body import RequestError
@@ -101,6 +102,19 @@ def test_the_revision_grows_with_events_and_with_nothing_else(plain: PlainHost) 
     assert runtime.revision() > before
     assert {runtime.status()["boot"], runtime.status()["boot"]} == {first["boot"]}
     assert Runtime(plain).status()["boot"] != first["boot"]
+    runtime.close()
+
+
+def test_what_the_model_loaders_did_stands_in_the_status(plain: PlainHost) -> None:
+    runtime = Runtime(plain)
+    assert runtime.status()["loads"] == {}
+    before = runtime.revision()
+    for seconds in (1.0, 3.0):
+        runtime.loads.record(LoadingMetrics("parallel", 2, 400, 1000, 1500, seconds))
+    assert runtime.status()["loads"] == {
+        "parallel": {"loads": 2, "loaded_bytes": 2000, "median_s": 2.0, "peak_bytes": 1500}
+    }
+    assert runtime.revision() > before
     runtime.close()
 
 
