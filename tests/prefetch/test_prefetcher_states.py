@@ -1,194 +1,154 @@
-"""Whatever happens to queue, files, memory and settings, in any order: the invariants hold after every step."""
+"""Whatever happens to queue, files, memory and settings, in any order: the invariants hold after every step.
+
+| Invariant of the design | Held here by |
+|---|---|
+| 1, 4 what is handed out is the file's content | `what_is_leased_is_what_was_written`, `collect` |
+| 3 the ceiling, the running job's adapters | `the_budget_is_kept`, `nothing_in_use_is_taken`, `check_no_harm` |
+| 4 one load per file, every waiter wakes | `one_load_per_content`, `Demand.join` |
+| 4 a failure is remembered until the file changes | `a_failure_is_met_once`, `check_failure`, `check_refusal` |
+| 5 no pickle, nothing outside the folders | `only_adapters_in_the_folders_are_opened` |
+| 6 nothing raises into the host | `nothing_is_raised_into_the_host`, `check_refusal` |
+| 7 nothing is held after the end or `/free` | `free`, `check_end`, `after_the_end_nothing_is_left` |
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import tempfile
-from pathlib import Path
 
+import pytest
 from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
+from warmstack.lora.cache_stats import AdapterView
+from warmstack.lora.file import AdapterKey
 from warmstack.prefetch import queue_board
-from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
-from warmstack.prefetch.status import PrefetchStatus
 
-from .world import CHUNK_BYTES, World
-
-NAMES = [f"lora{i}" for i in range(6)]
-BUDGET_BYTES = 14 * CHUNK_BYTES
+from .demands import is_content
+from .prefetcher_machine import BUDGET_BYTES, NAMES, PLENTY_BYTES, PrefetcherMachine
 
 
-class PrefetcherMachine(RuleBasedStateMachine):
-    """The reads run one at a time, when a rule says so; everything else settles after each rule."""
+class CheckedPrefetcher(PrefetcherMachine):
+    """The rules with everything that must hold after each of them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.loop = asyncio.new_event_loop()
-        self.world: World
-        self.last: PrefetchStatus | None = None
-        self.jobs = 0
-        self.leases: list[object] = []
-
-    @initialize(concurrency=st.integers(1, 3))
-    def begin(self, concurrency: int) -> None:
-        self.world = World(Path(self.folder.name) / "loras", budget_bytes=BUDGET_BYTES, concurrency=concurrency)
-        for i, name in enumerate(NAMES):
-            self.world.lora(name, (1 + 2 * i) * CHUNK_BYTES)
-        self.settle()
-
-    def settle(self) -> None:
-        # Time passes: what is asked for only now and then is asked for now.
-        self.world.now_s += BUSY_POLL_S
-        self.loop.run_until_complete(self.world.settle(reads=False))
-
-    @rule(names=st.lists(st.sampled_from([*NAMES, "absent"]), max_size=3), resident=st.booleans(), front=st.booleans())
-    def submit(self, names: list[str], resident: bool, front: bool) -> None:
-        self.jobs += 1
-        self.world.submit(str(self.jobs), *names, resident=resident, front=front)
-        self.settle()
-
-    @precondition(lambda self: self.world.queue)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(self.world.queue))
-        self.world.remove(job.job_id)
-        self.settle()
-
-    @rule()
-    def clear_pending(self) -> None:
-        self.world.queue[:] = [job for job in self.world.queue if job.running]
-        self.settle()
-
-    @precondition(lambda self: self.world.queue)
-    @rule(data=st.data())
-    def reorder(self, data: st.DataObject) -> None:
-        running = [job for job in self.world.queue if job.running]
-        pending = [job for job in self.world.queue if not job.running]
-        self.world.queue[:] = running + data.draw(st.permutations(pending))
-        self.settle()
-
-    @precondition(lambda self: self.world.queue and not self.world.queue[0].running)
-    @rule()
-    def run_next_job(self) -> None:
-        self.world.start(self.world.queue[0].job_id)
-        self.settle()
-
-    @precondition(lambda self: self.world.queue and self.world.queue[0].running)
-    @rule()
-    def finish_job(self) -> None:
-        del self.world.queue[0]
-        self.settle()
-
-    @precondition(lambda self: self.world.reads.waiting)
-    @rule()
-    def finish_a_read(self) -> None:
-        self.world.reads.run_next()
-        self.settle()
-
-    @rule(name=st.sampled_from(NAMES), chunks=st.integers(1, 12))
-    def replace_file(self, name: str, chunks: int) -> None:
-        self.world.page_cache.pop(self.world.path(self.world.lora(name, chunks * CHUNK_BYTES)), None)
-
-    @rule(name=st.sampled_from(NAMES))
-    def remove_file(self, name: str) -> None:
-        path = self.world.path(f"{name}.safetensors")
-        if os.path.exists(path):
-            os.unlink(path)
-
-    @rule(name=st.sampled_from(NAMES))
-    def break_file(self, name: str) -> None:
-        path = self.world.path(f"{name}.safetensors")
-        if os.path.exists(path):
-            os.truncate(path, 50)
-
-    @rule(name=st.sampled_from(NAMES))
-    def evict(self, name: str) -> None:
-        for view in self.world.cache.snapshot().adapters:
-            if view.name == f"{name}.safetensors":
-                self.world.cache.evict(view.key)
-        self.settle()
-
-    @rule(available_bytes=st.sampled_from([0, 1 << 19, 1 << 20, 1 << 40]))
-    def memory_changes(self, available_bytes: int) -> None:
-        self.world.available_bytes = available_bytes
-        self.world.now_s += MEMORY_TICK_S
-        self.settle()
-
-    @rule()
-    def pages_are_dropped(self) -> None:
-        self.world.page_cache.clear()
-        self.world.now_s += MEMORY_TICK_S
-        self.settle()
-
-    @rule(
-        enabled=st.booleans(),
-        concurrency=st.integers(1, 3),
-        page_tier=st.booleans(),
-        resident_tier=st.booleans(),
-        predict=st.booleans(),
-        just_in_time=st.booleans(),
-    )
-    def configure(self, **changes: object) -> None:
-        self.world.prefetcher.configure(self.world.prefetcher.settings.updated(changes))
-        self.settle()
-
-    @rule()
-    def time_passes(self) -> None:
-        self.world.now_s += queue_board.REFRESH_S
-        self.settle()
+        self.before: dict[AdapterKey, AdapterView] = {}
+        self.used_bytes = 0
 
     @rule()
     def everything_that_is_needed_gets_warm_when_nothing_else_happens(self) -> None:
         """Files that are there and whole, as far as the tiers and their budgets reach."""
         world = self.world
-        world.available_bytes = 1 << 40
+        if not self.is_running:
+            return
+        world.available_bytes = PLENTY_BYTES
+        self.unreadable.clear()
         world.prefetcher.configure(world.settings)
         for _ in range(6):
             world.now_s += queue_board.REFRESH_S
+            self.reads.end_all()
             self.loop.run_until_complete(world.settle())
+        for demand in self.demands:
+            demand.join()
+        self.collect()
         assert world.budget.limit_bytes == BUDGET_BYTES
-        assert not world.reads.waiting
+        assert not self.reads.waiting
         for job in world.prefetcher.status().queue:
             for adapter in job.adapters:
-                if adapter.tier == "page":
-                    assert adapter.state in ("ready", "failed"), (job, adapter)
+                if adapter.tier == "page" and adapter.state != "failed":
+                    assert adapter.state == "ready", (job, adapter)
+                if adapter.state == "failed":
+                    self.check_failure(adapter.name)
         first = next(iter(world.prefetcher.status().queue), None)
         for adapter in first.adapters if first else ():
-            assert adapter.state in ("ready", "failed", "missing"), first
+            assert adapter.name == "old.pt" or adapter.state in ("ready", "failed", "missing"), first
+
+    def check_failure(self, name: str) -> None:
+        key = self.key_on_disk(name)
+        is_whole = key is None or b"lora_unet_x" in self.world.written[key]
+        assert not is_whole or key in self.failed_page_reads, f"{name} is whole and was given up"
 
     @invariant()
-    def nothing_is_read_for_a_job_that_is_gone(self) -> None:
-        if not hasattr(self, "world"):
-            return
-        world = self.world
-        wanted = {
-            name
-            for job in world.queue
-            for name in [f"{n}.safetensors" for n in NAMES]
-            if name.removesuffix(".safetensors") in json.dumps(job.payload)
-        }
-        status = world.prefetcher.status()
-        assert {fetch.name for fetch in status.in_flight} <= wanted
+    def everything_holds(self) -> None:
+        """One invariant, so that a failing run reads as the list of its steps."""
+        self.what_is_leased_is_what_was_written()
+        self.the_budget_is_kept()
+        self.nothing_in_use_is_taken()
+        self.every_lease_is_counted_once()
+        self.one_load_per_content()
+        self.a_failure_is_met_once()
+        self.only_adapters_in_the_folders_are_opened()
+        self.nothing_is_raised_into_the_host()
+        self.only_what_somebody_wants_is_read()
+        if self.is_running:
+            self.the_status_is_plain_and_honest()
+        else:
+            self.after_the_end_nothing_is_left()
+
+    def what_is_leased_is_what_was_written(self) -> None:
+        assert all(is_content(lease, self.world.written) for lease in self.leases)
+
+    def the_budget_is_kept(self) -> None:
+        """More than the limit is reserved only by what was there before the limit fell, and is still in use."""
+        used_bytes = self.world.budget.used_bytes
+        assert used_bytes == self.load.live_bytes + self.load.reserved_bytes
+        assert used_bytes <= max(self.world.budget.limit_bytes, self.used_bytes)
+        self.used_bytes = used_bytes
+
+    def nothing_in_use_is_taken(self) -> None:
+        after = self.residents()
+        for key, view in self.before.items():
+            if key not in after and self.is_current(key):
+                # A pin keeps what is resident; what is streamed, or was freed, lives with its leases.
+                assert not view.pinned or view.storage == "mapped" or key in self.freed, view
+                assert not any(lease.adapter.key == key for lease in self.leases), view
+        self.before = after
+
+    def every_lease_is_counted_once(self) -> None:
+        stats = self.world.cache.stats()
+        assert stats.hits + stats.joins + stats.misses == self.taken
+        for key, view in self.residents().items():
+            same = [lease for lease in self.leases if lease.adapter.key == key]
+            assert view.leases == len(same)
+
+    def one_load_per_content(self) -> None:
+        assert self.load.most_active <= 1
+
+    def a_failure_is_met_once(self) -> None:
+        assert max(self.load.failures.values(), default=0) <= 1, self.load.failures
+        assert max(self.failed_page_reads.values(), default=0) <= 1, self.failed_page_reads
+
+    def only_adapters_in_the_folders_are_opened(self) -> None:
+        forbidden = {self.world.path("old.pt"), str(self.folder / "outside" / "secret.safetensors")}
+        assert not self.log.opened() & forbidden
+
+    def nothing_is_raised_into_the_host(self) -> None:
+        assert self.raised == []
+        if self.is_running:
+            assert self.world.task is not None
+            assert not self.world.task.done()
+
+    def only_what_somebody_wants_is_read(self) -> None:
+        status = self.world.prefetcher.status()
+        wanted = {name for name in NAMES for job in self.world.queue if name in json.dumps(job.payload)}
+        if self.world.prefetcher.settings.predict:
+            wanted |= {name for chosen, _ in self.named.values() for name in chosen}
+        assert {fetch.name.removesuffix(".safetensors") for fetch in status.in_flight} <= wanted
+        assert len(self.reads.waiting) + len(self.reads.under_way) <= 3
         if not status.enabled:
             assert status.in_flight == ()
-        assert len(status.in_flight) <= world.prefetcher.settings.concurrency + 2
 
-    @invariant()
-    def the_budget_is_never_exceeded(self) -> None:
-        if hasattr(self, "world"):
-            assert self.world.budget.peak_bytes <= BUDGET_BYTES
+    def after_the_end_nothing_is_left(self) -> None:
+        assert self.world.prefetcher.status().in_flight == ()
+        assert not self.reads.waiting
+        assert not self.reads.under_way
+        assert not asyncio.all_tasks(self.loop)
+        assert self.load.reserved_bytes == 0
 
-    @invariant()
     def the_status_is_plain_and_honest(self) -> None:
-        if not hasattr(self, "world"):
-            return
         status = self.world.prefetcher.status()
-        assert self.folder.name not in json.dumps(status.as_json())
+        assert str(self.folder) not in json.dumps(status.as_json())
         if self.last is not None:
             assert status.revision >= self.last.revision
             if status.revision == self.last.revision:
@@ -199,14 +159,12 @@ class PrefetcherMachine(RuleBasedStateMachine):
         ids = [job.job_id for job in self.world.queue] if status.enabled else []
         assert [job.job_id for job in status.queue] == ids
 
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.loop.run_until_complete(self.world.close())
-            assert self.world.prefetcher.status().in_flight == ()
-            assert not asyncio.all_tasks(self.loop)
-        self.loop.close()
-        self.folder.cleanup()
+
+TestPrefetcher = CheckedPrefetcher.TestCase
+TestPrefetcher.settings = settings(max_examples=60, stateful_step_count=40)
 
 
-PrefetcherMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestPrefetcher = PrefetcherMachine.TestCase
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_at_length() -> None:
+    run_state_machine_as_test(CheckedPrefetcher, settings=settings(max_examples=400, stateful_step_count=80))
