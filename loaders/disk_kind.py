@@ -77,7 +77,7 @@ def _is_inside(path: str, folder: str) -> bool:
 def _file_system(root: Path, number: str) -> str:
     """The type of the file system with that device number, from /proc/self/mountinfo."""
     try:
-        lines = (root / "proc/self/mountinfo").read_text().splitlines()
+        lines = (root / "proc/self/mountinfo").read_text(errors="replace").splitlines()
     except OSError:
         return ""
     fields = (line.split() for line in lines)

@@ -108,14 +108,14 @@ class _Stage:
         return None if self._refused or read_bytes < LEAST_BYTES or seconds <= 0 else read_bytes / seconds
 
     def _read(self) -> None:
-        with mmap.mmap(-1, _BLOCK_BYTES) as block:  # direct reads want aligned memory
-            try:
+        try:
+            with mmap.mmap(-1, _BLOCK_BYTES) as block:  # direct reads want aligned memory
                 while not self._is_over():
                     self._read_run(self._runs.popleft(), block)
-            except IndexError:
-                return
-            except OSError:
-                self._refused = True
+        except IndexError:
+            return
+        except OSError:
+            self._refused = True
 
     def _read_run(self, run: Run, block: mmap.mmap) -> None:
         path, origin = run

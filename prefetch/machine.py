@@ -1,16 +1,18 @@
-"""Machine: what the prefetcher asks of the computer it runs on, so that tests can bring their own."""
+"""Machine: what the prefetcher asks of the computer it runs on, and of the job there; tests bring their own."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from ..loaders import page_cache
+from ..loaders import disk_kind, disk_probe, page_cache
 from ..loaders.rate_limit import RateLimit
 from ..lora import memory
+from . import disk_use
 from .pool import DaemonPool, Pool
 
 
@@ -22,6 +24,17 @@ class WarmFile(Protocol):
     ) -> int: ...
 
 
+class Probe(Protocol):
+    """`loaders.disk_probe.probe_rates`."""
+
+    def __call__(self, paths: Sequence[str], *, cancelled: Callable[[], bool]) -> tuple[float, ...]: ...
+
+
+def unknown_progress() -> float | None:
+    """The progress of a host that does not tell."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """The real one by default."""
@@ -31,3 +44,12 @@ class Machine:
     available_bytes: Callable[[], int] = memory.available_bytes
     clock: Callable[[], float] = time.monotonic
     make_pool: Callable[[int, str], Pool] = DaemonPool
+    disk_under: Callable[[str], disk_kind.Disk] = disk_kind.disk_under
+    probe: Probe = disk_probe.probe_rates
+    foreign_read_bytes: Callable[[], int | None] = disk_use.foreign_read_bytes
+    """What this process has read from disks so far, less what our readers have; None where nobody counts."""
+    state_folder: Path | None = None
+    """Where what was measured of this machine outlives a restart; None: nowhere."""
+    progress: Callable[[], float | None] = unknown_progress
+    """How far the running job is in what it does step by step now, 0 to 1; None when nobody can tell. Called on the
+    loop."""

@@ -110,18 +110,20 @@ class ModelTier:
         return wait_s
 
     def proceed(self) -> None:
-        """Starts the next read, or holds up the one going on: LoRAs come first."""
-        reading, others_read = self._reading, bool(self._warmer.futures)
+        """Starts the next read, or holds up the one going on: LoRAs come first, and so does what the running job reads
+        from the same disk."""
+        reading = self._reading
         if reading is not None:
-            if reading.fetch.file.key not in self._plan.wanted or (others_read and not reading.has_begun):
+            must_wait = self._must_wait(reading.fetch)
+            if reading.fetch.file.key not in self._plan.wanted or (must_wait and not reading.has_begun):
                 reading.cancel()
-            elif others_read:
+            elif must_wait:
                 reading.pause()
             else:
                 reading.resume()
-        elif not others_read:
+        else:
             fetch = next((fetch for fetch in self._due if self._is_cold(fetch.file.key)), None)
-            if fetch is not None:
+            if fetch is not None and not self._must_wait(fetch):
                 self._start(ModelReading(fetch, lambda: self._warmer.limiter, self._machine.clock))
 
     def stop(self) -> None:
@@ -159,6 +161,9 @@ class ModelTier:
             self._pages = {key: asks for key, asks in self._pages.items() if key in named}
         self._tally.write_off(named)
 
+    def _must_wait(self, fetch: ModelFetch) -> bool:
+        return bool(self._warmer.futures) or self._warmer.keeps_off(fetch.file.key.path)
+
     def _is_cold(self, key: AdapterKey) -> bool:
         return key not in self._pages and key not in self._failed
 
@@ -182,7 +187,7 @@ class ModelTier:
         if outcome.read_bytes:
             self._tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._held)
         if outcome.state == "ready":
-            self._warmer.meter.count_read(outcome.read_bytes, outcome.seconds)
+            self._warmer.meter.count_read(outcome.read_bytes, outcome.seconds, key.path)
         if outcome.state == "failed":
             self._failed = {**dict(islice(self._failed.items(), MAX_FAILURES)), key: outcome.problem}
         elif outcome.state in ("ready", "already"):

@@ -1,4 +1,4 @@
-"""Pace: how fast jobs go by and files come in, and from that which fetches are due now.
+"""Pace: how fast jobs go by and files come in from every disk, and from that which fetches are due now.
 
 Just deep enough: what is fetched earlier than it must be moves more bytes, and is wasted when its job is cancelled.
 """
@@ -6,11 +6,12 @@ Just deep enough: what is fetched earlier than it must be moves more bytes, and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .plan import Fetch
+from .plan import Fetch, FetchKey
+from .steps import Steps
 
 REMEMBERED = 8
 """Measurements that count; of them the worst, since a job that waits costs more than bytes moved early."""
@@ -28,33 +29,62 @@ class Due(NamedTuple):
     """Seconds until the next one is due, if nothing changes; None when none is left."""
 
 
+def _one_line(path: str) -> Hashable:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Estimates at one moment; None: not measured yet, and everything is due."""
+    """Estimates at one moment; what is None or missing was not measured yet, and everything it concerns is due."""
 
     job_s: float | None = None
-    bytes_per_s: float | None = None
+    rates: Mapping[Hashable, float] = field(default_factory=dict)
+    """Bytes per second of each line of files that are read one after the other: those of one disk."""
     elapsed_s: float = 0.0
     """How long the running job has been running."""
+    left_s: float | None = None
+    """How long it will run at least, by its steps; None: as long as the shortest job did."""
+    line_of: Callable[[str], Hashable] = field(default=_one_line, compare=False)
+    """The line in which the file with that path stands."""
 
     def due(self, fetches: Sequence[Fetch]) -> Due:
-        """The first of `fetches` that have to start now if every job is to find its files, margin included."""
-        count, wait_s = self.due_count([(fetch.file.size_bytes, fetch.position) for fetch in fetches])
-        return Due(tuple(fetches[:count]), wait_s)
+        """Those of `fetches` that have to start now if every job is to find its files, margin included. In order.
+
+        One reader takes a line in order, so a fetch has to start early enough for all that come after it there.
+        """
+        if self.job_s is None:
+            return Due(tuple(fetches), None)
+        lines: dict[Hashable, list[Fetch]] = {}
+        for fetch in fetches:
+            lines.setdefault(self.line_of(fetch.file.path), []).append(fetch)
+        due: set[FetchKey] = set()
+        waits_s: list[float] = []
+        for line, its in lines.items():
+            reads = [(fetch.file.size_bytes, fetch.position) for fetch in its]
+            count, wait_s = self._due_in_line(reads, self.rates.get(line), self.job_s)
+            due.update(fetch.key for fetch in its[:count])
+            if wait_s is not None:
+                waits_s.append(wait_s)
+        return Due(tuple(fetch for fetch in fetches if fetch.key in due), min(waits_s, default=None))
 
     def due_count(self, reads: Sequence[tuple[int, int]]) -> tuple[int, float | None]:
-        """Of `reads` (bytes, position of the job): how many are due, and the seconds until the next one is.
+        """Of `reads` (bytes, position of the job) from the slowest disk: how many are due, and the seconds until the
+        next one is."""
+        if self.job_s is None:
+            return len(reads), None
+        return self._due_in_line(reads, min(self.rates.values(), default=None), self.job_s)
 
-        One reader takes them in order, so a read has to start early enough for all that come after it.
-        """
-        if self.job_s is None or self.bytes_per_s is None:
+    def _due_in_line(
+        self, reads: Sequence[tuple[int, int]], bytes_per_s: float | None, job_s: float
+    ) -> tuple[int, float | None]:
+        if bytes_per_s is None:
             return len(reads), None
         done_s = 0.0
         slacks: list[float] = []
         for nbytes, position in reads:
-            done_s += nbytes / self.bytes_per_s
-            slacks.append(self._starts_in_s(position, self.job_s) - done_s)
-        margin_s = max(MARGIN_JOBS * self.job_s, MARGIN_S)
+            done_s += nbytes / bytes_per_s
+            slacks.append(self._starts_in_s(position, job_s) - done_s)
+        margin_s = max(MARGIN_JOBS * job_s, MARGIN_S)
         least_s = float("inf")
         wait_s: float | None = None
         for i in reversed(range(len(slacks))):
@@ -67,29 +97,40 @@ class Pace:
     def _starts_in_s(self, position: int, job_s: float) -> float:
         if position == 0:
             return 0.0
-        return max(job_s - self.elapsed_s, 0.0) + (position - 1) * job_s
+        left_s = max(job_s - self.elapsed_s, 0.0) if self.left_s is None else self.left_s
+        return left_s + (position - 1) * job_s
 
 
 class PaceMeter:
     """Measures jobs and reads. Owned by the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, line_of: Callable[[str], Hashable] = _one_line) -> None:
+        self._line_of = line_of
         self._jobs_s: deque[float] = deque(maxlen=REMEMBERED)
-        self._rates: deque[float] = deque(maxlen=REMEMBERED)
+        self._rates: dict[Hashable, deque[float]] = {}
         self._running: dict[str, float] = {}
+        self._steps = Steps()
 
-    def observe(self, running: Sequence[str], now_s: float) -> None:
-        """The ids of the jobs that run at `now_s`. One that was running and is not any more has ended."""
-        for job_id in [job_id for job_id in self._running if job_id not in running]:
+    def observe(self, running: Sequence[str], now_s: float, progress: float | None = None) -> None:
+        """The ids of the jobs that run at `now_s`, and how far their steps are, 0 to 1. A job that was running and is
+        not any more has ended."""
+        ended = [job_id for job_id in self._running if job_id not in running]
+        for job_id in ended:
             self._jobs_s.append(now_s - self._running.pop(job_id))
         for job_id in running:
             self._running.setdefault(job_id, now_s)
+        if ended:
+            self._steps = Steps()
+        self._steps.observe(progress if running else None, now_s)
 
-    def count_read(self, nbytes: int, seconds: float) -> None:
-        """A file has been read in the background."""
+    def count_read(self, nbytes: int, seconds: float, path: str = "", *, beside: int = 1) -> None:
+        """The file at `path` has been read in the background, as one of `beside` that shared its disk."""
         if nbytes >= TIMED_BYTES and seconds > 0:
-            self._rates.append(nbytes / seconds)
+            rates = self._rates.setdefault(self._line_of(path), deque(maxlen=REMEMBERED))
+            rates.append(beside * nbytes / seconds)
 
     def pace(self, now_s: float) -> Pace:
         started_s = min(self._running.values(), default=now_s)
-        return Pace(min(self._jobs_s, default=None), min(self._rates, default=None), now_s - started_s)
+        rates = {line: min(rates) for line, rates in self._rates.items()}
+        left_s = self._steps.left_s(now_s)
+        return Pace(min(self._jobs_s, default=None), rates, now_s - started_s, left_s, self._line_of)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..loaders.rate_limit import RateLimit
 from .batch_line import BatchLog
 from .forecast import Forecast
 from .history import JobHistory, demands
@@ -28,6 +27,7 @@ from .queue_board import QueueBoard
 from .reading import no_longer_resident
 from .references import payload_references
 from .resolver import Resolver
+from .schedule import THREADS
 from .settings import PrefetchSettings
 from .status import PlannedLora, PrefetchStatus
 from .view import Picture, fetch_status, planned_loras, resident_keys
@@ -81,9 +81,9 @@ class Prefetcher:
         self._machine = machine or Machine()
         self._resolver = Resolver(catalog)
         self._chores = self._machine.make_pool(2, "warmstack-chore")
-        self._readers = self._machine.make_pool(16, "warmstack-read")
+        self._readers = self._machine.make_pool(THREADS, "warmstack-read")
         self._board = QueueBoard(references, self._resolver, self._offload, self._machine.clock)
-        self._warmer = Warmer(cache, self._machine, self._readers, self._call_soon, self._on_change)
+        self._warmer = Warmer(cache, self._machine, self._readers, self._chores, self._call_soon, self._on_change)
         self._models = ModelTier(
             models, self._warmer, self._machine, self._readers, self._offload, self._call_soon, self._on_change
         )
@@ -182,7 +182,7 @@ class Prefetcher:
         visible = tuple(self._jobs())
         self._queued_jobs = len(visible)
         running = [job.job_id for job in takewhile(lambda job: job.running, visible)]
-        self._warmer.meter.observe(running, self._machine.clock())
+        self._warmer.meter.observe(running, self._machine.clock(), self._machine.progress())
         observed = self._board.observe(visible if settings.enabled else ())
         if settings.enabled:  # switched off, the queue is only out of sight: nothing of it has run
             self._count_starts(observed.ran_unseen)
@@ -198,6 +198,9 @@ class Prefetcher:
         if settings.enabled:
             self._take_starts()
             await self._housekeep()
+            self._warmer.look_at_job(self._board.needs)
+            if not self._models.futures:
+                self._warmer.survey(self._resolver.files)
         stats = self._cache.stats()
         self._history.observe(running, demands(stats, self._warmer.tally.status()), self._machine.clock())
         self._batch.look(self._queued_jobs, stats.waits, self._published)
@@ -208,9 +211,7 @@ class Prefetcher:
         self._publish()
 
     def _apply(self, settings: PrefetchSettings) -> None:
-        rate = settings.read_limit_bytes_per_s
-        self._warmer.limiter = None if rate is None else RateLimit(rate)
-        self._warmer.concurrency = settings.concurrency
+        self._warmer.configure(settings)
         self._applied = settings
         self._memory.hurry()
         self._dirty = True
@@ -284,6 +285,7 @@ class Prefetcher:
             predictor=self._forecast.stats(),
             under_pressure=self._memory.is_short(self._settings),
             history=self._history.records(),
+            paused=self._warmer.paused,
             models=self._models.picture(),
         )
         shown, revision = self._shown

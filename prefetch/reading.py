@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ..loaders.errors import LoadCancelledError, SafetensorsLoadError
 from ..loaders.rate_limit import RateLimit
 from ..lora.file import AdapterKey
+from .gate import Gate
 from .machine import Machine
 from .plan import Fetch
 
@@ -30,21 +31,56 @@ class Outcome(NamedTuple):
 
 
 class Reading:
-    """Made on the event loop, `run` in a thread. `cancel` takes effect within one chunk."""
+    """Made on the event loop, `run` in a thread. `cancel` and `pause` take effect within one chunk."""
 
-    def __init__(self, fetch: Fetch, limiter: Callable[[], RateLimit | None]) -> None:
+    def __init__(
+        self, fetch: Fetch, limiter: Callable[[], RateLimit | None], joined: Callable[[], None] = lambda: None
+    ) -> None:
+        """`joined` is called in the reading thread when a demand begins to wait for this read."""
         self.fetch = fetch
-        self.meter = Meter(limiter)
+        self.gives_room = False
+        """It was cancelled for its reservation, which a nearer file needs."""
+        self.stopped_idle = False
+        """It was cancelled while it did not read, so that it does not read any more."""
+        self.beside = 1
+        """How many shared the disk when it began, itself included."""
+        self._has_begun = False
         self._cancel = threading.Event()
+        self._gate = Gate()
+        self.meter = Meter(limiter, self._gate, self._cancel.is_set, joined)
 
     @property
     def is_cancelled(self) -> bool:
         return self._cancel.is_set()
 
+    @property
+    def is_paused(self) -> bool:
+        return not self._gate.is_open
+
+    @property
+    def is_demanded(self) -> bool:
+        """A job waits for it: no gate and no limit holds it any more."""
+        return self.meter.is_demanded
+
     def cancel(self) -> None:
+        if not self.is_cancelled:
+            self.stopped_idle = self.is_paused
         self._cancel.set()
+        self._gate.open()
+
+    def pause(self) -> None:
+        """What has not begun is cancelled: it has nothing to lose, and would hold a thread."""
+        if not self._has_begun:
+            self.cancel()
+            self.stopped_idle = True
+        elif not self.is_cancelled:
+            self._gate.close()
+
+    def resume(self) -> None:
+        self._gate.open()
 
     def run(self, cache: AdapterCache, machine: Machine) -> Outcome:
+        self._has_begun = True
         if self.is_cancelled:
             return Outcome("cancelled")
         started_s = machine.clock()
@@ -53,7 +89,7 @@ class Reading:
         else:
             file = self.fetch.file
             outcome = warm_pages(file.path, file.size_bytes, machine, self._cancel.is_set, self.meter)
-        return outcome._replace(seconds=machine.clock() - started_s)
+        return outcome._replace(seconds=machine.clock() - started_s - self._gate.held_s)
 
     def _make_resident(self, cache: AdapterCache) -> Outcome:
         state = cache.prefetch(self.fetch.file, cancelled=self._cancel.is_set, limiter=self.meter)
@@ -62,20 +98,45 @@ class Reading:
 
 
 class Meter(RateLimit):
-    """Counts the chunks that pass on their way to the limit that holds at the moment."""
+    """Counts the chunks that pass on their way through the gate to the limit that holds at the moment."""
 
-    def __init__(self, limiter: Callable[[], RateLimit | None]) -> None:
+    def __init__(
+        self,
+        limiter: Callable[[], RateLimit | None],
+        gate: Gate | None = None,
+        is_cancelled: Callable[[], bool] = lambda: True,
+        joined: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`is_cancelled`: whether the read itself was told to stop, as far as the meter can tell; `joined` is called
+        when it was not and yet nothing may hold it any more: a demand has joined it."""
         super().__init__(math.inf)
         self.done_bytes = 0
+        self.is_demanded = False
         self._limiter = limiter
+        self._gate = gate or Gate()
+        self._is_cancelled = is_cancelled
+        self._joined = joined
         self._asked_bytes = 0
 
     def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
         self.done_bytes += self._asked_bytes
         self._asked_bytes = nbytes
+
+        def released() -> bool:
+            return cancelled is not None and cancelled() and self._is_released()
+
+        released()
+        self._gate.pass_through(released)
         limiter = self._limiter()
         if limiter is not None:
-            limiter.spend(nbytes, cancelled)
+            limiter.spend(nbytes, released)
+
+    def _is_released(self) -> bool:
+        """Whoever hands us `cancelled` also says so when a demand has joined; the two are told apart here."""
+        if not self.is_demanded and not self._is_cancelled():
+            self.is_demanded = True
+            self._joined()
+        return True
 
 
 def warm_pages(path: str, size_bytes: int, machine: Machine, cancelled: Callable[[], bool], meter: Meter) -> Outcome:

@@ -22,6 +22,11 @@ class Resolver:
         """Changes when a name may resolve differently."""
         return self._catalog.snapshot.revision
 
+    @property
+    def files(self) -> tuple[LoraFile, ...]:
+        """The library; the same object while unchanged."""
+        return self._catalog.snapshot.files
+
     def refresh(self) -> None:
         """Scans the folders again."""
         self._catalog.refresh()

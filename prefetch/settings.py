@@ -10,9 +10,11 @@ from dataclasses import dataclass, fields, replace
 
 logger = logging.getLogger(__name__)
 
+MOST_READERS = 16
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SWITCHES = ("enabled", "just_in_time", "predict", "page_tier", "resident_tier", "model_tier")
+_SWITCHES = ("enabled", "just_in_time", "predict", "page_tier", "resident_tier", "model_tier", "yield_to_job")
+_READERS = ("concurrency", "readers_rotating", "readers_network", "readers_flash")
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
 
@@ -27,8 +29,16 @@ class PrefetchSettings:
     """How far ahead the page cache is warmed; None: half of the available memory."""
     headroom_bytes: int = 1 << 30
     """Available memory below which the resident budget shrinks and page warming pauses."""
-    concurrency: int = 1
-    """Files read at a time. More than one only pays on fast storage and breaks rotating disks."""
+    concurrency: int | None = None
+    """Files read at a time, on all disks together; None: on each disk as many as its kind of storage takes."""
+    readers_rotating: int | None = None
+    """Files read at a time on one rotating disk; None: one, since two make it seek."""
+    readers_network: int | None = None
+    """On one network drive; None: one."""
+    readers_flash: int | None = None
+    """On one flash disk, and on one of unknown kind; None: as many as was measured to pay."""
+    yield_to_job: bool = True
+    """While the running job reads a disk, files of later jobs on it wait, for a while."""
     read_limit_bytes_per_s: int | None = None
     """Ceiling of background reads; None: as fast as the disk."""
     depth_jobs: int | None = None
@@ -55,7 +65,9 @@ class PrefetchSettings:
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), least, 1 << 60)
         _check_whole("headroom_bytes", self.headroom_bytes, 0, 1 << 60)
-        _check_whole("concurrency", self.concurrency, 1, 16)
+        for name in _READERS:
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name), 1, MOST_READERS)
 
     def updated(self, changes: Mapping[str, object]) -> PrefetchSettings:
         """With `changes` applied (sizes also as text, "8 GiB"). Raises ValueError that names the setting at fault."""
@@ -88,6 +100,10 @@ ENVIRONMENT: Mapping[str, str] = {
     "WARMSTACK_PAGE_BUDGET": "page_budget_bytes",
     "WARMSTACK_HEADROOM": "headroom_bytes",
     "WARMSTACK_CONCURRENCY": "concurrency",
+    "WARMSTACK_READERS_ROTATING": "readers_rotating",
+    "WARMSTACK_READERS_NETWORK": "readers_network",
+    "WARMSTACK_READERS_FLASH": "readers_flash",
+    "WARMSTACK_YIELD_TO_JOB": "yield_to_job",
     "WARMSTACK_READ_LIMIT": "read_limit_bytes_per_s",
     "WARMSTACK_DEPTH_JOBS": "depth_jobs",
     "WARMSTACK_JUST_IN_TIME": "just_in_time",

@@ -133,6 +133,8 @@ class PrefetchStatus(NamedTuple):
     """How good guesses beyond the queue were; `active` when they are acted upon, if the setting allows."""
     history: tuple[JobRecord, ...] = ()
     """The last jobs that ended, oldest first."""
+    paused: str = ""
+    """Why files that are due are not being read just now; "" when nothing holds them."""
     models: PageStatus = PageStatus()
     """Demands on the model files that jobs needed beyond those of the job before them. Counted in nothing else."""
     waits: Waits = Waits()

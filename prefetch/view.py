@@ -69,6 +69,7 @@ class Picture:
     predictor: PredictorStats = field(default_factory=lambda: PredictorStats(0, 0, False))
     under_pressure: bool = False
     history: tuple[JobRecord, ...] = ()
+    paused: str = ""
     models: ModelPicture = field(default_factory=ModelPicture)
 
     def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
@@ -101,6 +102,7 @@ class Picture:
                 for needs in self.jobs
             ),
             history=self.history,
+            paused=self.paused,
             models=self.models.page,
             waits=stats.waits,
             demand_bytes=stats.demand_bytes,

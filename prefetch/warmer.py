@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from ..loaders.rate_limit import RateLimit
-from ..lora.file import AdapterKey
+from ..lora.file import AdapterKey, LoraFile
+from .disks import Disks
+from .job_watch import JobWatch
 from .machine import Machine
 from .metrics import PageTally
 from .need import JobNeeds
@@ -19,12 +20,15 @@ from .pace import PaceMeter
 from .plan import Fetch, FetchKey, Limits, Plan, Warm
 from .pool import Pool
 from .reading import Outcome, Reading
+from .schedule import Schedule
+from .settings import PrefetchSettings
 from .view import Shelves
 
 if TYPE_CHECKING:
     from ..lora.cache import AdapterCache
 
 MAX_FAILURES = 4096
+JOB_READS = "the running job reads this disk"
 
 
 class Warmer:
@@ -34,30 +38,33 @@ class Warmer:
         self,
         cache: AdapterCache,
         machine: Machine,
-        pool: Pool,
+        readers: Pool,
+        chores: Pool,
         call_soon: Callable[[Callable[[], None]], None],
         changed: Callable[[bool], None],
     ) -> None:
         """`changed(replan)` is called on the loop whenever a reading has ended; True when the plan no longer fits."""
         self.tally = PageTally()
-        self.meter = PaceMeter()
-        self.limiter: RateLimit | None = None
-        self.concurrency = 1
+        self.meter = PaceMeter(lambda path: self._schedule.line_of(path))
         self.resident: frozenset[AdapterKey] = frozenset()
         """Adapters in the cache at the last look, and those brought there since."""
+        self.limiter: RateLimit | None = None
         self._cache = cache
         self._machine = machine
-        self._pool = pool
+        self._pool = readers
+        self._chores = chores
         self._call_soon = call_soon
         self._changed = changed
+        self._disks = Disks(machine, chores, call_soon, self._on_disks)
+        self._watch = JobWatch(machine, self._disks, chores, call_soon, self._on_watch)
+        self._schedule = Schedule(self._disks, self._begin, self._watch.keeps_off)
+        self._futures: dict[FetchKey, Future[Outcome]] = {}
         self._plan = Plan()
         self._running: Container[AdapterKey] = frozenset()
         # Replaced and never changed, so that a picture of the state can keep them.
         self._pages: Mapping[AdapterKey, bool] = {}
         self._failed: Mapping[AdapterKey, str] = {}
         self._no_room: frozenset[AdapterKey] = frozenset()
-        self._waiting: deque[Fetch] = deque()
-        self._readings: dict[FetchKey, tuple[Reading, Future[Outcome]]] = {}
 
     @property
     def pages(self) -> Mapping[AdapterKey, bool]:
@@ -76,13 +83,24 @@ class Warmer:
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        """Reads going on for somebody; those told to stop are left out."""
-        return tuple(reading for reading, _ in self._readings.values() if not reading.is_cancelled)
+        """Reads going on or paused for somebody; those told to stop are left out."""
+        return tuple(reading for reading in self._schedule.readings if not reading.is_cancelled)
 
     @property
     def futures(self) -> tuple[Future[Outcome], ...]:
         """Every read that has not ended, told to stop or not."""
-        return tuple(future for _, future in self._readings.values())
+        return tuple(self._futures.values())
+
+    @property
+    def paused(self) -> str:
+        """Why files that are due are not being read; "" when they are."""
+        return JOB_READS if self._schedule.is_yielding else ""
+
+    def configure(self, settings: PrefetchSettings) -> None:
+        """Takes effect with the next plan."""
+        rate = settings.read_limit_bytes_per_s
+        self.limiter = None if rate is None else RateLimit(rate)
+        self._schedule.settings = settings
 
     def warm(self) -> Warm:
         """The plan's view of what need not be fetched."""
@@ -109,40 +127,59 @@ class Warmer:
     def follow(self, plan: Plan, due: Sequence[Fetch]) -> None:
         """Stops reads that nobody wants any more and starts those of `due` that come first."""
         self._plan = plan
-        for key, (reading, _) in self._readings.items():
-            if not plan.wants(key):
+        for reading in self._schedule.readings:
+            if not plan.wants(reading.fetch.key):
                 reading.cancel()
         if not self._pages.keys() <= plan.pages:
             self._pages = {key: asks for key, asks in self._pages.items() if key in plan.pages}
         self.tally.write_off(plan.pages)
-        self._waiting = deque(due)
-        self._start()
+        self._schedule.follow(due)
 
     def stop_unneeded(self, jobs: Sequence[JobNeeds]) -> None:
         """Stops reads for jobs that have gone, without the cost of a plan."""
-        for key, (reading, _) in self._readings.items():
-            if not any(key.key in job.keys for job in jobs):
+        for reading in self._schedule.readings:
+            if not any(reading.fetch.file.key in job.keys for job in jobs):
                 reading.cancel()
 
     def stop(self) -> None:
         """Cancels everything."""
-        self._waiting.clear()
-        for reading, _ in self._readings.values():
-            reading.cancel()
+        self._disks.stop_measuring()
+        self._schedule.clear()
+
+    def look_at_job(self, jobs: Sequence[JobNeeds]) -> None:
+        """Once per poll: does the running job read? `jobs`: the visible ones, running first."""
+        yields = self._schedule.settings.yield_to_job
+        running = tuple(takewhile(lambda needs: needs.job.running, jobs)) if yields else ()
+        self._watch.look(running, is_waiting=any(reading.is_demanded for reading in self._schedule.readings))
+
+    def keeps_off(self, path: str) -> bool:
+        """Whether a file of a later job should be left alone because the running job reads the same disk."""
+        return self._watch.keeps_off(self._disks.under(path))
+
+    def survey(self, files: Sequence[LoraFile]) -> None:
+        """Uses a moment in which nothing is read to get to know the disks of the library."""
+        if self._schedule.is_idle and not self._watch.keeps_off(None):
+            self._disks.survey(files, self._schedule.settings)
 
     def forget_pages(self, keys: Container[AdapterKey]) -> None:
         """The kernel has taken these back."""
         self._pages = {key: asks for key, asks in self._pages.items() if key not in keys}
 
-    def _start(self) -> None:
-        while self._waiting and len(self._readings) < self.concurrency:
-            fetch = self._waiting.popleft()
-            if fetch.key in self._readings:
-                continue
-            reading = Reading(fetch, lambda: self.limiter)
-            future = self._pool.submit(partial(reading.run, self._cache, self._machine))
-            self._readings[fetch.key] = reading, future
-            future.add_done_callback(partial(self._landed, reading))
+    def _on_disks(self) -> None:
+        """What is due depends on the disk, and so does how much of it is read at a time."""
+        self._schedule.balance()
+        self._changed(True)
+
+    def _on_watch(self) -> None:
+        self._schedule.balance()
+        self._changed(False)
+
+    def _begin(self, fetch: Fetch) -> Reading:
+        joined = partial(self._call_soon, self._schedule.balance)
+        reading = Reading(fetch, lambda: self.limiter, joined)
+        future = self._futures[fetch.key] = self._pool.submit(partial(reading.run, self._cache, self._machine))
+        future.add_done_callback(partial(self._landed, reading))
+        return reading
 
     def _landed(self, reading: Reading, future: Future[Outcome]) -> None:
         """In the thread that has read."""
@@ -150,17 +187,17 @@ class Warmer:
 
     def _ended(self, reading: Reading, future: Future[Outcome]) -> None:
         fetch = reading.fetch
-        del self._readings[fetch.key]
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled():
+        del self._futures[fetch.key]
+        beside = min(reading.beside, self._schedule.beside(reading))
+        self._schedule.ended(reading)
+        outcome = _outcome_of(future)
+        if outcome.state == "no_room" and self._schedule.make_room(fetch.key):
             outcome = Outcome("cancelled")
-        else:
-            outcome = future.result() if error is None else Outcome("failed", problem=type(error).__name__)
-        self._record(fetch, outcome)
-        self._start()
+        self._record(fetch, outcome, beside)
+        self._schedule.balance()
         self._changed(outcome.state == "no_room" or (outcome.state == "cancelled" and self._plan.wants(fetch.key)))
 
-    def _record(self, fetch: Fetch, outcome: Outcome) -> None:
+    def _record(self, fetch: Fetch, outcome: Outcome, beside: int) -> None:
         key = fetch.file.key
         if fetch.tier == "page" and outcome.read_bytes:
             self.tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._running)
@@ -168,7 +205,7 @@ class Warmer:
             if outcome.state == "ready" and self.limiter is None:
                 self._cache.record_cold_read(key, outcome.seconds)
         if outcome.state == "ready":
-            self.meter.count_read(outcome.read_bytes, outcome.seconds)
+            self.meter.count_read(outcome.read_bytes, outcome.seconds, key.path, beside=beside)
         if outcome.state == "failed":
             self._failed = {**dict(islice(self._failed.items(), MAX_FAILURES)), key: outcome.problem}
         elif outcome.state == "no_room":
@@ -177,3 +214,10 @@ class Warmer:
             self.resident |= {key}
         elif fetch.tier == "page" and outcome.state in ("ready", "already") and key in self._plan.pages:
             self._pages = {**self._pages, key: outcome.keeps_pages}
+
+
+def _outcome_of(future: Future[Outcome]) -> Outcome:
+    if future.cancelled():
+        return Outcome("cancelled")
+    error = future.exception()
+    return future.result() if error is None else Outcome("failed", problem=type(error).__name__)

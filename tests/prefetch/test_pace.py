@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -26,27 +27,27 @@ def positions(fetches: tuple[Fetch, ...]) -> list[int]:
 
 def test_without_measurements_everything_is_due() -> None:
     fetches = tuple(fetch(i) for i in range(5))
-    for pace in (Pace(), Pace(job_s=1.0), Pace(bytes_per_s=1.0)):
+    for pace in (Pace(), Pace(job_s=1.0), Pace(rates={None: 1.0})):
         assert pace.due(fetches) == (fetches, None)
 
 
 def test_what_is_far_away_waits_and_says_how_long() -> None:
     # Jobs of 10 s, files of 1 s: a fetch is due when its job is 2 jobs and its own second away.
-    due, wait_s = Pace(10.0, 100.0).due([fetch(i) for i in range(6)])
+    due, wait_s = Pace(10.0, {None: 100.0}).due([fetch(i) for i in range(6)])
     assert positions(due) == [0, 1, 2]
     assert wait_s == pytest.approx((10 + 2 * 10 - 4) - 2 * 10)
 
 
 def test_a_running_job_that_has_run_for_a_while_brings_the_others_nearer() -> None:
     later = [fetch(i) for i in (3, 4)]
-    assert positions(Pace(10.0, 100.0, elapsed_s=0.0).due(later).fetches) == []
-    assert positions(Pace(10.0, 100.0, elapsed_s=9.5).due(later).fetches) == [3]
+    assert positions(Pace(10.0, {None: 100.0}, elapsed_s=0.0).due(later).fetches) == []
+    assert positions(Pace(10.0, {None: 100.0}, elapsed_s=9.5).due(later).fetches) == [3]
 
 
 def test_a_burst_later_makes_small_files_before_it_due_now() -> None:
     burst = [fetch(3), *(fetch(6, 1000) for _ in range(6))]
-    assert positions(Pace(10.0, 100.0).due([fetch(3)]).fetches) == []
-    assert positions(Pace(10.0, 100.0).due(burst).fetches) == [3, 6, 6, 6, 6, 6, 6]
+    assert positions(Pace(10.0, {None: 100.0}).due([fetch(3)]).fetches) == []
+    assert positions(Pace(10.0, {None: 100.0}).due(burst).fetches) == [3, 6, 6, 6, 6, 6, 6]
 
 
 @given(
@@ -63,15 +64,15 @@ def test_fetched_when_due_every_file_that_can_be_in_time_is(
     now_s = busy_until_s = eager_until_s = 0.0
     left = list(fetches)
     while left:
-        pace = Pace(job_s, rate, elapsed_s=elapsed * job_s)
-        shifted = Pace(job_s, rate, elapsed_s=elapsed * job_s + now_s)
+        pace = Pace(job_s, {None: rate}, elapsed_s=elapsed * job_s)
+        shifted = Pace(job_s, {None: rate}, elapsed_s=elapsed * job_s + now_s)
         if now_s < job_s * (1 - elapsed):
             due = shifted.due(left)
         else:  # the job has changed: everybody moves up
             passed = 1 + int((now_s - job_s * (1 - elapsed)) / job_s)
             rest = (now_s - job_s * (1 - elapsed)) % job_s
             moved = [Fetch(f.file, f.tier, max(0, f.position - passed)) for f in left]
-            due = Pace(job_s, rate, elapsed_s=rest).due(moved)
+            due = Pace(job_s, {None: rate}, elapsed_s=rest).due(moved)
         if not due.fetches:
             assert due.wait_s is not None
             now_s += max(due.wait_s, 1e-3)
@@ -88,7 +89,7 @@ def test_fetched_when_due_every_file_that_can_be_in_time_is(
 
 def test_the_meter_takes_the_worst_of_the_last_measurements() -> None:
     meter = PaceMeter()
-    assert meter.pace(0.0) == Pace(None, None, 0.0)
+    assert meter.pace(0.0) == Pace(None, {}, 0.0)
     now_s = 0.0
     for i, seconds in enumerate([1.0] + [5.0, 3.0] * (REMEMBERED // 2)):
         meter.observe([str(i)], now_s)
@@ -98,7 +99,7 @@ def test_the_meter_takes_the_worst_of_the_last_measurements() -> None:
     meter.count_read(TIMED_BYTES * 4, 2.0)
     meter.count_read(TIMED_BYTES * 4, 1.0)
     meter.observe(["running"], now_s)
-    assert meter.pace(now_s + 1.5) == Pace(3.0, 2 * TIMED_BYTES, 1.5)
+    assert meter.pace(now_s + 1.5) == Pace(3.0, {None: 2 * TIMED_BYTES}, 1.5)
 
 
 async def test_the_prefetcher_reads_no_earlier_than_it_must_and_in_time(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ async def test_the_prefetcher_reads_no_earlier_than_it_must_and_in_time(tmp_path
 def test_the_wait_ends_when_any_later_fetch_becomes_due() -> None:
     burst = [fetch(3), *(fetch(4, 400) for _ in range(3))]
     # Slack 29 s for the first, 40 - 13 = 27 s for the last of the burst.
-    assert Pace(10.0, 100.0).due(burst) == ((), pytest.approx(27.0 - 20.0))
+    assert Pace(10.0, {None: 100.0}).due(burst) == ((), pytest.approx(27.0 - 20.0))
 
 
 async def test_a_deferred_fetch_starts_when_it_is_due_and_not_at_the_next_occasion(tmp_path: Path) -> None:
@@ -145,7 +146,8 @@ async def test_a_deferred_fetch_starts_when_it_is_due_and_not_at_the_next_occasi
     meter = world.prefetcher._warmer.meter
     meter.observe(["past"], world.now_s - 10.0)
     meter.observe([], world.now_s)
-    meter.count_read(TIMED_BYTES, 1.0)
+    for name in names:
+        meter._rates[world.disk_under(world.path(name))] = deque([float(TIMED_BYTES)])
     for i, name in enumerate(names):
         world.submit(str(i), name)
     world.start("0")

@@ -37,7 +37,7 @@ async def test_a_job_put_in_front_overtakes(world: World) -> None:
     await world.settle(reads=False)
     world.submit("4", names[3], front=True)
     await world.settle()
-    assert world.page_reads == [world.path(names[i]) for i in (0, 3, 1, 2)]
+    assert world.page_reads == [world.path(names[i]) for i in (3, 0, 1, 2)]
 
 
 async def test_a_file_is_read_once_however_many_jobs_need_it(world: World) -> None:

@@ -7,11 +7,12 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from warmstack.loaders.disk_kind import Disk
 from warmstack.loaders.page_cache import warm_file
 from warmstack.loaders.rate_limit import RateLimit
 from warmstack.lora.adapter import load_adapter
@@ -99,6 +100,10 @@ class World:
         self.page_reads: list[str] = []
         self.on_chunk: Callable[[str, int], None] = lambda path, done: None
         """Called before each chunk of a page read, in the thread that reads."""
+        self.disk_under: Callable[[str], Disk] = lambda path: Disk("8:0", "rotating")
+        self.probe: Callable[[Sequence[str], Callable[[], bool]], tuple[float, ...]] = lambda paths, cancelled: ()
+        self.job_read_bytes: int | None = 0
+        self.progress: float | None = None
         self.reads = reads or ManualPool()
         self.settings = PrefetchSettings(**{"headroom_bytes": 1 << 20, **settings})
         self.machine = Machine(
@@ -107,6 +112,10 @@ class World:
             available_bytes=lambda: self.available_bytes,
             clock=lambda: self.now_s,
             make_pool=self._make_pool,
+            disk_under=lambda path: self.disk_under(path),
+            probe=lambda paths, cancelled: self.probe(paths, cancelled),
+            foreign_read_bytes=lambda: self.job_read_bytes,
+            progress=lambda: self.progress,
         )
         self.prefetcher: Prefetcher = self.build()
         self.task: asyncio.Task[None] | None = None
