@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 MAX_NAMES = 512
@@ -13,21 +14,26 @@ DECAY = 0.97
 """Weight that a use keeps per later job: a LoRA of forty jobs ago counts a third."""
 FOLLOWED_WEIGHT = 2.0
 """How much more "came right after this stack" says than "is used often"."""
+TOGETHER_WEIGHT = 1.0
+"""The same of "was used in one job with these"."""
 WITHIN_JOBS = 3
-"""A prediction is right when one of the next jobs uses the LoRA."""
-JUDGED = 3
-"""Predictions per job that count for the verdict: the best ones."""
+"""A guess is right when one of the next jobs uses the LoRA."""
+JUDGED = 8
+"""Guesses per job that are judged, each by its rank: what the third best is worth, the second does not tell."""
 LEAST_CHECKED = 20
+REMEMBERED_VERDICTS = 100
 HIT_RATE_FLOOR = 0.2
 
 
 class PredictorStats(NamedTuple):
-    """How good the predictions of LoRAs beyond the current stack were."""
+    """How good the guesses beyond the current stack were: of those that are acted upon, or of the best when none is."""
 
     checked: int
     hits: int
     active: bool
     """False while too few were right: nothing is read on its word until it has become better."""
+    reach: int = 0
+    """How many guesses per job are acted upon: the best, as long as those of their rank came true."""
 
     @property
     def hit_rate(self) -> float | None:
@@ -42,10 +48,11 @@ class LoRAPrefetchPredictor:
         self._max_names = max_names
         self._weights: dict[str, float] = {}
         self._unit = 1.0
-        self._followers: dict[str, Counter[str]] = {}
+        self._followers = _Links()
+        self._partners = _Links()
         self._current: tuple[str, ...] = ()
-        self._pending: deque[tuple[int, str]] = deque()
-        self._verdicts: deque[bool] = deque(maxlen=5 * LEAST_CHECKED)
+        self._pending: deque[_Guess] = deque()
+        self._verdicts = [deque[bool](maxlen=REMEMBERED_VERDICTS) for _ in range(JUDGED)]
         self._jobs = 0
 
     def learn(self, history: Iterable[Sequence[str]]) -> None:
@@ -64,58 +71,95 @@ class LoRAPrefetchPredictor:
         self._unit /= DECAY
         for name in stack:
             self._weights[name] = self._weights.get(name, 0.0) + self._unit
+            self._partners.count(name, (other for other in stack if other != name))
         for before in self._current:
-            followers = self._followers.setdefault(before, Counter())
-            followers.update(name for name in stack if name not in self._current)
+            self._followers.count(before, (name for name in stack if name not in self._current))
         self._current = stack
         self._forget()
-        self._pending.extend((self._jobs, name) for name in self._beyond(stack, JUDGED))
+        guesses = self._beyond(stack, JUDGED)
+        self._pending.extend(_Guess(self._jobs, rank, name) for rank, name in enumerate(guesses))
 
     def predict_next_loras(self, current: Sequence[str] | None = None, limit: int = 8) -> list[str]:
-        """Most probable first: the current stack goes on, then what used to follow it, then what is used most and last.
+        """Most probable first: the current stack goes on, then what used to follow it or to be used with it, then what
+        is used most and last.
 
-        `current` defaults to the last recorded stack. Beyond it nothing is predicted while the predictor is inactive.
+        `current` defaults to the last recorded stack. Beyond it only as many names are given as their rank has earned.
         """
         stack = tuple(dict.fromkeys(self._current if current is None else current))
-        beyond = self._beyond(stack, limit) if self.stats().active else []
-        return [*stack, *beyond][:limit]
+        return [*stack, *self._beyond(stack, min(limit, self._reach()))][:limit]
 
     def stats(self) -> PredictorStats:
-        checked, hits = len(self._verdicts), sum(self._verdicts)
-        return PredictorStats(checked, hits, checked >= LEAST_CHECKED and hits >= self._floor * checked)
+        reach = self._reach()
+        verdicts = [verdict for rank in self._verdicts[: max(reach, 1)] for verdict in rank]
+        return PredictorStats(len(verdicts), sum(verdicts), reach > 0, reach)
+
+    def _reach(self) -> int:
+        return sum(1 for _ in takewhile(self._is_good, self._verdicts))
+
+    def _is_good(self, verdicts: deque[bool]) -> bool:
+        return len(verdicts) >= LEAST_CHECKED and sum(verdicts) >= self._floor * len(verdicts)
 
     def _beyond(self, stack: Sequence[str], limit: int) -> list[str]:
         """The best names that are not in `stack`, best first."""
         total_weight = sum(self._weights.values())
         scores = {name: weight / total_weight for name, weight in self._weights.items() if name not in stack}
-        for name in stack:
-            followers = self._followers.get(name, Counter())
-            total = sum(followers.values())
-            for follower, count in followers.items():
-                if follower in scores:
-                    scores[follower] += FOLLOWED_WEIGHT * count / total
+        for links, weight in ((self._followers, FOLLOWED_WEIGHT), (self._partners, TOGETHER_WEIGHT)):
+            for name, share in links.shares(stack):
+                if name in scores:
+                    scores[name] += weight * share
         return heapq.nsmallest(limit, scores, key=lambda name: (-scores[name], name))
 
     def _judge(self, stack: Sequence[str]) -> None:
-        waiting: deque[tuple[int, str]] = deque()
-        for made_at, name in self._pending:
-            if name in stack:
-                self._verdicts.append(True)
-            elif self._jobs - made_at >= WITHIN_JOBS:
-                self._verdicts.append(False)
+        waiting: deque[_Guess] = deque()
+        for guess in self._pending:
+            if guess.name in stack:
+                self._verdicts[guess.rank].append(True)
+            elif self._jobs - guess.made_at >= WITHIN_JOBS:
+                self._verdicts[guess.rank].append(False)
             else:
-                waiting.append((made_at, name))
+                waiting.append(guess)
         self._pending = waiting
 
     def _forget(self) -> None:
         if len(self._weights) > self._max_names:
             kept = set(sorted(self._weights, key=lambda name: -self._weights[name])[: self._max_names // 2])
             self._weights = {name: weight for name, weight in self._weights.items() if name in kept}
-            self._followers = {
-                name: Counter({follower: count for follower, count in found.items() if follower in kept})
-                for name, found in self._followers.items()
-                if name in kept
-            }
+            self._followers.keep(kept)
+            self._partners.keep(kept)
         if self._unit > 1e100:
             self._weights = {name: weight / self._unit for name, weight in self._weights.items()}
             self._unit = 1.0
+
+
+class _Guess(NamedTuple):
+    made_at: int
+    """Number of the job after which it was made."""
+    rank: int
+    name: str
+
+
+class _Links:
+    """How often one name led to another."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._counts.values()))
+
+    def count(self, name: str, others: Iterable[str]) -> None:
+        self._counts.setdefault(name, Counter()).update(others)
+
+    def shares(self, names: Iterable[str]) -> Iterator[tuple[str, float]]:
+        """Each name that one of `names` led to, with the share of the times."""
+        for name in names:
+            counts = self._counts.get(name, Counter())
+            total = sum(counts.values())
+            yield from ((other, count / total) for other, count in counts.items())
+
+    def keep(self, kept: Container[str]) -> None:
+        self._counts = {
+            name: Counter({other: count for other, count in counts.items() if other in kept})
+            for name, counts in self._counts.items()
+            if name in kept
+        }
