@@ -21,6 +21,8 @@ PACK_FOLDER = "comfyui-warm-stack"
 """Hyphenated, and not the import name: what a git clone under any name looks like to the host."""
 
 _START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 60.0
+"""A host that ends by itself takes two seconds; on a machine that does much else, more than ten times that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class HostServer:
             return
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(15)
+            self.process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
