@@ -55,10 +55,10 @@ class MemoryWatch:
         limit_bytes = next_limit_bytes(
             target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, settings.headroom_bytes
         )
-        if limit_bytes == cached.limit_bytes:
-            return False
-        await self._offload(lambda: self._cache.resize(limit_bytes))
-        return True
+        # What was in use, or still being read, when the limit fell could not go then.
+        if limit_bytes != cached.limit_bytes or cached.used_bytes > limit_bytes:
+            await self._offload(lambda: self._cache.resize(limit_bytes))
+        return limit_bytes != cached.limit_bytes
 
     def is_short(self, settings: PrefetchSettings) -> bool:
         return self._looked and self._available_bytes < settings.headroom_bytes

@@ -102,3 +102,20 @@ async def test_the_cache_learns_the_next_uses(world: World) -> None:
     world.queue.clear()
     await world.settle()
     assert {view.next_use for view in world.cache.snapshot().adapters} == {None}
+
+
+async def test_what_lands_or_is_let_go_under_pressure_goes_too(world: World) -> None:
+    """The budget was cut when neither could be evicted: one was still being read, the other was in use."""
+    landing, used = world.lora("landing"), world.lora("used")
+    world.submit("1", landing, resident=True)
+    await world.settle(reads=False)
+    lease = world.cache.acquire(world.catalog.find(used))
+    world.available_bytes = 0
+    world.now_s += MEMORY_TICK_S
+    await world.settle(reads=False)
+    world.reads.run_next()
+    lease.release()
+    world.now_s += MEMORY_TICK_S
+    await world.settle()
+    assert world.budget.limit_bytes == 0
+    assert world.budget.used_bytes == 0
