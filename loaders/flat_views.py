@@ -33,14 +33,14 @@ class FlatViews(Mapping[str, torch.Tensor]):
 
     def __init__(self, buffer: torch.Tensor, specs: Mapping[str, TensorSpec]) -> None:
         self._buffer = buffer
-        self._specs = specs
+        self.specs = specs
         self._made: dict[str, torch.Tensor] = {}
         self._bases: dict[torch.dtype, torch.Tensor] = {}
 
     def __getitem__(self, key: str) -> torch.Tensor:
         found = self._made.get(key)
         if found is None:
-            dtype, shape, start, nbytes = self._specs[key]
+            dtype, shape, start, nbytes = self.specs[key]
             if nbytes:
                 found = self.at(start, dtype, shape, _contiguous(shape))
             else:
@@ -49,10 +49,10 @@ class FlatViews(Mapping[str, torch.Tensor]):
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._specs)
+        return iter(self.specs)
 
     def __len__(self) -> int:
-        return len(self._specs)
+        return len(self.specs)
 
     def at(self, start: int, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
         """The tensor with elements that begins at byte `start`."""

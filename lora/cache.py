@@ -91,6 +91,15 @@ class AdapterCache:
                 with self._lock:
                     return self._lease(held, outcome, started_s)
 
+    def borrow(self, key: AdapterKey) -> Lease | None:
+        """A lease on what is in memory that is nobody's demand; None when it is not there."""
+        with self._lock:
+            self._settle()
+            held = self._find(key)
+            if held is not None:
+                held.residency.holds.count += 1
+        return held and Lease(held.adapter, "hit", 0.0, partial(self._ended.append, held.residency.holds))
+
     def prefetch(
         self, file: LoraFile, *, cancelled: Cancelled = never, limiter: RateLimit | None = None
     ) -> PrefetchOutcome:

@@ -10,7 +10,7 @@ from types import TracebackType
 import torch
 
 from ..loaders.copy_device import CopyEvent, Fence
-from ..loaders.flat_views import FlatViews, address_of
+from ..loaders.flat_views import FlatViews, TensorSpec, address_of
 from .adapter import Adapter
 from .file import AdapterKey
 from .lease import AcquireOutcome
@@ -82,6 +82,11 @@ class DeviceAdapter:
     def tensors(self) -> Mapping[str, torch.Tensor]:
         """The file's tensors. Raises RuntimeError after `release()`."""
         return self._views()
+
+    def mirrors(self, specs: Mapping[str, TensorSpec]) -> bool:
+        """Whether the file's tensors stand in the device's memory as `specs` says. Always, but for one that was read
+        in another way since."""
+        return self._views().specs == specs
 
     def twins(self, adapter: Adapter) -> Twin:
         """What turns views of `adapter`, the same file in host memory, into the same views on the device. Tensors that

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+import torch
+
 from ..loaders.errors import LoadCancelledError, SafetensorsLoadError
 from ..loaders.flat_views import TensorSpec
 from ..loaders.transfer import DeviceTransfer
@@ -57,6 +59,10 @@ class DeviceShelf:
         self._retry_at_s = float("-inf")
         self._revision = 0
         self._closed = False
+
+    @property
+    def device(self) -> torch.device:
+        return self._transfer.device
 
     @property
     def limit_bytes(self) -> int:
@@ -110,11 +116,13 @@ class DeviceShelf:
 
     def acquire(self, adapter: Adapter) -> DeviceAdapter | None:
         """`wait_for_prefetch`, and after a miss the adapter is sent now, in place of what nobody is using. None when
-        there is no room even so: use it where it is."""
-        found = self.wait_for_prefetch(adapter.key)
-        specs = None if found is not None else specs_of(adapter)
+        there is no room even so, and when what is there was laid out otherwise: use it where it is."""
+        specs = specs_of(adapter)
         if not specs:
-            return found
+            return None
+        found = self.wait_for_prefetch(adapter.key)
+        if found is not None:
+            return found if found.mirrors(specs) else None
         started_s = self._clock()
         with self._lock:
             if self._closed:
@@ -335,7 +343,9 @@ class DeviceShelf:
         self._revision += 1
 
     def _leave(self) -> None:
-        self._leaving = [place for place in self._leaving if not place.is_free]
+        staying = [place for place in self._leaving if not place.is_free]
+        self._revision += len(staying) != len(self._leaving)
+        self._leaving = staying
 
     def _candidate(self, place: ShelfPlace) -> Candidate:
         return Candidate(

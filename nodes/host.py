@@ -48,6 +48,23 @@ class DetachedHost:
         page_cache_bytes = getattr(ram, "cached", None)
         return MemoryState(ram.total, ram.available, page_cache_bytes, _headroom_bytes(ram.total), _devices())
 
+    def device_tier_refusal(self) -> str:
+        """Why adapters are not kept on the device beside this host's models.
+
+        Under dynamic VRAM and with async offload the host brings patches to the device itself, through pinned memory of
+        its own, and would bring ours a second time. Without either it moves each patch as it applies it, and frees its
+        models by an account that knows nothing of what others hold there: ours would end in its out-of-memory."""
+        from comfy import memory_management, model_management
+
+        device = model_management.get_torch_device()
+        if device.type != "cuda":
+            return f"the host computes on {device.type}, where adapters already are"
+        if getattr(memory_management, "aimdo_enabled", False):
+            return "the host brings patches to the device itself (dynamic VRAM)"
+        if getattr(model_management, "NUM_STREAMS", 0) > 0:
+            return "the host brings patches to the device itself (async offload)"
+        return "the host's account of device memory would not see them"
+
 
 class ComfyHost(DetachedHost):
     """The server as the runtime sees it. Built on the server's loop; `send` and `queued_jobs` may be called from any

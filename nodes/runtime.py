@@ -50,6 +50,8 @@ class Host(Protocol):
 
     def memory(self) -> MemoryState: ...
 
+    def device_tier_refusal(self) -> str: ...
+
 
 class Runtime:
     """Catalog, cache and prefetcher of one server, and the backend of the routes. Complete without `run`: nodes then
@@ -80,6 +82,7 @@ class Runtime:
             cache=self.cache,
             models=FoundModels(host.model_folders).find,
             settings=self.settings,
+            shelf_refusal=_refusal(host.device_tier_refusal),
         )
         self._actions = Actions(self.catalog, self.cache, lambda: self.settings.read_limit_bytes_per_s)
 
@@ -193,6 +196,14 @@ def _yielding_to(memory: MemoryState | None, settings: PrefetchSettings) -> Pref
     if memory is None or settings.headroom_bytes != default_bytes:
         return settings
     return replace(settings, headroom_bytes=max(default_bytes, memory.headroom_bytes))
+
+
+def _refusal(reason: Callable[[], str]) -> str:
+    try:
+        return reason()
+    except Exception:
+        logger.debug("the host's device cannot be told", exc_info=True)
+        return "the host does not tell how it uses its device"
 
 
 def _writable(directory: Callable[[], Path | None]) -> Path | None:

@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .batch_line import BatchLog
+from .device_warmer import DeviceWarmer
 from .forecast import Forecast
 from .history import JobHistory, demands
 from .horizon import Horizon
@@ -36,6 +37,7 @@ from .warmer import Warmer
 if TYPE_CHECKING:
     from ..lora.cache import AdapterCache
     from ..lora.catalog import LoraCatalog
+    from ..lora.device_shelf import DeviceShelf
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +73,11 @@ class Prefetcher:
         models: ModelFinder | None = None,
         settings: PrefetchSettings | None = None,
         machine: Machine | None = None,
+        shelf: DeviceShelf | None = None,
+        shelf_refusal: str = "",
     ) -> None:
         """`jobs` gives the visible queue, running jobs first, then in running order; it is called on the loop.
-        Without `models`, those that jobs name are left alone."""
+        Without `models`, those that jobs name are left alone; without `shelf`, `shelf_refusal` says why."""
         self._jobs = jobs
         self._references = references
         self._cache = cache
@@ -87,6 +91,7 @@ class Prefetcher:
         self._models = ModelTier(
             models, self._warmer, self._machine, self._readers, self._offload, self._call_soon, self._on_change
         )
+        self._device = DeviceWarmer(cache, shelf, shelf_refusal, self._machine, self.wake)
         self._memory = MemoryWatch(cache, self._machine, self._offload)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
@@ -138,6 +143,7 @@ class Prefetcher:
         if loop is None:
             self._chores.close()
             self._readers.close()
+            self._device.stop()
         elif loop.is_running() and not _is_current(loop):
             self._finished.wait(wait_s)
 
@@ -149,7 +155,7 @@ class Prefetcher:
     def status(self) -> PrefetchStatus:
         """The last look at the queue, with the cache's numbers of this moment."""
         picture, revision = self._shown
-        return picture.status(revision, self._cache.snapshot())
+        return self._device.shown(self._settings, picture.status(revision, self._cache.snapshot()))
 
     def plan_for(self, payload: object) -> list[PlannedLora]:
         """What a job with `payload` would load, and where from. Blocking: it looks at the files."""
@@ -208,6 +214,7 @@ class Prefetcher:
         if self._dirty or self._machine.clock() >= self._due_at_s:
             self._replan()
         self._models.proceed()
+        self._device.follow(settings, self._board.needs, self._warmer.resident)
         self._publish()
 
     def _apply(self, settings: PrefetchSettings) -> None:
@@ -364,18 +371,20 @@ class Prefetcher:
         self._closed = True
         self._warmer.stop()
         self._models.stop()
+        self._device.stop()
         for task in tasks:
             task.cancel()
         self._chores.close()
         self._readers.close()
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
-            reads = [asyncio.wrap_future(future) for future in (*self._warmer.futures, *self._models.futures)]
+            futures = (*self._warmer.futures, *self._models.futures, *self._device.futures)
+            reads = [asyncio.wrap_future(future) for future in futures]
             if reads:
                 await asyncio.wait(reads, timeout=GRACE_S)
         finally:
             self._publish()
-            for pool in (self._chores, self._readers):
+            for pool in (self._chores, self._readers, self._device):
                 if not pool.join(JOIN_S):
                     logger.warning("a read does not end; its thread is left behind")
             self._finished.set()

@@ -13,7 +13,16 @@ logger = logging.getLogger(__name__)
 MOST_READERS = 16
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SWITCHES = ("enabled", "just_in_time", "predict", "page_tier", "resident_tier", "model_tier", "yield_to_job")
+_SWITCHES = (
+    "enabled",
+    "just_in_time",
+    "predict",
+    "page_tier",
+    "resident_tier",
+    "model_tier",
+    "yield_to_job",
+    "device_tier",
+)
 _READERS = ("concurrency", "readers_rotating", "readers_network", "readers_flash")
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
@@ -49,6 +58,12 @@ class PrefetchSettings:
     """With nothing else to read, bring in what past jobs say the next one will use, into free space only."""
     page_tier: bool = True
     resident_tier: bool = True
+    device_tier: bool = False
+    """Keep the next jobs' adapters on the GPU too, where that is of use: see the status."""
+    device_budget_bytes: int | None = None
+    """Ceiling of the device tier; None: an eighth of what is free there at the start, at most 2 GiB."""
+    pinned_budget_bytes: int | None = None
+    """Pinned host memory for what is on its way there, read at the start; None: 64 MiB."""
     model_tier: bool = True
     """Warm the page cache with checkpoints and other models too, when no LoRA is to be read."""
 
@@ -59,6 +74,8 @@ class PrefetchSettings:
         for name, least in (
             ("budget_bytes", 0),
             ("page_budget_bytes", 0),
+            ("device_budget_bytes", 0),
+            ("pinned_budget_bytes", 0),
             ("read_limit_bytes_per_s", 1),
             ("depth_jobs", 0),
         ):
@@ -110,6 +127,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "WARMSTACK_PREDICT": "predict",
     "WARMSTACK_PAGE_TIER": "page_tier",
     "WARMSTACK_RESIDENT_TIER": "resident_tier",
+    "WARMSTACK_DEVICE_TIER": "device_tier",
+    "WARMSTACK_DEVICE_BUDGET": "device_budget_bytes",
+    "WARMSTACK_PINNED_BUDGET": "pinned_budget_bytes",
     "WARMSTACK_MODEL_TIER": "model_tier",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from ..lora.waits import Waits
+from .device_status import DeviceStatus
 from .need import ResolutionState, Tier
 from .predictor import PredictorStats
 
@@ -145,6 +146,7 @@ class PrefetchStatus(NamedTuple):
     prefetched_bytes: int = 0
     pollution: int = 0
     """Misses that an LRU cache of the same size without prefetch would have spared."""
+    device: DeviceStatus = DeviceStatus()
 
     @property
     def hit_rate(self) -> float | None:
@@ -169,6 +171,7 @@ class PrefetchStatus(NamedTuple):
             "wait_p99_s": self.waits.quantile_s(0.99),
             "page": self.page.as_json(),
             "models": self.models.as_json(),
+            "device": self.device._asdict(),
             "predictor": self.predictor._asdict() | {"hit_rate": self.predictor.hit_rate},
             "in_flight": [fetch._asdict() for fetch in self.in_flight],
             "queue": [job.as_json() for job in self.queue],

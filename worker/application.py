@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..lora.errors import LoraError
 from ..lora.lease import AcquireOutcome
+from ..lora.shelf_stats import ShelfSnapshot
 
 
 class AppliedLora(NamedTuple):
@@ -27,6 +28,8 @@ class AppliedLora(NamedTuple):
     unmatched: tuple[str, ...]
     matched_share: float
     """Share of the update's norm that applies."""
+    device_outcome: AcquireOutcome | None = None
+    """How the adapter was found on the pipeline's device; None when it was used from host memory."""
     warning: str = ""
     """What was written and takes no effect, or slows the run, in one line."""
 
@@ -76,6 +79,10 @@ class WorkerStatus(NamedTuple):
     evictions: Mapping[str, int]
     process_bytes: int | None
     """Resident memory of the process; None unless monitoring is on."""
+    device: ShelfSnapshot | None = None
+    """Adapters on the pipelines' device."""
+    device_problem: str = ""
+    """Why there are none, or why it is slow; "" when nothing is wrong."""
 
 
 class StackError(LoraError):

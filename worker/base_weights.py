@@ -39,6 +39,12 @@ class BaseWeights:
         """What a LoRA can match: equal for pipelines of equal architecture."""
         return tuple((place, self.shape(place)) for place in self._modules)
 
+    @property
+    def device(self) -> torch.device | None:
+        """Of every weight; None when they are on several, as with offloading."""
+        devices = {_weight(module).device for module in self._modules.values()}
+        return devices.pop() if len(devices) == 1 else None
+
     def find(self, place: Place) -> Place | None:
         """`place` as this pipeline spells it: transformers has flattened `text_model.` out of some encoders."""
         short = place.module.removeprefix("text_model.")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+import torch
+
 from ..lora.errors import LoraError
 from ..lora.stack import LoraRow
 from ..prefetch.job import LoraReference, QueuedJob, References
@@ -77,6 +79,7 @@ def run_batch(
         requests=tuple(sorted([*reports, *malformed], key=lambda report: report.line)),
         seconds=time.perf_counter() - started_s,
         cache=worker.cache.snapshot(),
+        device=worker.status().device,
     )
 
 
@@ -103,6 +106,8 @@ class _Run:
             catalog=self._worker.catalog,
             cache=self._worker.cache,
             settings=self._batch.settings,
+            shelf=self._worker.shelf,
+            shelf_refusal=self._worker.status().device_problem,
         )
         warming = asyncio.create_task(prefetcher.run())
         try:
@@ -125,14 +130,28 @@ class _Run:
         started_s = time.perf_counter()
         image_path = self._batch.images / f"{request.id}.png"
         try:
-            application = self._worker.apply_to_pipeline(self._batch.pipeline, request.stack)
-            self._batch.generate(self._batch.pipeline, request).save(image_path)
+            application, image = self._picture(request)
+            image.save(image_path)
         except LoraError as problem:
             return self._report(request, started_s, Application(), problems=_lines(problem))
         except (RuntimeError, ValueError, OSError) as problem:
             logger.warning("request %s failed", request.id, exc_info=problem)
             return self._report(request, started_s, Application(), problems=_lines(problem), expected=False)
         return self._report(request, started_s, application, image=image_path.name)
+
+    def _picture(self, request: QueueRequest) -> tuple[Application, Image]:
+        """Adapters kept on the device give way to the picture."""
+        try:
+            return self._paint(request)
+        except torch.cuda.OutOfMemoryError:
+            if not self._worker.yield_device_memory():
+                raise
+        torch.cuda.empty_cache()
+        return self._paint(request)
+
+    def _paint(self, request: QueueRequest) -> tuple[Application, Image]:
+        application = self._worker.apply_to_pipeline(self._batch.pipeline, request.stack)
+        return application, self._batch.generate(self._batch.pipeline, request)
 
     def _report(
         self,

@@ -58,6 +58,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         cold=arguments.cold,
         steps=arguments.steps,
         memory_limit_mb=arguments.memory_limit_mb,
+        device_budget_mb=arguments.device_budget_mb,
         device=arguments.device,
         dtype=arguments.dtype,
     )
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--steps", type=int, help="of requests that say none (default: the pipeline's)")
     run.add_argument("--cold", action="store_true", help="drop the LoRA files from the page cache before each pass")
     run.add_argument("--memory-limit-mb", type=int, help="budget of resident adapters (default: by this machine)")
+    run.add_argument("--device-budget-mb", type=int, help="keep adapters of the next requests on the GPU, up to this")
     run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda when there is one)")
     run.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
 

@@ -24,6 +24,12 @@ class LoRAWorkerConfig(BaseModel):
     """Resident adapters at most, beside the byte budget; None: as many as fit."""
     enable_memory_monitoring: bool = False
     """True: `status()` and the log tell the process's memory after each application."""
+    device: str | None = None
+    """Of the pipelines, "cuda" say: adapters can be kept there too. None: they are kept in host memory alone."""
+    device_budget_mb: int | None = Field(default=None, ge=0)
+    """Budget of adapters kept on `device` in MiB; None: an eighth of what is free there at the start, at most 2 GiB."""
+    pinned_budget_mb: int | None = Field(default=None, ge=0)
+    """Pinned memory for what is on its way there, in MiB; None: 64."""
     index_path: Path | None = None
     """Where the catalog keeps what it read from headers between runs; None: nowhere."""
 
@@ -34,4 +40,16 @@ class LoRAWorkerConfig(BaseModel):
 
     @property
     def memory_limit_bytes(self) -> int | None:
-        return None if self.memory_limit_mb is None else self.memory_limit_mb * MIB
+        return _bytes(self.memory_limit_mb)
+
+    @property
+    def device_budget_bytes(self) -> int | None:
+        return _bytes(self.device_budget_mb)
+
+    @property
+    def pinned_budget_bytes(self) -> int | None:
+        return _bytes(self.pinned_budget_mb)
+
+
+def _bytes(mebibytes: int | None) -> int | None:
+    return None if mebibytes is None else mebibytes * MIB

@@ -17,6 +17,9 @@ from ..lora.budget import ByteBudget
 from ..lora.cache import AdapterCache
 from ..lora.catalog import Ambiguous, LoraCatalog
 from ..lora.categories import covers
+from ..lora.device_adapter import DeviceAdapter, Twin
+from ..lora.device_shelf import DeviceShelf
+from ..lora.device_tier import DeviceRefusedError, open_shelf
 from ..lora.errors import AmbiguousLoraError, LoraError
 from ..lora.file import LoraFile
 from ..lora.fuse import PlainLora
@@ -50,11 +53,19 @@ class LoRAWorker:
     """
 
     def __init__(
-        self, config: LoRAWorkerConfig, *, catalog: LoraCatalog | None = None, cache: AdapterCache | None = None
+        self,
+        config: LoRAWorkerConfig,
+        *,
+        catalog: LoraCatalog | None = None,
+        cache: AdapterCache | None = None,
+        shelf: DeviceShelf | None = None,
     ) -> None:
+        """`shelf` keeps adapters on the pipelines' device; without one, `config.device` decides. The worker closes
+        it."""
         self.config = config
         self.catalog = catalog or LoraCatalog(self._folders, index_path=config.index_path)
         self.cache = cache or AdapterCache(ByteBudget(_budget_bytes(config)))
+        self.shelf, self._device_problem = (shelf, "") if shelf is not None else _open_shelf(config)
         self._weights: WeakKeyDictionary[LoraPipeline, BaseWeights] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
@@ -77,15 +88,16 @@ class LoRAWorker:
             try:
                 fitted = self._fit(pipeline, weights, stack, leases)
                 started_s = time.perf_counter()
-                updates = _updates(fitted)
+                used = self._on_device(weights, fitted, leases)
+                updates = _updates(fitted, used)
                 weights.update(updates)
             except BaseException:
                 weights.restore()
                 raise
             apply_s = time.perf_counter() - started_s
-            applied = Application(tuple(map(_applied, fitted)), len(updates), apply_s)
+            applied = Application(tuple(map(_applied, fitted, used)), len(updates), apply_s)
             files = [item.file for item in fitted]
-            del fitted, updates
+            del fitted, used, updates
         self._trim(files)
         self._log_memory()
         return applied
@@ -103,8 +115,23 @@ class LoRAWorker:
             if weights is not None:
                 weights.restore()
 
+    def yield_device_memory(self) -> bool:
+        """The device is full: lets go of every adapter there, and keeps half as much from now on. False when there was
+        nothing to give."""
+        if self.shelf is None or not self.shelf.snapshot().used_bytes:
+            return False
+        self.shelf.resize(self.shelf.limit_bytes // 2)
+        self.shelf.clear()
+        return True
+
+    def close(self) -> None:
+        """Gives back what is held on the device. Pipelines keep their weights as they are."""
+        if self.shelf is not None:
+            self.shelf.close()
+
     def status(self) -> WorkerStatus:
         view = self.cache.snapshot()
+        device = None if self.shelf is None else self.shelf.snapshot()
         return WorkerStatus(
             files=len(self.catalog.snapshot.files),
             resident_bytes=view.used_bytes,
@@ -115,6 +142,8 @@ class LoRAWorker:
             misses=view.stats.misses,
             evictions={str(reason): count for reason, count in view.stats.evictions.items()},
             process_bytes=psutil.Process().memory_info().rss if self.config.enable_memory_monitoring else None,
+            device=device,
+            device_problem=self._device_problem if device is None else device.problem,
         )
 
     def find(self, row: LoraRow) -> LoraFile:
@@ -153,6 +182,17 @@ class LoRAWorker:
             raise StackError(tuple(problems))
         return fitted
 
+    def _on_device(
+        self, weights: BaseWeights, fitted: Sequence[_Fitted], uses: ExitStack
+    ) -> list[DeviceAdapter | None]:
+        """For each row its adapter on the device of the weights, or None; until `uses` ends."""
+        if self.shelf is None or weights.device != self.shelf.device:
+            return [None] * len(fitted)
+        found = [self.shelf.acquire(item.lease.adapter) for item in fitted]
+        for used in filter(None, found):
+            uses.enter_context(used)
+        return found
+
     def _trim(self, files: Sequence[LoraFile]) -> None:
         """Holds the cache to `enable_caching` and `cache_size`, least recently used first."""
         if not self.config.enable_caching:
@@ -175,19 +215,36 @@ def _budget_bytes(config: LoRAWorkerConfig) -> int:
     return default_budget_bytes() if limit_bytes is None else limit_bytes
 
 
-def _updates(fitted: Sequence[_Fitted]) -> dict[Place, list[PlainLora]]:
+def _open_shelf(config: LoRAWorkerConfig) -> tuple[DeviceShelf | None, str]:
+    if config.device is None or config.device_budget_mb == 0:
+        return None, ""
+    try:
+        return open_shelf(config.device, config.device_budget_bytes, config.pinned_budget_bytes), ""
+    except DeviceRefusedError as problem:
+        logger.info("%s", problem)
+        return None, str(problem)
+
+
+def _updates(fitted: Sequence[_Fitted], used: Sequence[DeviceAdapter | None]) -> dict[Place, list[PlainLora]]:
     """Per weight the updates of all rows, strengths folded into their scales; rows without effect there left out."""
     updates: dict[Place, list[PlainLora]] = {}
-    for item in fitted:
+    for item, there in zip(fitted, used, strict=True):
+        twin = None if there is None else there.twins(item.lease.adapter)
         for place, lora in item.fit.loras.items():
             text = place.component.startswith("text_encoder")
             strength = item.row.strength_clip if text else item.row.strength_model
             if strength and lora.scale:
-                updates.setdefault(place, []).append(replace(lora, scale=lora.scale * strength))
+                moved = lora if twin is None else _moved(lora, twin)
+                updates.setdefault(place, []).append(replace(moved, scale=lora.scale * strength))
     return updates
 
 
-def _applied(item: _Fitted) -> AppliedLora:
+def _moved(lora: PlainLora, twin: Twin) -> PlainLora:
+    mid = None if lora.mid is None else twin(lora.mid)
+    return replace(lora, up=twin(lora.up), down=twin(lora.down), mid=mid)
+
+
+def _applied(item: _Fitted, there: DeviceAdapter | None) -> AppliedLora:
     return AppliedLora(
         name=item.file.name,
         category=item.file.category,
@@ -199,5 +256,6 @@ def _applied(item: _Fitted) -> AppliedLora:
         matched=len(item.fit.loras),
         unmatched=item.fit.unmatched,
         matched_share=item.fit.matched_share,
+        device_outcome=None if there is None else there.outcome,
         warning=item.row.warning or (_PICKLE.format(item.file.name) if item.file.is_pickle else ""),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..lora.cache_stats import CacheSnapshot
+from ..lora.shelf_stats import ShelfSnapshot
 from .application import AppliedLora
 
 
@@ -51,6 +52,8 @@ class RunReport(NamedTuple):
     seconds: float
     cache: CacheSnapshot
     """At the end of the pass."""
+    device: ShelfSnapshot | None = None
+    """Likewise; None when no adapters were kept on the device."""
 
     @property
     def failures(self) -> tuple[RequestReport, ...]:
@@ -79,8 +82,19 @@ class RunReport(NamedTuple):
                 "peak_bytes": self.cache.peak_bytes,
                 "limit_bytes": self.cache.limit_bytes,
             },
+            "device": None if self.device is None else _device_json(self.device),
             "requests": [request.as_json() for request in self.requests],
         }
+
+
+def _device_json(device: ShelfSnapshot) -> dict[str, object]:
+    return {
+        "name": device.device,
+        "limit_bytes": device.limit_bytes,
+        "peak_bytes": device.peak_bytes,
+        "problem": device.problem,
+        **device.stats._asdict(),
+    }
 
 
 class ImageComparison(NamedTuple):

@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from ..loaders.page_cache import drop_file
 from ..lora.file import LoraFile
 from ..prefetch.settings import PrefetchSettings
 from .batch import Batch, Mode, run_batch
-from .config import LoRAWorkerConfig
+from .config import MIB, LoRAWorkerConfig
 from .contact_sheet import save_contact_sheet
 from .lora_worker import LoRAWorker
 from .naming import LoraPipeline
@@ -44,6 +44,8 @@ class RunOptions:
     steps: int | None = None
     """Of requests that say none."""
     memory_limit_mb: int | None = None
+    device_budget_mb: int | None = None
+    """Adapters kept on a CUDA device; None: as the environment says, by default none."""
     device: str = "auto"
     dtype: str = "auto"
 
@@ -72,23 +74,51 @@ def run_command(options: RunOptions, console: Console) -> int:
 
 def _pass(options: RunOptions, mode: Mode, pipeline: LoraPipeline, console: Console) -> RunReport:
     """A worker of its own each time: the second pass must not profit from what the first has loaded."""
-    worker = LoRAWorker(LoRAWorkerConfig(lora_directories=options.loras, memory_limit_mb=options.memory_limit_mb))
+    settings = _settings(options)
+    worker = LoRAWorker(
+        LoRAWorkerConfig(
+            lora_directories=options.loras,
+            memory_limit_mb=options.memory_limit_mb,
+            device=str(pipeline.device) if settings.device_tier else None,  # type: ignore[attr-defined]
+            device_budget_mb=_mebibytes(settings.device_budget_bytes),
+            pinned_budget_mb=_mebibytes(settings.pinned_budget_bytes),
+        )
+    )
     files = worker.discover()
     images = options.images(mode)
     shutil.rmtree(images, ignore_errors=True)
     lines = read_queue(options.queue, worker.catalog.category_of)
-    batch = Batch(lines, pipeline, Generator(options.steps), images, PrefetchSettings.from_environment())
+    batch = Batch(lines, pipeline, Generator(options.steps), images, settings)
     if options.cold:
         _cool(files)
     size = mebibytes(sum(file.size_bytes for file in files))
     console.print(f"[bold]{mode}[/bold]: {len(lines)} requests, {len(files)} LoRAs of {size} in all")
+    refusal = worker.status().device_problem
+    if refusal:
+        console.print(f"[yellow]{escape(refusal)}[/yellow]", soft_wrap=True)
     with _progress(console) as progress:
         task = progress.add_task(mode, total=len(batch.requests))
 
         def advance(report: RequestReport) -> None:
             progress.update(task, advance=1, description=f"{mode}: {escape(report.id)}")
 
-        return run_batch(worker, batch, mode, advance)
+        try:
+            return run_batch(worker, batch, mode, advance)
+        finally:
+            worker.close()
+
+
+def _settings(options: RunOptions) -> PrefetchSettings:
+    """Of the environment, and of the command line, which wins."""
+    settings = PrefetchSettings.from_environment()
+    if options.device_budget_mb is None:
+        return settings
+    budget_bytes = options.device_budget_mb * MIB
+    return replace(settings, device_tier=budget_bytes > 0, device_budget_bytes=budget_bytes)
+
+
+def _mebibytes(nbytes: int | None) -> int | None:
+    return None if nbytes is None else nbytes // MIB
 
 
 def _cool(files: Sequence[LoraFile]) -> None:

@@ -33,7 +33,16 @@ def totals_table(runs: Sequence[RunReport]) -> Table:
         table.add_column(run.mode, justify="right")
     for label, values in _totals(runs):
         table.add_row(label, *values)
+    if any(run.device is not None for run in runs):
+        table.add_row("on the device, hit / join / miss", *map(_device, runs))
     return table
+
+
+def _device(run: RunReport) -> str:
+    if run.device is None:
+        return "-"
+    stats = run.device.stats
+    return f"{stats.hits} / {stats.joins} / {stats.misses}"
 
 
 def _totals(runs: Sequence[RunReport]) -> list[tuple[str, list[str]]]:

@@ -287,6 +287,23 @@ def test_mapped_adapters_stay_on_the_host():
     assert shop.shelf.acquire(mapped) is None
 
 
+def test_an_adapter_that_was_laid_out_otherwise_is_not_taken_for_its_twin():
+    shop = Shop(lag=0)
+    shop.shelf.prefetch(INK, 0)
+    moved = adapter_of("ink", 1000, lead_bytes=64)
+    object.__setattr__(moved, "key", INK.key)
+    assert shop.shelf.acquire(moved) is None
+    assert shop.shelf.acquire(INK) is not None
+
+
+def test_a_mapped_adapter_is_not_told_of_a_private_one_of_its_file():
+    shop = Shop(lag=0)
+    shop.shelf.prefetch(INK, 0)
+    mapped = adapter_of("ink")
+    object.__setattr__(mapped, "buffer", None)
+    assert shop.shelf.acquire(mapped) is None
+
+
 def test_closing_in_the_middle_of_an_upload_leaves_nothing():
     shop, answers = Shop(budget_bytes=4000), []
     shop.shelf.prefetch(WASH, 2)

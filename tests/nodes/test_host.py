@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,25 @@ async def test_memory_of_a_machine_without_a_device(host: Any) -> None:
     assert memory.devices == ()
     assert 2 * 10**9 <= memory.headroom_bytes <= 10 * 10**9
     assert 0 < memory.available_bytes <= memory.total_bytes
+
+
+@pytest.mark.parametrize(
+    ("device", "aimdo", "streams", "reason"),
+    [
+        ("cpu", False, 2, "the host computes on cpu, where adapters already are"),
+        ("mps", False, 0, "the host computes on mps, where adapters already are"),
+        ("cuda", True, 2, "the host brings patches to the device itself (dynamic VRAM)"),
+        ("cuda", False, 2, "the host brings patches to the device itself (async offload)"),
+        ("cuda", False, 0, "the host's account of device memory would not see them"),
+    ],
+)
+async def test_adapters_stay_off_the_device_for_a_reason(
+    host: Any, monkeypatch: pytest.MonkeyPatch, device: str, aimdo: bool, streams: int, reason: str
+) -> None:
+    import comfy
+
+    place = types.SimpleNamespace(type=device)
+    monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: place)
+    monkeypatch.setattr(comfy.model_management, "NUM_STREAMS", streams, raising=False)
+    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", aimdo, raising=False)
+    assert host.device_tier_refusal() == reason

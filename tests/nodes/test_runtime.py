@@ -71,6 +71,11 @@ class PlainHost:
             raise OSError("no /proc")
         return MemoryState(64 << 30, 32 << 30, 8 << 30, 6 << 30)
 
+    def device_tier_refusal(self) -> str:
+        if self.memory_fails:
+            raise RuntimeError("no driver")
+        return "the host brings patches to the device itself (dynamic VRAM)"
+
 
 @pytest.fixture
 def plain(tmp_path: Path) -> PlainHost:
@@ -368,3 +373,19 @@ async def _stop() -> None:
     for task in mine:
         task.cancel()
     await asyncio.gather(*mine, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("memory_fails", "problem"),
+    [
+        (False, "the host brings patches to the device itself (dynamic VRAM)"),
+        (True, "the host does not tell how it uses its device"),
+    ],
+)
+def test_the_status_says_why_nothing_is_kept_on_the_device(plain: PlainHost, memory_fails: bool, problem: str) -> None:
+    plain.memory_fails = memory_fails
+    runtime = Runtime(plain)
+    runtime.configure({"device_tier": True})
+    device = runtime.status()["prefetch"]["device"]
+    assert (device["state"], device["problem"]) == ("refused", problem)
+    runtime.close()
