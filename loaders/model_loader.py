@@ -108,7 +108,10 @@ def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress |
     meter = ProgressMeter(sum(header.tensors[key].end - header.tensors[key].start for key in keys), (), progress)
     with gathering.clock.stage("read"):
         pace = replace(request.pace, reached=meter.add)
-        loaded = load_gguf(path, request.dtype or torch.float32, select=keys, header=header, pace=pace)
+        # To one GPU the packed bytes go alone; elsewhere the numbers are made here and placed.
+        together = set(keys.values())
+        device = together.pop() if len(together) == 1 and Uploads.takes(*together) else "cpu"
+        loaded = load_gguf(path, request.dtype or torch.float32, device, select=keys, header=header, pace=pace)
     for key, tensor in loaded.packed.items():
         raise SafetensorsLoadError(path, f"{key!r} stays packed: {tensor.reason}")
     gathering.add(path, loaded.tensors, buffer_bytes=loaded.metrics.peak_bytes)

@@ -72,8 +72,9 @@ class FileSource:
 
     def write(self, start: int, slot: torch.Tensor) -> None:
         self._pace.allow(self._path, len(slot))
-        read_at(self._path, self._file, slot.numpy().data.cast("B"), self._offset + start)
-        self._pace.report(self._path, len(slot))
+        offset = self._offset + start
+        read_at(self._path, self._file, slot.numpy().data.cast("B"), offset)
+        self._pace.report(self._path, len(slot), offset + len(slot))
 
     def views(self, buffer: torch.Tensor) -> FlatViews:
         return FlatViews(buffer, self._specs)

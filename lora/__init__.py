@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .cache import AdapterCache
     from .cache_stats import AdapterView, CacheSnapshot, CacheStats
     from .catalog import CatalogSnapshot, LoraCatalog
+    from .device_adapter import DeviceAdapter
+    from .device_shelf import DeviceShelf
+    from .device_tier import DeviceRefusedError, open_shelf
     from .errors import (
         AdapterLoadCancelledError,
         AdapterLoadError,
@@ -48,6 +51,9 @@ _MODULES = {
     "CacheStats": "cache_stats",
     "CatalogSnapshot": "catalog",
     "EvictionPolicy": "policies",
+    "DeviceAdapter": "device_adapter",
+    "DeviceRefusedError": "device_tier",
+    "DeviceShelf": "device_shelf",
     "Found": "names",
     "Gdsf": "policies",
     "Lease": "lease",
@@ -72,6 +78,7 @@ _MODULES = {
     "fits": "fuse",
     "format_tags": "tags",
     "load_adapter": "adapter",
+    "open_shelf": "device_tier",
     "parse_stack": "stack",
 }
 
@@ -89,6 +96,9 @@ __all__ = [
     "CacheSnapshot",
     "CacheStats",
     "CatalogSnapshot",
+    "DeviceAdapter",
+    "DeviceRefusedError",
+    "DeviceShelf",
     "EvictionPolicy",
     "Found",
     "Gdsf",
@@ -114,6 +124,7 @@ __all__ = [
     "fits",
     "format_tags",
     "load_adapter",
+    "open_shelf",
     "parse_stack",
 ]
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .device_status import DeviceStatus
     from .horizon import make_plan
     from .job import LoraReference, ModelReference, QueuedJob, References, UnknownReference
     from .model_file import ModelFile, ModelFinder
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AdapterStatus": "status",
+    "DeviceStatus": "device_status",
     "Fetch": "plan",
     "FetchStatus": "status",
     "JobRecord": "status",
@@ -54,6 +56,7 @@ _HOMES = {
 
 __all__ = [
     "AdapterStatus",
+    "DeviceStatus",
     "Fetch",
     "FetchStatus",
     "JobRecord",

@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..lora.waits import BOUNDS_S
+from .device_status import DeviceStatus
 from .predictor import PredictorStats
 from .status import PageStatus, PrefetchStatus
 
@@ -53,6 +54,7 @@ def _metrics(status: PrefetchStatus, cached: CacheSnapshot) -> Iterator[_Metric]
         {(("tier", tier),): loading.count(tier) for tier in ("resident", "page", "model")},
     )
     yield from _model_metrics(status.models)
+    yield from _device_metrics(status.device)
     yield from _cache_metrics(cached)
     yield from _predictor_metrics(status.predictor)
 
@@ -65,6 +67,8 @@ def _demand_metrics(status: PrefetchStatus) -> Iterator[_Metric]:
         ("resident", "miss"): status.misses,
     }
     demands |= {("page", "hit"): page.hits, ("page", "join"): page.joins, ("page", "miss"): page.misses}
+    there = status.device
+    demands |= {("device", "hit"): there.hits, ("device", "join"): there.joins, ("device", "miss"): there.misses}
     yield _by(
         "adapter_demands_total",
         "counter",
@@ -94,6 +98,25 @@ def _traffic_metrics(page: PageStatus, stats: CacheStats) -> Iterator[_Metric]:
     yield _tiers("warmed_bytes_total", "counter", "Bytes read ahead.", stats.prefetched_bytes, page.warmed_bytes)
     yield _tiers(
         "wasted_bytes_total", "counter", "Bytes read ahead that nobody used.", stats.wasted_bytes, page.wasted_bytes
+    )
+
+
+def _device_metrics(device: DeviceStatus) -> Iterator[_Metric]:
+    yield _one("device_tier", "gauge", "1 while adapters are kept on the device.", device.state == "on")
+    kept = {"used": device.used_bytes, "limit": device.limit_bytes, "peak": device.peak_bytes}
+    yield _by(
+        "device_bytes",
+        "gauge",
+        "Device memory of kept adapters.",
+        {(("kind", kind),): nbytes for kind, nbytes in kept.items()},
+    )
+    yield _one("pinned_bytes", "gauge", "Pinned host memory for uploads.", device.pinned_bytes)
+    sent = {"sent": device.uploaded_bytes, "ahead": device.prefetched_bytes, "unused": device.wasted_bytes}
+    yield _by(
+        "device_upload_bytes_total",
+        "counter",
+        "Bytes sent to the device, those of them sent ahead, and those of these that nobody used.",
+        {(("kind", kind),): nbytes for kind, nbytes in sent.items()},
     )
 
 
