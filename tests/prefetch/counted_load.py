@@ -13,13 +13,14 @@ from warmstack.lora.adapter import Adapter, load_adapter
 from warmstack.lora.errors import AdapterLoadError
 from warmstack.lora.file import AdapterKey, LoraFile
 
-from .held_reads import Pausing
+from .held_reads import Passing
+from .world import ManualPool
 
 
 class CountedLoad:
-    """`pause` is called before every chunk of a background read."""
+    """Background reads come by `reads` before every chunk."""
 
-    def __init__(self, pause: Callable[[], None]) -> None:
+    def __init__(self, reads: ManualPool) -> None:
         self.most_active = 0
         """The most loads of one content that ever ran at once."""
         self.failures: Counter[AdapterKey] = Counter()
@@ -28,7 +29,7 @@ class CountedLoad:
         """Of the private loads that run now."""
         self.background: Counter[AdapterKey] = Counter()
         """Loads that run now for a prefetch."""
-        self._pause = pause
+        self._reads = reads
         self._lock = threading.Lock()
         self._active: Counter[AdapterKey] = Counter()
         self._buffers: list[tuple[weakref.ref[object], int]] = []
@@ -44,7 +45,7 @@ class CountedLoad:
         reserved_bytes = file.size_bytes if storage == "private" else 0
         self._count(file.key, 1, reserved_bytes, limiter is not None)
         try:
-            slowed = None if limiter is None else Pausing(limiter, self._pause)
+            slowed = None if limiter is None else Passing(limiter, self._reads)
             adapter = load_adapter(file, cancelled=cancelled, limiter=slowed, storage=storage)
             if adapter.buffer is not None:
                 self._buffers.append((weakref.ref(adapter.buffer), file.size_bytes))

@@ -28,7 +28,7 @@ class Demand:
         if not joins:
             self.join()
         deadline_s = time.monotonic() + DEADLINE_S
-        while joins and self._waiting() == waiting:
+        while joins and not self.is_over and self._waiting() == waiting:
             assert time.monotonic() < deadline_s, "a demand did not join the prefetch in flight"
             time.sleep(0.0002)
 

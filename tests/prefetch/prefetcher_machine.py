@@ -41,7 +41,7 @@ Job = tuple[list[str], bool]
 
 JOBS = st.tuples(
     st.lists(st.sampled_from([*NAMES, *NAMES, "absent", "old.pt", "../outside/secret"]), min_size=1, max_size=3),
-    st.sampled_from([True, True, False]),
+    st.booleans(),
 )
 names = st.sampled_from(NAMES)
 
@@ -61,6 +61,7 @@ CHANGES: tuple[dict[str, object], ...] = (
     {"resident_tier": False},
     {"predict": True},
     {"just_in_time": False},
+    {"yield_to_job": False},
 )
 """Settings as a person changes them: one at a time, and back."""
 
@@ -88,16 +89,18 @@ class PrefetcherMachine(RuleBasedStateMachine):
         self.leases: list[Lease] = []
         self.taken = 0
         """Leases ever handed out."""
-        self.freed: set[AdapterKey] = set()
-        """Adapters that `/free` has dropped once: from then on they may be there for their leases alone."""
+        self.dropped: set[AdapterKey] = set()
+        """Adapters that `/free` or a missing file took from the cache once: they may live by their leases alone."""
         self.is_running = True
         self.last: PrefetchStatus | None = None
         """What this prefetcher told last."""
 
-    @initialize(concurrency=st.integers(1, 3), jobs=st.lists(JOBS, min_size=2, max_size=4), reads=st.integers(0, 2))
-    def begin(self, concurrency: int, jobs: list[Job], reads: int) -> None:
+    @initialize(
+        concurrency=st.integers(1, 3), jobs=st.lists(JOBS, min_size=2, max_size=4), bad=st.sets(names, max_size=2)
+    )
+    def begin(self, concurrency: int, jobs: list[Job], bad: set[str]) -> None:
         self.reads = HeldReads()
-        self.load = CountedLoad(self.reads.pause)
+        self.load = CountedLoad(self.reads)
         self.world = World(
             self.folder / "loras",
             budget_bytes=BUDGET_BYTES,
@@ -114,20 +117,29 @@ class PrefetcherMachine(RuleBasedStateMachine):
         self.log = OpenLog(self.world.root, self.folder / "outside")
         for job in jobs:
             self.queue(job)
+        self.unreadable = {f"{name}.safetensors" for name in bad}
         self.settle()
-        self.begin_reads(reads)
+        self.begin_reads(2)
 
     # How a step ends
 
     def settle(self) -> None:
         # Time passes: what is asked for only now and then is asked for now.
         self.world.now_s += BUSY_POLL_S
-        if self.is_running:
-            self.loop.run_until_complete(self.world.settle(reads=False))
-        self.collect()
+        before = -1
+        while before != len(self.reads.under_way):
+            # A read that was paused may go on to its end, and make way for others.
+            before = len(self.reads.under_way)
+            if self.is_running:
+                self.loop.run_until_complete(self.world.settle(reads=False))
+            self.reads.come_to_rest()
+            self.collect()
 
     def collect(self) -> None:
         """Takes in the demands that are over."""
+        for demand in self.demands:
+            if not self.load.background[demand.file.key]:
+                demand.join()
         for demand in [demand for demand in self.demands if demand.is_over]:
             self.demands.remove(demand)
             lease = demand.take()
@@ -150,7 +162,6 @@ class PrefetcherMachine(RuleBasedStateMachine):
             assert self.key_on_disk(demand.file.name) != key, "an untouched file was not there"
 
     def on_chunk(self, path: str, done_bytes: int) -> None:
-        self.reads.pause()
         if os.path.basename(path) in self.unreadable:
             key = self.key_on_disk(os.path.basename(path))
             if key is not None:
@@ -252,13 +263,10 @@ class PrefetcherMachine(RuleBasedStateMachine):
     def is_current(self, key: AdapterKey) -> bool:
         return self.key_on_disk(os.path.basename(key.path)) == key
 
-    @precondition(lambda self: self.reads.under_way)
+    @precondition(lambda self: self.reads.held)
     @rule(chosen=st.integers(0, 2))
     def end_a_read(self, chosen: int) -> None:
-        self.reads.end(chosen % len(self.reads.under_way))
-        for demand in list(self.demands):
-            if not self.load.background[demand.file.key]:
-                demand.join()
+        self.reads.end(chosen % len(self.reads.held))
         self.settle()
 
     @rule(name=names)
@@ -281,12 +289,15 @@ class PrefetcherMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), dropped=st.booleans())
-    def end_a_lease(self, data: st.DataObject, dropped: bool) -> None:
-        lease = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
+    @rule(chosen=st.integers(0, 9), dropped=st.booleans())
+    def end_a_lease(self, chosen: int, dropped: bool) -> None:
+        lease = self.leases.pop(chosen % len(self.leases))
+        key, was_streamed = lease.adapter.key, lease.adapter.storage == "mapped"
         if not dropped:
             lease.release()
         del lease
+        if not was_streamed and key not in self.dropped and self.is_current(key):
+            assert key in self.residents(), "it was evicted while it was in use"
         self.settle()
 
     # Files
@@ -308,6 +319,7 @@ class PrefetcherMachine(RuleBasedStateMachine):
         path = Path(self.world.path(f"{name}.safetensors"))
         parked = self.folder / path.name
         if path.exists() and not parked.exists():
+            self.dropped.update(key for key in self.residents() if key.path == str(path))
             path.rename(parked)
         elif parked.exists() and not path.exists():
             parked.rename(path)
@@ -329,7 +341,7 @@ class PrefetcherMachine(RuleBasedStateMachine):
 
     def free(self) -> None:
         """What the host's `/free` asks for."""
-        self.freed.update(self.residents())
+        self.dropped.update(self.residents())
         self.world.cache.clear()
         self.load.failures.clear()
         if not self.leases:
@@ -368,8 +380,6 @@ class PrefetcherMachine(RuleBasedStateMachine):
     def end(self) -> None:
         self.loop.run_until_complete(self.world.close())
         self.is_running = False
-        for demand in self.demands:
-            demand.join()
         self.collect()
 
     def start_again(self) -> None:

@@ -13,8 +13,7 @@ from .world import World
 
 def held_world(folder: Path) -> tuple[World, HeldReads]:
     reads = HeldReads()
-    world = World(folder / "loras", load=CountedLoad(reads.pause), reads=reads)
-    world.on_chunk = lambda path, done_bytes: reads.pause()
+    world = World(folder / "loras", load=CountedLoad(reads), reads=reads)
     return world, reads
 
 

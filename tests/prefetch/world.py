@@ -31,6 +31,9 @@ CHUNK_BYTES = 1024
 MIB = 1 << 20
 
 
+Cancelled = Callable[[], bool]
+
+
 class InlinePool:
     """Runs a call where it is submitted: nothing is left to the scheduler."""
 
@@ -64,6 +67,11 @@ class ManualPool(InlinePool):
 
     def run_next(self) -> None:
         run(*self.waiting.popleft())
+
+    def pass_chunk(self, limiter: RateLimit | None, nbytes: int, cancelled: Cancelled | None) -> None:
+        """Every read comes by here before each of its chunks."""
+        if limiter is not None:
+            limiter.spend(nbytes, cancelled)
 
 
 def run(call: Callable[[], Any], future: Future[Any]) -> None:
@@ -205,7 +213,7 @@ class World:
     ) -> int:
         path = os.fspath(path)
         self.page_reads.append(path)
-        chunks = Chunks(limiter, lambda done_bytes: self._pass_chunk(path, done_bytes))
+        chunks = Chunks(self.reads, limiter, lambda done_bytes: self._pass_chunk(path, done_bytes))
         done_bytes = warm_file(path, cancelled=cancelled, chunk_bytes=CHUNK_BYTES, limiter=chunks)
         self.page_cache[path] = done_bytes
         return done_bytes
@@ -218,15 +226,15 @@ class World:
 class Chunks(RateLimit):
     """Tells of every chunk before it is read, once the limit that holds has let it pass."""
 
-    def __init__(self, limiter: RateLimit | None, passing: Callable[[int], None]) -> None:
+    def __init__(self, reads: ManualPool, limiter: RateLimit | None, passing: Callable[[int], None]) -> None:
         super().__init__(math.inf)
+        self._reads = reads
         self._limiter = limiter
         self._passing = passing
         self._done_bytes = 0
 
-    def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
-        if self._limiter is not None:
-            self._limiter.spend(nbytes, cancelled)
+    def spend(self, nbytes: int, cancelled: Cancelled | None = None) -> None:
+        self._reads.pass_chunk(self._limiter, nbytes, cancelled)
         self._passing(self._done_bytes)
         self._done_bytes += nbytes
 
