@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -37,10 +37,10 @@ class LoraFile:
     rank: int | None = None
     problem: str = ""
     """Why the header could not be read, in one line; "" when it could. Such a file is listed and refuses to load."""
+    key: AdapterKey = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> AdapterKey:
-        return AdapterKey(self.path, self.size_bytes, self.mtime_ns)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", AdapterKey(self.path, self.size_bytes, self.mtime_ns))
 
     @property
     def is_pickle(self) -> bool:
