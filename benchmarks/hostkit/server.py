@@ -81,6 +81,11 @@ class HostServer:
 
     def __enter__(self) -> HostServer:
         self.port = _free_port()
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """On the port that it has: after a `stop`, a client that knew the server finds it again."""
         started = time.perf_counter()
         self.process = self._spawn("--port", str(self.port))
         try:
@@ -89,7 +94,6 @@ class HostServer:
             self.stop()
             raise
         self.ready_s = time.perf_counter() - started
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from warmstack.prefetch.settings import PrefetchSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("en", "zh", "ja")
@@ -18,11 +21,37 @@ def words(language: str, file: str) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("file", ["settings.json", "commands.json"])
+@pytest.mark.parametrize("file", ["settings.json", "commands.json", "main.json"])
 def test_every_language_has_every_key(file: str) -> None:
     keys = {language: {(k, *sorted(v)) for k, v in words(language, file).items()} for language in LANGUAGES}
     assert keys["zh"] == keys["en"]
     assert keys["ja"] == keys["en"]
+
+
+def entries() -> str:
+    return (ROOT / "web" / "lib" / "settings.js").read_text("utf-8").partition("const ENTRIES")[2]
+
+
+def test_the_settings_page_has_an_entry_for_every_setting_of_the_server() -> None:
+    keys = re.findall(r"'WarmStack\.\w+', '(\w+)'", entries())
+    assert len(keys) == len(set(keys))
+    assert set(keys) == {field.name for field in dataclasses.fields(PrefetchSettings)}
+
+
+def test_every_entry_starts_with_the_default_of_the_server() -> None:
+    flags = re.findall(r"flag\('[^']+', '[^']+', '(\w+)', (true|false)", entries())
+    defaults = PrefetchSettings().as_json()
+    assert {key: value == "true" for key, value in flags} == {
+        key: value for key, value in defaults.items() if isinstance(value, bool)
+    }
+
+
+def test_every_entry_has_its_help_in_one_line_and_its_group_a_name() -> None:
+    for language in LANGUAGES:
+        for entry in words(language, "settings.json").values():
+            assert entry["name"] and entry["tooltip"] and "\n" not in entry["tooltip"]
+    groups = set(re.findall(r"(?:flag|number)\('([^']+)'", entries()))
+    assert groups == set(words("en", "main.json")["settingsCategories"])
 
 
 def test_settings_and_commands_are_those_of_the_panel() -> None:

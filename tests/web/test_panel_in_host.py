@@ -140,3 +140,16 @@ def test_command_turns_prefetch_off(opened: Open, backend: FakeBackend) -> None:
     view.page.evaluate("window.comfyAPI.app.app.extensionManager.command.execute('WarmStack.TogglePrefetch')")
     view.page.get_by_text("Off: every job loads its own LoRAs and waits for them.").first.wait_for()
     assert backend.settings["enabled"] is False
+
+
+def test_nothing_is_put_into_the_top_bar(opened: Open) -> None:
+    view = opened()
+    added = view.page.evaluate(
+        """() => {
+          const elsewhere = ['topbarBadges', 'actionBarButtons', 'menuCommands', 'keybindings']
+          const ours = window.comfyAPI.app.app.extensions.filter((one) => one.name.startsWith('WarmStack'))
+          return ours.flatMap((one) => elsewhere.filter((key) => one[key]))
+        }"""
+    )
+    assert added == []
+    assert view.page.locator(".comfyui-body-top :text-matches('warmstack', 'i')").count() == 0

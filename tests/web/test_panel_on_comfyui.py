@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,12 @@ pytestmark = [
 ]
 
 NAMES = [f"styles/ink{index}.safetensors" for index in range(6)]
+LIBRARY = [f"zz_library/{index % 40:02}/lora_{index:05}.safetensors" for index in range(10_000 - len(NAMES))]
+"""Behind the others in the alphabet."""
+
+APP = "window.comfyAPI.app.app"
+LOAD = f"async (graph) => {{ await {APP}.loadApiJson(graph, 'mine') }}"
+RUN = f"async () => {{ await {APP}.queuePrompt(0) }}"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +45,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
     write_models(base, flux=False)
     for seed, name in enumerate(NAMES):
         write_sd15_lora(lora_path(base, name), seed=seed)
+    for name in LIBRARY:
+        path = lora_path(base, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(lora_path(base, NAMES[0]))
     install = HostInstall.from_environment()
     assert install is not None, "the tests are skipped before this"
     with HostServer(install, base) as server:
@@ -73,8 +85,10 @@ def test_follows_a_queue_from_the_first_chip_to_the_last(host: HostServer, view:
     expect(view.row(NAMES[0])).to_have_attribute("data-state", "ready")
     status = host.client.get("/warmstack/v1/status")["prefetch"]
     assert status["hits"] + status["joins"] + status["misses"] == len(queued)
-    told = [f"{status[kind]} {word}" for kind, word in (("hits", "hit"), ("joins", "joined"), ("misses", "missed"))]
-    expect(view.panel.get_by_text(" · ".join(told))).to_be_visible()
+    counts = [status[kind] for kind in ("hits", "joins", "misses")]
+    share = int(100 * counts[0] / sum(counts))
+    told = f"{counts[0]} hit ({share}%) · {counts[1]} joined · {counts[2]} missed"
+    expect(view.panel.get_by_text(told)).to_be_visible()
 
 
 def test_warm_pin_and_evict_change_the_server(host: HostServer, view: Opened) -> None:
@@ -99,14 +113,8 @@ def test_the_node_shows_its_report_after_running(host: HostServer, view: Opened)
     from playwright.sync_api import expect
 
     graph = sd15_graph([(NAMES[3], 0.5, 0.5)], loader="stack", tag="report")
-    view.page.evaluate(
-        """async (graph) => {
-          const { app } = window.comfyAPI.app
-          await app.loadApiJson(graph, 'report')
-          await app.queuePrompt(0)
-        }""",
-        graph,
-    )
+    view.page.evaluate(LOAD, graph)
+    view.page.evaluate(RUN)
     lines = view.page.get_by_role("list", name="Last run").get_by_role("listitem")
     expect(lines).to_have_text("ink3: 100% matched, read from disk", timeout=30_000)
 
@@ -123,3 +131,116 @@ def test_a_reload_shows_what_the_server_still_holds(host: HostServer, view: Open
     view.panel.get_by_role("switch", name="Prefetch").click()
     expect(view.panel.get_by_role("switch", name="Prefetch")).to_be_checked()
     assert host.client.get("/warmstack/v1/status")["prefetch"]["enabled"] is True
+
+
+def test_what_is_edited_is_what_runs_and_a_reload_keeps_it(host: HostServer, view: Opened) -> None:
+    from playwright.sync_api import expect
+
+    host.client.post("/settings", {"Comfy.Workflow.Persist": True})
+    view.boot()
+    view.page.evaluate(LOAD, sd15_graph([(NAMES[1], 0.5, 0.5)], loader="stack", tag="edited"))
+    editor = view.page.locator(".ws-stack")
+    editor.locator(".ws-strength").first.press("ArrowUp")
+    editor.get_by_role("button", name="Add LoRA").click()
+    editor.get_by_role("combobox", name="Choose a LoRA").last.fill("ink2")
+    editor.get_by_role("option", name="ink2").click()
+    expect(editor.locator(".ws-stack-row[data-state]:not([data-state=off])")).to_have_count(2)
+    wanted = [
+        {"name": NAMES[1], "strength_model": 0.55, "strength_clip": 0.5},
+        {"name": NAMES[2], "strength_model": 1, "strength_clip": 1},
+    ]
+    with view.page.expect_response(lambda answer: answer.url.endswith("/prompt")) as posted:
+        view.page.evaluate(RUN)
+    ran = posted.value.json()["prompt_id"]
+    host.client.wait([ran])
+    expect(view.page.get_by_role("list", name="Last run").get_by_role("listitem")).to_have_count(2)
+    graph = host.client.get(f"/history/{ran}")[ran]["prompt"][2]
+    texts = [node["inputs"]["loras"] for node in graph.values() if node["class_type"] == "WarmStackLoadLoraStack"]
+    assert [json.loads(text) for text in texts] == [wanted]
+    view.boot()
+    expect(view.page.locator(".ws-stack-row")).to_have_count(2)
+    expect(view.page.locator(".ws-strength").first).to_have_value("0.55")
+    host.client.post("/settings", {"Comfy.Workflow.Persist": False})
+
+
+def test_the_keyboard_alone_opens_warms_pins_and_evicts(host: HostServer, view: Opened) -> None:
+    from playwright.sync_api import expect
+
+    view.boot()
+    name = NAMES[4]
+    view.tab.focus()
+    view.page.keyboard.press("Enter")
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("10,000")
+    for _ in range(4):  # out of the side bar: refresh, the switch, filter
+        view.page.keyboard.press("Tab")
+        if view.page.evaluate("document.activeElement.type") == "search":
+            break
+    else:
+        view.panel.get_by_role("searchbox").focus()
+    view.page.keyboard.type("ink4")
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("1 of 10,000")
+    view.page.keyboard.press("Tab")
+    view.page.keyboard.press("Tab")
+    expect(view.row(name)).to_be_focused()
+    if view.row(name).get_attribute("data-state") != "ready":
+        view.page.keyboard.press("w")
+    expect(view.row(name)).to_have_attribute("data-state", "ready")
+    pin = view.row(name).get_by_role("button", name="Pin")
+    pinned = pin.get_attribute("aria-pressed") == "true"
+    view.page.keyboard.press("p")
+    expect(pin).to_have_attribute("aria-pressed", str(not pinned).lower())
+    view.page.keyboard.press("Delete")
+    expect(view.row(name)).not_to_have_attribute("data-state", "ready")
+    assert name not in {adapter["name"] for adapter in host.client.get("/warmstack/v1/status")["adapters"]}
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+def test_narrow_and_readable_in_dark_and_light(
+    browser: Browser, host: HostServer, palette: str, tmp_path: Path
+) -> None:
+    from browser_kit.axe import serious_violations
+    from browser_kit.opened import Opened
+    from playwright.sync_api import expect
+
+    host.client.post("/settings", {"Comfy.ColorPalette": palette})
+    opened = Opened(browser, f"{host.client.url}/", width=400, height=1000)
+    opened.boot()
+    opened.open_panel()
+    expect(opened.panel.locator(".ws-adapters .ws-count")).to_have_text("10,000")
+    opened.panel.evaluate("(panel) => { panel.parentElement.style.inlineSize = '220px' }")
+    assert opened.panel.evaluate("(panel) => panel.getBoundingClientRect().width") == 220
+    assert opened.panel.evaluate("(panel) => panel.scrollWidth <= panel.clientWidth")
+    opened.page.screenshot(path=Path(os.environ.get("WARMSTACK_PICTURES", tmp_path)) / f"host-{palette}.png")
+    assert serious_violations(opened.page, "warmstack-panel") == []
+    faults = opened.faults()
+    opened.close()
+    host.client.post("/settings", {"Comfy.ColorPalette": "dark"})
+    assert faults == []
+
+
+def test_ten_thousand_adapters_are_searched_and_scrolled(view: Opened) -> None:
+    from playwright.sync_api import expect
+
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("10,000")
+    assert view.panel.locator(".ws-row").count() < 60
+    view.panel.evaluate("(panel) => { panel.scrollTop = panel.scrollHeight }")
+    expect(view.row(max(LIBRARY))).to_be_in_viewport()
+    assert view.panel.locator(".ws-row").count() < 60
+    view.panel.get_by_role("searchbox").fill("lora_07777")
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("1 of 10,000")
+
+
+def test_a_server_that_is_killed_and_comes_back_is_live_again(host: HostServer, view: Opened) -> None:
+    from playwright.sync_api import expect
+
+    link = view.panel.locator(".ws-link")
+    expect(link).to_have_text("Live")
+    assert host.process is not None
+    host.process.kill()
+    host.process.wait()
+    expect(link).to_have_text("Reconnecting…")
+    view.panel.get_by_role("button", name="Refresh").click()
+    expect(view.panel.get_by_role("alert")).to_contain_text("The server does not answer")
+    host.start()
+    expect(link).to_have_text("Live", timeout=30_000)
+    expect(view.panel.get_by_role("alert")).to_have_count(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def test_stock_loaders_alone_show_what_was_read_ahead(component: Component, back
     view = component()
     expect(view.panel.locator(".ws-share")).to_have_text("99%")
     expect(view.panel.get_by_text("of LoRA bytes read ahead")).to_be_visible()
-    expect(view.panel.get_by_text("9 hit · 1 joined · 0 missed")).to_be_visible()
+    expect(view.panel.get_by_text("9 hit (90%) · 1 joined · 0 missed")).to_be_visible()
     expect(view.panel.get_by_text("Memory is short")).to_be_visible()
 
 
@@ -78,6 +79,82 @@ def test_one_line_tells_whether_the_next_job_waits(
     )
     view = component()
     expect(view.panel.locator(".ws-verdict").first).to_have_text(verdict)
+
+
+def test_the_first_card_tells_what_was_hidden_saved_and_hit_and_what_is_loading(component: Component) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    expect(view.panel.get_by_text("of load time hidden")).to_be_visible()
+    expect(view.panel.get_by_text("41 s saved · 0.6 s waited")).to_be_visible()
+    expect(view.panel.get_by_text("37 hit (88%) · 4 joined · 1 missed")).to_be_visible()
+    progress = view.panel.get_by_role("progressbar", name="concepts/floating_islands.safetensors")
+    expect(progress).to_have_attribute("aria-valuenow", str(96 * 100 // 171))
+    expect(view.panel.locator(".ws-load-size")).to_have_text("96.0 of 171 MiB")
+
+
+@pytest.mark.parametrize(
+    ("bar", "amount", "told"),
+    [
+        ("Adapters", "1.0 of 4.0 GiB", "Peak: 1.2 GiB"),
+        ("RAM", "13.0 of 32.0 GiB", "Main memory"),
+        ("VRAM cuda:0", "15.0 of 24.0 GiB", "graphics card"),
+        ("File cache", "6.0 of 32.0 GiB", "703 MiB of LoRAs that were read ahead"),
+    ],
+)
+def test_every_bar_has_numbers_and_tells_what_it_means(component: Component, bar: str, amount: str, told: str) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    meter = view.panel.get_by_role("meter", name=bar, exact=True)
+    expect(meter).to_have_attribute("aria-valuetext", amount)
+    box = view.panel.locator(".ws-bar", has=view.page.get_by_role("meter", name=bar, exact=True))
+    expect(box).to_contain_text(amount)
+    expect(box).to_have_attribute("title", re.compile(re.escape(told)))
+
+
+def test_the_queue_tells_at_once_what_was_read_ahead(component: Component, backend: FakeBackend) -> None:
+    """The library is fetched rarely; a chip is as new as the last push."""
+    from playwright.sync_api import expect
+
+    view = component(height=2000)
+    row = view.row("styles/risograph_two_tone.safetensors")
+    expect(row).to_have_attribute("data-state", "cold")
+    backend.queue[4]["adapters"][0].update(state="ready", tier="page")  # type: ignore[index]
+    backend.revision += 1
+    view.push(backend.status())
+    expect(row).to_have_attribute("data-state", "page")
+    expect(view.panel.locator(".ws-bar[title*='777 MiB of LoRAs']")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"),
+    [
+        ("By name", "characters/aurora_knight"),
+        ("By size", "flux/soft_volume_flux"),
+        ("By queue", "characters/aurora_knight"),
+        ("By hits", "styles/ink_wash_v3"),
+        ("By last use", "styles/gouache_night"),
+        ("By category", "characters/aurora_knight"),
+        ("By base model", "flux/kodak_portra_flux"),
+        ("By state", "characters/aurora_knight"),
+    ],
+)
+def test_the_table_is_sorted_by_every_column(component: Component, sort: str, first: str) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    view.panel.get_by_role("combobox", name="Sort by").select_option(label=sort)
+    expect(view.panel.locator('.ws-row[aria-rowindex="1"]')).to_have_attribute("data-key", f"{first}.safetensors")
+
+
+def test_a_row_tells_everything_when_the_pointer_rests_on_it(component: Component) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    told = "ready · 228 MiB · 1 queued · sdxl · 14 hits · 48 s ago · characters"
+    name = "characters/aurora_knight.safetensors"
+    expect(view.row(name)).to_have_attribute("title", f"{name}\n{told}")
 
 
 def test_older_revisions_are_dropped_and_a_new_boot_is_not(component: Component, backend: FakeBackend) -> None:

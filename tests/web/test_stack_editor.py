@@ -429,6 +429,23 @@ def test_inside_a_subgraph_what_is_edited_is_what_is_queued_and_saved(page: Page
     assert json.loads(queued) == wanted[:1]
 
 
+def test_names_typed_before_the_library_has_arrived_are_found(opened: Callable[..., OpenedStub]) -> None:
+    from playwright.sync_api import expect
+
+    page = opened().page
+    held: list[Any] = []
+    page.route("**/warmstack/v1/adapters*", lambda route: held.append(route))
+    page.evaluate(f"{APP}.graph.clear()")
+    editor = add_node(page)
+    editor.get_by_role("button", name="Add LoRA").click()
+    with page.expect_event("requestfinished", lambda request: "/adapters" in request.url):
+        editor.get_by_role("combobox", name="Choose a LoRA").fill("linocut")
+        expect(editor.get_by_role("option")).to_have_count(0)
+        held[0].continue_()
+    editor.get_by_role("option", name="linocut").click()
+    assert rows_of(page) == [LINOCUT]
+
+
 def drag_finger(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
     """From the touch of a screen: the browser decides whether it scrolls the page or tells us of it."""
     session = page.context.new_cdp_session(page)

@@ -3,7 +3,7 @@
 import { h, icon, setAttribute, setIcon, setText } from './dom.js'
 import { formatAge, formatBytes, formatCount, splitName } from './format.js'
 import { SORTS, mergeRows, selectRows } from './rows.js'
-import { usesByName } from './status.js'
+import { statesByName, usesByName } from './status.js'
 import { VirtualRows } from './virtual_rows.js'
 
 const KEYS = { p: 'pin', w: 'warm', Delete: 'evict' }
@@ -34,8 +34,13 @@ export class AdaptersSection {
   }
 
   update(status, catalog) {
-    this.#rows = mergeRows(catalog, status.adapters, usesByName(status.queue))
+    this.#rows = mergeRows(catalog, status.adapters, usesByName(status.queue), statesByName(status.queue))
     this.#redraw()
+  }
+
+  /** Of LoRA files that are in the system's file cache and not in memory. */
+  get cachedBytes() {
+    return this.#rows.reduce((sum, row) => sum + (row.state === 'page' ? row.bytes ?? 0 : 0), 0)
   }
 
   #redraw() {
@@ -70,7 +75,7 @@ export class AdaptersSection {
   #createRow({ name }) {
     const button = (action) => h('button', { type: 'button', class: 'ws-tool', 'data-action': action, onclick: (event) => this.#onClick(event, name) }, icon(action))
     const { folder, stem } = splitName(name)
-    return h('div', { class: 'ws-row', role: 'row', title: name },
+    return h('div', { class: 'ws-row', role: 'row' },
       h('div', { class: 'ws-cell ws-name', role: 'gridcell' }, h('span', { class: 'ws-glyph' }, icon('unknown')), h('span', { class: 'ws-folder' }, folder), h('b', {}, stem)),
       h('div', { class: 'ws-cell ws-meta', role: 'gridcell' }, ...['state', 'size', 'uses', 'base', 'hits', 'idle', 'category'].map((part) => h('span', { class: `ws-${part}` }))),
       h('div', { class: 'ws-cell ws-actions', role: 'gridcell' }, button('warm'), button('pin'), button('evict')))
@@ -89,6 +94,7 @@ export class AdaptersSection {
       row.baseModel, row.hits > 0 ? t('hits', { count: row.hits }) : '', this.#idle(row), row.category,
     ]
     words.forEach((word, column) => setText(meta.children[column], word))
+    setAttribute(element, 'title', [row.name, words.filter(Boolean).join(' · ')].join('\n'))
     setAttribute(meta.firstElementChild, 'title', row.problem || t(`stateHint.${row.state}`))
     this.#updateActions(actions, row, reachable)
   }

@@ -3,12 +3,16 @@
 import { parseAdapter } from './status.js'
 
 const PAGE_ROWS = 1000
+/** What was read ahead changes with every file; a library of 10,000 is not fetched for each of them. */
+const PAGES_MS = 15_000
 
 export class CatalogRows {
   #store
   #watchers = new Set()
   #pending = null
   #edition = ''
+  #pages = 0
+  #fetchedAt = -Infinity
 
   constructor(store) {
     this.#store = store
@@ -21,11 +25,13 @@ export class CatalogRows {
     return () => this.#watchers.delete(watcher)
   }
 
-  /** Fetches again when the server's catalog is another one than that of the rows. */
-  follow({ boot, catalogRevision }) {
+  /** Fetches again when the server's catalog is another one than that of the rows, and now and then when files were read ahead. */
+  follow({ boot, catalogRevision, prefetch }) {
     const edition = `${boot} ${catalogRevision}`
-    if (edition === this.#edition) return
+    const isDue = prefetch.pageWarmedBytes !== this.#pages && performance.now() - this.#fetchedAt > PAGES_MS
+    if (edition === this.#edition && !isDue) return
     this.#edition = edition
+    this.#pages = prefetch.pageWarmedBytes
     this.refresh()
   }
 
@@ -36,6 +42,7 @@ export class CatalogRows {
 
   /** Never throws: without a catalog the table still shows what is in memory, and the next status asks again. */
   refresh() {
+    this.#fetchedAt = performance.now()
     this.#pending ??= this.#fetch().catch(() => { this.#edition = '' }).finally(() => { this.#pending = null })
     return this.#pending
   }

@@ -53,11 +53,16 @@ export class LoraPicker {
     setAttribute(this.input, 'title', hint ? `${name}\n${hint}` : name)
   }
 
+  /** The rows are others now. */
+  refresh() {
+    if (this.#typed || !this.popup.hidden) this.#show(this.#typed ? this.input.value : '')
+  }
+
   #show(search) {
     const [rows, bases] = [this.#rows(), this.#fitting()]
     const fits = (row) => bases.size === 0 || !row.baseModel || bases.has(row.baseModel)
     if (this.popup.hidden) this.popup.prepend(this.#filters.element)
-    this.#filters.offer(rows, bases, () => this.#show(this.#typed ? this.input.value : ''))
+    this.#filters.offer(rows, bases, () => this.refresh())
     const found = selectRows(this.#filters.select(rows, fits), search, 'name')
     // What fits comes first; the rest stays within reach, since the metadata of a file can be wrong.
     const ordered = [...found.filter(fits), ...found.filter((row) => !fits(row))]

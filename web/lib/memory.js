@@ -15,13 +15,14 @@ export class MemorySection {
     this.element = h('section', { class: 'ws-card' }, h('h3', {}, t('memory')), this.short, this.bars)
   }
 
-  update(status) {
+  /** @param cachedBytes of LoRA files in the file cache */
+  update(status, cachedBytes) {
     this.short.hidden = !status.prefetch.underPressure
-    keyed(this.bars, this.#rows(status), (row) => row.id, () => createBar(), (element, row) => this.#updateBar(element, row))
+    keyed(this.bars, this.#rows(status, cachedBytes), (row) => row.id, () => createBar(), (element, row) => this.#updateBar(element, row))
   }
 
   /** `{ id, label, hint, usedBytes, totalBytes, parts: [[kind, bytes]], peakBytes? }`; a bar whose total is unknown is left out. */
-  #rows({ budget, memory }) {
+  #rows({ budget, memory }, cachedBytes) {
     const t = this.#t
     const oursBytes = budget.usedBytes
     const rows = [{
@@ -40,9 +41,10 @@ export class MemorySection {
       })
     }
     if (memory.pageCacheBytes !== null) {
+      const lorasBytes = Math.min(cachedBytes, memory.pageCacheBytes)
       rows.push({
-        id: 'page', label: t('pageCache'), hint: t('pageCacheHint'), usedBytes: memory.pageCacheBytes, totalBytes: memory.totalBytes,
-        parts: [['page', memory.pageCacheBytes]],
+        id: 'page', label: t('pageCache'), hint: t('pageCacheHint', { loras: formatBytes(lorasBytes, this.#locale) }), usedBytes: memory.pageCacheBytes, totalBytes: memory.totalBytes,
+        parts: [['page', lorasBytes], ['other', memory.pageCacheBytes - lorasBytes]],
       })
     }
     return rows.filter((row) => row.totalBytes > 0 && row.usedBytes !== null)

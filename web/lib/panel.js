@@ -84,10 +84,10 @@ export class WarmStackPanel extends HTMLElement {
     this.#drawNote(link, message)
     this.content.hidden = status === null
     if (status === null) return
-    for (const section of [this.summary, this.memory, this.queue]) section.update(status)
-    this.timeline.update(status)
+    for (const section of [this.summary, this.queue, this.timeline]) section.update(status)
     this.catalog.follow(status)
     this.adapters.update(status, this.catalog.rows)
+    this.memory.update(status, this.adapters.cachedBytes)
   }
 
   #drawNote(link, message) {

@@ -56,7 +56,7 @@ export class QueueSection {
   #updateJob(element, { job, label }) {
     const [where, chips] = element.children
     setText(where, label)
-    setAttribute(element, 'title', job.id)
+    setAttribute(element, 'title', [job.id, ...job.models.map((model) => `${model.name}: ${this.#t(`state.${model.state}`)}`)].join('\n'))
     element.classList.toggle('ws-running', job.running)
     const items = job.adapters.length > 0 ? job.adapters : [null]
     keyed(chips, items, (item, index) => (item ? `${index} ${item.name}` : 'none'), (item) => createChip(item), (chip, item) => this.#updateChip(chip, item))

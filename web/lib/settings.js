@@ -13,23 +13,33 @@ const AUTOMATIC = {
 const PLAIN = { toHost: (value) => value, toServer: (value) => value }
 const SCALED = { toHost: (value, unit) => rounded(value / unit), toServer: (value, unit) => Math.round(value * unit) }
 
-const number = (id, key, form, unit, defaultValue, attrs, name, tooltip) => ({ id, key, form, unit, type: 'number', defaultValue, attrs, name, tooltip })
-const flag = (id, key, name, tooltip) => ({ id, key, form: PLAIN, unit: 1, type: 'boolean', defaultValue: true, name, tooltip })
+const number = (group, id, key, form, unit, defaultValue, attrs, name, tooltip) => ({ group, id, key, form, unit, type: 'number', defaultValue, attrs, name, tooltip })
+const flag = (group, id, key, defaultValue, name, tooltip) => ({ group, id, key, form: PLAIN, unit: 1, type: 'boolean', defaultValue, name, tooltip })
 
+const GIBS = { min: 0, max: 1024, step: 0.5 }
+const READERS = { min: 0, max: 16, step: 1 }
+
+/** Groups as the host shows them, from the top. */
 const ENTRIES = [
-  flag('WarmStack.Prefetch', 'enabled', 'Prefetch', 'Load the LoRAs of queued jobs before the jobs start.'),
-  flag('WarmStack.KeepInMemory', 'resident_tier', 'Keep LoRAs in memory', 'For WarmStack nodes: LoRAs are held ready to use.'),
-  flag('WarmStack.ReadAhead', 'page_tier', 'Read files ahead', 'For every loader node: LoRA files are read into the system’s file cache.'),
-  number('WarmStack.Budget', 'budget_bytes', AUTOMATIC, GIB, 0, { min: 0, max: 1024, step: 0.5 },
-    'Memory for LoRAs (GiB)', '0: a quarter of the memory, at most 8 GiB, and less when memory is short.'),
-  number('WarmStack.Headroom', 'headroom_bytes', SCALED, GIB, 1, { min: 0, max: 1024, step: 0.5 },
-    'Memory to leave free (GiB)', 'Below this WarmStack keeps less and stops reading ahead.'),
-  number('WarmStack.ReadLimit', 'read_limit_bytes_per_s', AUTOMATIC, MIB, 0, { min: 0, max: 100000, step: 50 },
-    'Background reading at most (MiB/s)', '0: as fast as the disk.'),
-  number('WarmStack.Concurrency', 'concurrency', PLAIN, 1, 1, { min: 1, max: 16, step: 1 },
-    'Files read at a time', 'More than one pays on fast solid-state disks only.'),
-  number('WarmStack.Depth', 'depth_jobs', AUTOMATIC, 1, 0, { min: 0, max: 1000, step: 1 },
-    'Jobs to look ahead', '0: as far as the memory reaches.'),
+  flag('Prefetch', 'WarmStack.Prefetch', 'enabled', true, 'Prefetch', 'Load the LoRAs of queued jobs before the jobs start.'),
+  flag('Prefetch', 'WarmStack.KeepInMemory', 'resident_tier', true, 'Keep LoRAs in memory', 'For WarmStack nodes: LoRAs are held ready to use.'),
+  flag('Prefetch', 'WarmStack.ReadAhead', 'page_tier', true, 'Read files ahead', 'For every loader node: LoRA files are read into the system’s file cache.'),
+  flag('Prefetch', 'WarmStack.ReadModels', 'model_tier', true, 'Read models ahead', 'Checkpoints and other models of queued jobs too, when no LoRA is to be read.'),
+  number('Prefetch', 'WarmStack.Depth', 'depth_jobs', AUTOMATIC, 1, 0, { min: 0, max: 1000, step: 1 }, 'Jobs to look ahead', '0: as far as the memory reaches.'),
+  flag('Prefetch', 'WarmStack.JustInTime', 'just_in_time', true, 'Read just in time', 'As late as the length of your jobs allows; off: as early as memory allows.'),
+  flag('Prefetch', 'WarmStack.Predict', 'predict', false, 'Guess the next job', 'With nothing else to read, bring in what past jobs suggest, into free memory only.'),
+  number('LoRA memory', 'WarmStack.Budget', 'budget_bytes', AUTOMATIC, GIB, 0, GIBS, 'Memory for LoRAs (GiB)', '0: a quarter of the memory, at most 8 GiB, and less when memory is short.'),
+  number('LoRA memory', 'WarmStack.PageBudget', 'page_budget_bytes', AUTOMATIC, GIB, 0, GIBS, 'File cache to fill ahead (GiB)', '0: half of the free memory.'),
+  number('LoRA memory', 'WarmStack.Headroom', 'headroom_bytes', SCALED, GIB, 1, GIBS, 'Memory to leave free (GiB)', 'Below this WarmStack keeps less and stops reading ahead.'),
+  number('Disks', 'WarmStack.ReadLimit', 'read_limit_bytes_per_s', AUTOMATIC, MIB, 0, { min: 0, max: 100000, step: 50 }, 'Background reading at most (MiB/s)', '0: as fast as the disk.'),
+  flag('Disks', 'WarmStack.YieldToJob', 'yield_to_job', true, 'Let the running job read first', 'While it reads a disk, files of later jobs on that disk wait for a while.'),
+  number('Disks', 'WarmStack.Concurrency', 'concurrency', AUTOMATIC, 1, 0, READERS, 'Files read at a time', 'On all disks together. 0: on each disk as many as its kind takes.'),
+  number('Disks', 'WarmStack.ReadersFlash', 'readers_flash', AUTOMATIC, 1, 0, READERS, 'Files at a time, solid-state disk', '0: as many as was measured to pay.'),
+  number('Disks', 'WarmStack.ReadersRotating', 'readers_rotating', AUTOMATIC, 1, 0, READERS, 'Files at a time, hard disk', '0: one, since two make it seek.'),
+  number('Disks', 'WarmStack.ReadersNetwork', 'readers_network', AUTOMATIC, 1, 0, READERS, 'Files at a time, network drive', '0: one.'),
+  flag('Graphics card', 'WarmStack.Device', 'device_tier', false, 'Keep the next LoRAs on the graphics card', 'Where it is of use: not where ComfyUI moves the patches itself.'),
+  number('Graphics card', 'WarmStack.DeviceBudget', 'device_budget_bytes', AUTOMATIC, GIB, 0, GIBS, 'Graphics memory for LoRAs (GiB)', '0: an eighth of what is free at the start, at most 2 GiB.'),
+  number('Graphics card', 'WarmStack.PinnedBudget', 'pinned_budget_bytes', AUTOMATIC, MIB, 0, { min: 0, max: 4096, step: 16 }, 'Pinned memory for the way there (MiB)', '0: 64 MiB. Counts from the next start.'),
 ]
 
 export class SettingsLink {
@@ -45,8 +55,8 @@ export class SettingsLink {
 
   /** For `registerExtension({ settings })`. */
   get entries() {
-    return ENTRIES.map(({ key, form, unit, ...entry }, index) => ({
-      ...entry, category: ['WarmStack', 'Prefetch', entry.id], sortOrder: ENTRIES.length - index, onChange: (value, before) => this.#changed(ENTRIES[index], value, before),
+    return ENTRIES.map(({ key, form, unit, group, ...entry }, index) => ({
+      ...entry, category: ['WarmStack', group, entry.id], sortOrder: ENTRIES.length - index, onChange: (value, before) => this.#changed(ENTRIES[index], value, before),
     }))
   }
 

@@ -77,6 +77,11 @@ export class StackEditor {
     this.#draw()
   }
 
+  catalogChanged() {
+    this.#draw()
+    for (const row of this.list.children) row.picker.refresh()
+  }
+
   /** What the node's last run told: see parseReport. */
   ran(report) {
     this.#reported = report

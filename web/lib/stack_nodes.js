@@ -31,6 +31,7 @@ export function attachEditor(node, { store, catalog, bases, host }) {
   followText(node, text, editor)
   followLink(node, editor)
   followWarmth(node, store, editor)
+  followCatalog(node, catalog, editor)
   followHeight(node, editor)
   followRuns(node, editor)
   followModel(node, { store, bases, editor })
@@ -66,6 +67,11 @@ function followWarmth(node, store, editor) {
   const leave = store.watch(show)
   show(store.state)
   after(node, 'onRemoved', leave)
+}
+
+/** A large library arrives after the node, and perhaps after the first letters of a name. */
+function followCatalog(node, catalog, editor) {
+  after(node, 'onRemoved', catalog.watch(() => editor.catalogChanged()))
 }
 
 /** The host calls this with what the node has told, also for a node inside a subgraph. */

@@ -60,6 +60,15 @@ export function usesByName(queue) {
   return uses
 }
 
+/** name -> what its chip says, of the job that comes first. */
+export function statesByName(queue) {
+  const states = new Map()
+  for (const { name, state } of queue.flatMap((job) => job.adapters)) {
+    if (!states.has(name)) states.set(name, state)
+  }
+  return states
+}
+
 export function parseAdapter(raw) {
   return {
     name: String(raw.name ?? ''),
@@ -84,6 +93,7 @@ function parsePrefetch(raw) {
     joins: count(raw.joins) + count(page.joins),
     misses: count(raw.misses) + count(page.misses),
     pageShare: known(page.hidden_share),
+    pageWarmedBytes: count(page.warmed_bytes),
     waitS,
     loadS,
     savedS: Math.max(0, loadS - waitS),
@@ -110,6 +120,7 @@ function parseJob(raw) {
     id: String(raw.job_id ?? ''),
     running: raw.running === true,
     adapters: list(raw.adapters).map((item) => ({ name: String(item.name ?? ''), state: chipState(item), reason: String(item.reason ?? '') })),
+    models: list(raw.models).map((item) => ({ name: String(item.name ?? ''), state: chipState({ ...item, tier: 'page' }) })),
   }
 }
 

@@ -44,14 +44,17 @@ export class SummarySection {
     setText(this.share, formatShare(share))
     setText(this.shareLabel, t(timed ? 'hidden' : share === null ? 'hiddenNone' : 'hiddenPage'))
     setText(this.times, !timed ? '' : unbroken(`${this.#time('saved', prefetch.savedS)} · ${this.#time('waited', prefetch.waitS)}`))
-    const counts = { hits: prefetch.hits, joins: prefetch.joins, misses: prefetch.misses }
-    for (const name of Object.keys(counts)) counts[name] = formatCount(counts[name], this.#locale)
-    setText(this.outcomes, share === null ? '' : unbroken(t('outcomes', counts)))
+    setText(this.outcomes, share === null ? '' : unbroken(this.#outcomes(prefetch)))
     setAttribute(this.toggle, 'aria-checked', String(prefetch.enabled))
     setText(this.toggleHint, t(prefetch.enabled ? 'prefetchOn' : 'prefetchOff'))
     this.element.classList.toggle('ws-off', !prefetch.enabled)
     this.loads.hidden = prefetch.inFlight.length === 0
     keyed(this.loads, prefetch.inFlight, (item) => `${item.tier} ${item.name}`, () => this.#createLoad(), (row, item) => this.#updateLoad(row, item))
+  }
+
+  #outcomes({ hits, joins, misses }) {
+    const [h, j, m] = [hits, joins, misses].map((count) => formatCount(count, this.#locale))
+    return this.#t('outcomesTotal', { hits: h, joins: j, misses: m, share: formatShare(ratio(hits, hits + joins + misses)) })
   }
 
   #time(key, seconds) {
@@ -79,7 +82,7 @@ export class SummarySection {
   }
 }
 
-/** "1 min 5 s saved · 0.9 s waited" may break at the dot only. */
+/** "1 min 5 s saved · 0.9 s waited" may break behind the dot only. */
 function unbroken(phrases) {
-  return phrases.split(' · ').map((phrase) => phrase.replaceAll(' ', '\u00a0')).join(' · ')
+  return phrases.split(' · ').map((phrase) => phrase.replaceAll(' ', '\u00a0')).join('\u00a0· ')
 }

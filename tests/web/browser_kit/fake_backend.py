@@ -9,16 +9,12 @@ from typing import Any
 from warmstack.lora.row import LoraRow
 from warmstack.lora.stack import parse_stack
 from warmstack.nodes.adapter_query import AdapterQuery
+from warmstack.prefetch.settings import PrefetchSettings
 
 MIB = 1 << 20
 GIB = 1 << 30
 
 _GPU = {"name": "cuda:0", "total_bytes": 24 * GIB, "free_bytes": 9 * GIB}
-
-_DEFAULTS: Mapping[str, object] = {
-    "enabled": True, "budget_bytes": None, "page_budget_bytes": None, "headroom_bytes": GIB, "concurrency": 1,
-    "read_limit_bytes_per_s": None, "depth_jobs": None, "page_tier": True, "resident_tier": True,
-}  # fmt: skip
 
 _FOUND = ("hits", "joins", "misses", "wait_s", "load_s", "page_hits", "page_joins", "page_misses")
 
@@ -52,7 +48,7 @@ class FakeBackend:
         self.rows = {row.name: row for row in rows}
         self.boot = "boot-1"
         self.revision = 1
-        self.settings: dict[str, object] = dict(_DEFAULTS)
+        self.settings: dict[str, object] = dict(PrefetchSettings().as_json())
         self.prefetch: dict[str, object] = {}
         self.queue: list[dict[str, object]] = []
         self.history: list[dict[str, object]] = []

@@ -1,0 +1,60 @@
+"""docs/api.md against a real ComfyUI: what it shows is answered has the fields that it shows, and its client runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hostkit.client import HostClient
+from hostkit.graphs import CHECKPOINT, sd15_graph
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^### `((?:GET|POST) /\w+)`\n(.*?)(?=^##)", PAGE, re.DOTALL | re.MULTILINE))
+QUERIES = {
+    "GET /status": "",
+    "GET /adapters": "?category=styles&sort=-size&limit=100",
+    "GET /base_model": f"?kind=checkpoints&name={CHECKPOINT}",
+}
+PLACES = {"stack": "10", "sampler": "3"}
+"""The ids that the client takes the nodes to have."""
+
+
+@pytest.mark.parametrize("name", [name for name in SECTIONS if name != "GET /metrics"])
+def test_the_answer_has_the_fields_that_the_page_shows(client: HostClient, name: str) -> None:
+    method, route = name.split()
+    shown = [json.loads(block) for block in re.findall(r"```json\n(.+?)```", SECTIONS[name], re.DOTALL)]
+    path = f"/warmstack/v1{route}"
+    answer = client.get(path + QUERIES[name]) if method == "GET" else client.post(path, shown[0])
+    assert invented(shown[-1], answer) == []
+
+
+def test_the_client_queues_a_batch_and_reads_what_was_hidden(client: HostClient, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.+?)```", PAGE.partition("## A client")[2], re.DOTALL)
+    graph = json.dumps(sd15_graph([("styles/ink.safetensors", 1.0, 1.0)], loader="stack", tag="client"))
+    for place, number in PLACES.items():
+        graph = graph.replace(f'"{place}"', f'"{number}"')
+    (tmp_path / "workflow_api.json").write_text(graph, "utf-8")
+    before = len(client.get("/history"))
+    (tmp_path / "client.py").write_text(code.replace("http://127.0.0.1:8188", client.url), "utf-8")
+    told = subprocess.run([sys.executable, "client.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert told.returncode == 0, told.stderr
+    assert re.fullmatch(r"[\d.]+% of [\d.]+ s of loading was hidden; [\d.]+ s was waited for\n", told.stdout)
+    styles = client.get("/warmstack/v1/adapters?category=styles")["total"]
+    assert len(client.get("/history")) - before == styles > 1
+
+
+def invented(shown: object, real: object, at: str = "") -> list[str]:
+    """Paths of keys that the page shows and the answer lacks; of lists, the first items are compared."""
+    if isinstance(shown, Mapping) and isinstance(real, Mapping):
+        missing = [f"{at}.{key}" for key in shown if key not in real]
+        return missing + [
+            path for key in shown if key in real for path in invented(shown[key], real[key], f"{at}.{key}")
+        ]
+    if isinstance(shown, list) and isinstance(real, list) and shown and real:
+        return invented(shown[0], real[0], f"{at}[]")
+    return []
