@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -41,3 +42,15 @@ def test_the_example_is_one_that_the_node_takes(node_id: str) -> None:
 @each_node
 def test_every_input_is_explained(node_id: str) -> None:
     assert [name for name in _INPUTS[node_id] if f"`{name}`" not in _page(node_id)] == []
+
+
+def test_every_input_has_a_tooltip() -> None:
+    calls = [
+        (source.name, call)
+        for source in (_PAGES.parents[1] / "nodes").glob("*.py")
+        for call in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "Input"
+    ]
+    assert len(calls) >= len(set().union(*_INPUTS.values()))
+    silent = [(name, call.lineno) for name, call in calls if "tooltip" not in {word.arg for word in call.keywords}]
+    assert silent == []
