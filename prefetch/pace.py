@@ -17,6 +17,8 @@ REMEMBERED = 8
 """Measurements that count; of them the worst, since a job that waits costs more than bytes moved early."""
 MARGIN_JOBS = 2.0
 MARGIN_S = 2.0
+MARGIN_JUMPS = 2
+"""Jobs that may jump the queue: each is read before what was due. They count as the one that takes longest to read."""
 TIMED_BYTES = 1 << 20
 """Reading less says more about the disk's latency than about its rate."""
 
@@ -81,10 +83,13 @@ class Pace:
             return len(reads), None
         done_s = 0.0
         slacks: list[float] = []
+        jobs_s: dict[int, float] = {}
         for nbytes, position in reads:
-            done_s += nbytes / bytes_per_s
+            read_s = nbytes / bytes_per_s
+            done_s += read_s
+            jobs_s[position] = jobs_s.get(position, 0.0) + read_s
             slacks.append(self._starts_in_s(position, job_s) - done_s)
-        margin_s = max(MARGIN_JOBS * job_s, MARGIN_S)
+        margin_s = max(MARGIN_JOBS * job_s, MARGIN_S) + MARGIN_JUMPS * max(jobs_s.values(), default=0.0)
         least_s = float("inf")
         wait_s: float | None = None
         for i in reversed(range(len(slacks))):
