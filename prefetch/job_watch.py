@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -42,13 +42,14 @@ class JobWatch:
         where = self._its_disks
         return self._is_reading and (disk is None or not where or disk in where or None in where)
 
-    def look(self, running: Sequence[JobNeeds], *, is_waiting: bool) -> None:
-        """Once per poll. `is_waiting`: the job waits for a read of ours."""
+    def look(self, running: Sequence[JobNeeds], models: Iterable[str] = (), *, is_waiting: bool) -> None:
+        """Once per poll. `models`: paths that the job reads beside its LoRAs; `is_waiting`: it waits for a read of
+        ours."""
         job_ids = tuple(needs.job.job_id for needs in running)
         if job_ids != self._job_ids:
             self._job_ids = job_ids
             self._reads.forget()
-        paths = {use.file.path for needs in running for use in needs.uses}
+        paths = {use.file.path for needs in running for use in needs.uses}.union(models)
         self._disks.locate(paths)
         self._its_disks = frozenset(map(self._disks.under, paths))
         if job_ids and not self._is_sampling:

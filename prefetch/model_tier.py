@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Container, Mapping
 from concurrent.futures import Future
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 
 from ..lora.file import AdapterKey
 from .machine import Machine
@@ -94,12 +94,19 @@ class ModelTier:
         # A job without models leaves the host those of the job before it.
         self._held = keys or self._held
 
+    @property
+    def read_by_job(self) -> tuple[str, ...]:
+        """Paths of the running job's models."""
+        running = takewhile(lambda job: job.running, self._board.jobs)
+        return tuple(file.path for job in running for file in job.files or ())
+
     def plan(self, room: Room, settings: PrefetchSettings, now_s: float) -> float | None:
         """Decides anew what to read; the seconds until more is due, None when nothing is left."""
         jobs = self._board.jobs
         self._plan = plan_models(
             jobs, room, held=self._held, warm=self._pages, failed=self._failed, depth_jobs=settings.depth_jobs
         )
+        self._warmer.locate(fetch.file.path for fetch in self._plan.fetches)
         self._due, wait_s = self._plan.fetches, None
         if self._due and settings.just_in_time:
             reads = [(fetch.file.size_bytes, fetch.position) for fetch in self._due]
@@ -124,7 +131,7 @@ class ModelTier:
         else:
             fetch = next((fetch for fetch in self._due if self._is_cold(fetch.file.key)), None)
             if fetch is not None and not self._must_wait(fetch):
-                self._start(ModelReading(fetch, lambda: self._warmer.limiter, self._machine.clock))
+                self._start(ModelReading(fetch, lambda: self._warmer.limiter))
 
     def stop(self) -> None:
         """Cancels everything."""

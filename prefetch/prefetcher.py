@@ -204,7 +204,7 @@ class Prefetcher:
         if settings.enabled:
             self._take_starts()
             await self._housekeep()
-            self._warmer.look_at_job(self._board.needs)
+            self._warmer.look_at_job(self._board.needs, self._models.read_by_job)
             if not self._models.futures:
                 self._warmer.survey(self._resolver.files)
         stats = self._cache.stats()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..lora.cache import AdapterCache
 
 
+NEGLIGIBLE_SHARE = 64
+
+
 class Outcome(NamedTuple):
     """How one reading ended. `already`: nothing had to be read."""
 
@@ -139,10 +142,16 @@ class Meter(RateLimit):
         return True
 
 
+def is_whole(kept_bytes: int, size_bytes: int) -> bool:
+    """True when so little is missing that reading the file anew is not worth it: a kernel that is not short of memory
+    drops the odd page too."""
+    return size_bytes - kept_bytes <= size_bytes // NEGLIGIBLE_SHARE
+
+
 def warm_pages(path: str, size_bytes: int, machine: Machine, cancelled: Callable[[], bool], meter: Meter) -> Outcome:
     """Brings the file into the page cache, unless it is there. Blocking; `cancelled` is asked between two chunks."""
     try:
-        if (machine.resident_bytes(path) or 0) >= size_bytes:
+        if is_whole(machine.resident_bytes(path) or 0, size_bytes):
             return Outcome("already")
         nbytes = machine.warm_file(path, cancelled=cancelled, limiter=meter)
         kept = machine.resident_bytes(path)
@@ -159,7 +168,7 @@ def no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str
     for key in keys:
         with suppress(OSError, SafetensorsLoadError):
             kept = resident_bytes(key.path)
-            if kept is not None and kept < key.size_bytes:
+            if kept is not None and not is_whole(kept, key.size_bytes):
                 gone.add(key)
     return gone
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -146,11 +146,17 @@ class Warmer:
         self._disks.stop_measuring()
         self._schedule.clear()
 
-    def look_at_job(self, jobs: Sequence[JobNeeds]) -> None:
-        """Once per poll: does the running job read? `jobs`: the visible ones, running first."""
+    def look_at_job(self, jobs: Sequence[JobNeeds], models: Iterable[str]) -> None:
+        """Once per poll: does the running job read? `jobs`: the visible ones, running first; `models`: paths of what it
+        reads beside LoRAs."""
         yields = self._schedule.settings.yield_to_job
         running = tuple(takewhile(lambda needs: needs.job.running, jobs)) if yields else ()
-        self._watch.look(running, is_waiting=any(reading.is_demanded for reading in self._schedule.readings))
+        is_waiting = any(reading.is_demanded for reading in self._schedule.readings)
+        self._watch.look(running, models if yields else (), is_waiting=is_waiting)
+
+    def locate(self, paths: Iterable[str]) -> None:
+        """Finds out which disks these lie on."""
+        self._disks.locate(paths)
 
     def keeps_off(self, path: str) -> bool:
         """Whether a file of a later job should be left alone because the running job reads the same disk."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from warmstack.loaders.disk_kind import Disk
 from warmstack.prefetch.job import QueuedJob
-from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.model_board import RELOOK_S
 from warmstack.prefetch.pool import DaemonPool
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
@@ -117,10 +118,7 @@ async def test_a_read_that_gives_way_goes_on_where_it_stopped(tmp_path: Path) ->
 
 def threaded(world: ModelWorld) -> asyncio.Task[None]:
     """The prefetcher at work with readers in threads."""
-    given = world.machine
-    world.machine = Machine(
-        given.warm_file, given.resident_bytes, given.available_bytes, given.clock, make_pool=DaemonPool
-    )
+    world.machine = replace(world.machine, make_pool=DaemonPool)
     return asyncio.create_task(world.build().run())
 
 
@@ -456,3 +454,40 @@ def test_a_payload_without_models_costs_no_look_up(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert world.found == []
+
+
+async def test_the_odd_page_that_the_kernel_drops_is_not_worth_a_read(world: ModelWorld) -> None:
+    model = world.model("a.safetensors", 128 * CHUNK_BYTES)
+    world.submit_models("1")
+    world.start("1")
+    world.submit_models("2", model)
+    await world.settle()
+    for lost_chunks, reads in ((2, 1), (3, 2)):
+        world.page_cache[str(world.models / model)] -= lost_chunks * CHUNK_BYTES
+        world.now_s += MEMORY_TICK_S
+        await world.settle()
+        assert len(world.read_models()) == reads
+
+
+@pytest.mark.parametrize(("disk", "waits"), [("of models", True), ("another", False)])
+async def test_a_model_waits_while_the_running_job_reads_its_own_from_the_same_disk(
+    world: ModelWorld, disk: str, waits: bool
+) -> None:
+    """The LoRAs of the running job lie on a disk of their own."""
+    (world.models / "elsewhere").mkdir()
+    places = {str(world.models): "of models", str(world.models / "elsewhere"): disk, str(world.root): "of loras"}
+    world.disk_under = lambda path: Disk(places[path], "rotating")
+    own, following = world.model("own.safetensors"), world.model("elsewhere/next.safetensors")
+    world.submit_models("1", own, loras=(world.lora("a"),))
+    world.start("1")
+    await world.settle()
+    for _ in range(3):
+        world.job_read_bytes = (world.job_read_bytes or 0) + 64 * MIB
+        world.now_s += BUSY_POLL_S
+        await world.settle()
+    world.submit_models("2", following)
+    await world.settle()
+    assert world.read_models() == ([] if waits else [following])
+    world.now_s += 10.0
+    await world.settle()
+    assert world.read_models() == [following]
