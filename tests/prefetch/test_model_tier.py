@@ -14,6 +14,7 @@ import pytest
 from warmstack.loaders.disk_kind import Disk
 from warmstack.prefetch.job import QueuedJob
 from warmstack.prefetch.model_board import RELOOK_S
+from warmstack.prefetch.pace import MARGIN_JOBS, MARGIN_JUMPS
 from warmstack.prefetch.pool import DaemonPool
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 
@@ -271,10 +272,11 @@ async def test_a_read_is_as_late_as_measured_times_allow(tmp_path: Path) -> None
         world.remove(str(i))
     world.start("4")
     await world.settle()
-    world.now_s += 7.5
+    due_in_s = (10.0 + 2 * 10.0) - 2.0 - (MARGIN_JOBS * 10.0 + MARGIN_JUMPS * 2.0)
+    world.now_s += due_in_s - 0.5
     await world.settle()
     assert world.read_models() == [first]
-    world.now_s += 0.5  # the job starts in 22 s, the read takes 2 s, and the margin is two jobs
+    world.now_s += 0.5
     await world.settle()
     assert world.read_models() == [first, last]
     await world.close()
