@@ -198,7 +198,9 @@ CASES: dict[str, Case] = {
     ),
     "LoRA Text Loader (LoraManager)": tags("lora_syntax"),
     "WanVideo Lora Select From Text (LoraManager)": tags("lora_syntax"),
-    "Lora Cycler (LoraManager)": Case({"cycler_config": {"current_index": 2}}, (), {}, {}, unknown=True),
+    "Lora Cycler (LoraManager)": Case(
+        {"cycler_config": {"current_index": 2}}, (), {"cycler_config": None}, {"cycler_config": 5}, unknown=True
+    ),
     "Lora Pool (LoraManager)": nothing(pool_config={"filters": {"folders": {"include": ["lora"]}}}),
     "Power Lora Loader (rgthree)": Case(
         {
@@ -289,7 +291,7 @@ CASES: dict[str, Case] = {
     ),
     "easy XYInputs: Lora": COUNTED,
     "easy loraPromptApply": tags("positive"),
-    "easy loraStackApply": nothing(),
+    "easy loraStackApply": nothing(lora_name="a.safetensors"),
     "easy loraNames": one(model=""),
     "LoraLoader|pysssss": BOTH._replace(
         active={"lora_name": {"content": "styles/a.safetensors", "image": None}, "strength_model": 1}
@@ -334,7 +336,9 @@ CASES: dict[str, Case] = {
     "HyVideoLoraSelect": Case(
         {"lora": "a", "strength": 1, "blocks": {}}, ("a",), {"lora": "a", "strength": 0}, {"lora": {}}
     ),
-    "WanVideoLoraSelectByName": Case({"lora_name": "part", "strength": 1}, (), {}, {}, unknown=True),
+    "WanVideoLoraSelectByName": Case(
+        {"lora_name": "part", "strength": 1}, (), {"lora_name": "part", "strength": 0}, {"lora_name": 5}, unknown=True
+    ),
     "WanVideoLoraSelectMulti": Case(
         {"lora_0": "a", "strength_0": 1, "lora_1": "none", "strength_1": 1, "lora_4": "e", "strength_4": 0.1},
         ("a", "e"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -30,6 +31,22 @@ def names(found: References) -> tuple[str, ...]:
 
 def test_every_row_of_the_table_has_a_fixture() -> None:
     assert CASES.keys() == RECOGNISERS.keys()
+
+
+@pytest.mark.parametrize("class_type", CLASSES)
+def test_every_fixture_has_all_three_variants(class_type: str) -> None:
+    """An empty variant, or one of inputs that the row does not read, would pass whatever the row did."""
+    active, inactive, malformed = CASES[class_type].active, CASES[class_type].inactive, CASES[class_type].malformed
+    assert active
+    assert inactive != active != malformed
+    if RECOGNISERS[class_type]:
+        assert family(active) & family(inactive)
+        assert family(active) & family(malformed)
+
+
+def family(inputs: Inputs) -> set[str]:
+    """Names of inputs without the numbers that tell rows apart."""
+    return {re.sub(r"\d+", "#", key.lower()) for key in inputs}
 
 
 @pytest.mark.parametrize("class_type", CLASSES)
