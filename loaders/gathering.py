@@ -62,27 +62,38 @@ class Gathering:
         twice = next((key for key in devices if key in self._tensors), None)
         if twice is not None:
             raise SafetensorsValidationError(path, "stands in two of the files; remove one", twice)
-        copied_bytes = copies = 0
-        breather = Breather()
         with self.clock.stage("place"):
-            sent = send_tensors(path, sources, devices, self._request.dtype, self._uploads)
-            for step, (key, device) in enumerate(devices.items()):
-                if step % _BREATH_TENSORS == 0:
-                    breather.breathe()
-                source = sources[key]
-                self._request.pace.allow(path, source.nbytes if mapped and self._request.copies else 0)
-                tensor = sent.pop(key, None)
-                if tensor is None:
-                    tensor = place_tensor(path, key, source, device, self._request.dtype)
-                self._tensors[key] = tensor
-                self._loaded_bytes += source.nbytes
-                if tensor is not source:
-                    copies += 1
-                    copied_bytes += tensor.nbytes if tensor.device.type == "cpu" else 0
-                    if mapped:
-                        self._request.pace.report(path, source.nbytes)
+            copies, copied_bytes = self._place(path, sources, devices, mapped)
+        self._loaded_bytes += sum(sources[key].nbytes for key in devices)
         self._peak_bytes = max(self._peak_bytes, self._held_bytes + buffer_bytes + waiting_bytes + copied_bytes)
         self._held_bytes += copied_bytes + (buffer_bytes if copies < len(devices) else 0)
+
+    def _place(
+        self, path: str, sources: Mapping[str, torch.Tensor], devices: Mapping[str, str], mapped: bool
+    ) -> tuple[int, int]:
+        """(tensors that are not what was read, their bytes on the CPU)."""
+        if not self._request.copies:
+            self._request.pace.allow(path, 0)
+            self._tensors |= {key: sources[key] for key in devices}
+            return 0, 0
+        copied_bytes = copies = 0
+        breather = Breather()
+        sent = send_tensors(path, sources, devices, self._request.dtype, self._uploads)
+        for step, (key, device) in enumerate(devices.items()):
+            if step % _BREATH_TENSORS == 0:
+                breather.breathe()
+            source = sources[key]
+            self._request.pace.allow(path, source.nbytes if mapped else 0)
+            tensor = sent.pop(key, None)
+            if tensor is None:
+                tensor = place_tensor(path, key, source, device, self._request.dtype)
+            self._tensors[key] = tensor
+            if tensor is not source:
+                copies += 1
+                copied_bytes += tensor.nbytes if tensor.device.type == "cpu" else 0
+                if mapped:
+                    self._request.pace.report(path, source.nbytes)
+        return copies, copied_bytes
 
     def result(self, strategy: str) -> LoadResult:
         """What was gathered, every byte in its place."""

@@ -80,6 +80,8 @@ class ModelLoader:
         paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
         headers = check_shards(paths, shards)
         request = replace(self._template, paths=paths, headers=headers)
+        if progress is None and not self._max_memory.limit_bytes:
+            return load_request(replace(request, pace=Pace(cancelled)), self._strategy, self._registry)
         needs = footprint_of(headers.values(), request)
         self._max_memory.check(paths[0] if paths else "", needs.device_bytes)
         meter = ProgressMeter(needs.read_bytes, headers.values(), progress)

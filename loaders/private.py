@@ -6,6 +6,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
@@ -18,8 +19,9 @@ from .tensor_file import TensorFile
 from .views import view_tensors
 
 _HUGE_PAGE_BYTES = 2 << 20
-_SHARED_CHUNK_BYTES = 8 << 20
-"""Small enough that two threads share even one LoRA evenly."""
+_SHARED_CHUNK_BYTES = 16 << 20
+"""Small enough that two threads share even one LoRA evenly, large enough that a read seldom returns while the views are
+being made, and has to wait for the interpreter."""
 
 
 def read_tensors(
@@ -62,10 +64,18 @@ def read_fast(header: SafetensorsHeader, pace: Pace, *, readers: int = READERS, 
         buffer = allocate(path, lead_bytes + header.data_bytes)
         with memoryview(buffer) as memory, memory[: lead_bytes + header.data_bytes] as target:
             spans = [(target, header.data_start - lead_bytes)]
-            if not (direct and fill_directly(path, file, spans, pace, threads=readers)):
-                fill(path, file, spans, pace, threads=copiers, chunk_bytes=_SHARED_CHUNK_BYTES)
+
+            def fill_all() -> None:
+                if not (direct and fill_directly(path, file, spans, pace, threads=readers)):
+                    fill(path, file, spans, pace, threads=copiers, chunk_bytes=_SHARED_CHUNK_BYTES)
+
+            with ThreadPoolExecutor(1, "warmstack-read") as pool:
+                filling = pool.submit(fill_all)
+                # The views know nothing of the bytes, and 2,000 of them take 3 ms.
+                views = view_tensors(path, buffer, header.tensors, lead_bytes)
+                filling.result()
         require_stamp(path, file, header.stamp)
-    return TensorFile(view_tensors(path, buffer, header.tensors, lead_bytes), header, buffer, "private")
+    return TensorFile(views, header, buffer, "private")
 
 
 def allocate(path: str, nbytes: int, *, huge_pages: bool = True) -> mmap.mmap:

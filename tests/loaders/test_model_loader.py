@@ -230,7 +230,8 @@ class TestChoices:
         torch.save(state_dict, tmp_path / "model.pt")
         answers = iter([False] * calls)
         with pytest.raises(LoadCancelledError):
-            ModelLoader().load_checkpoint(tmp_path / "model.pt", cancelled=lambda: next(answers, True))
+            loader = ModelLoader(dtype=torch.float64)
+            loader.load_checkpoint(tmp_path / "model.pt", cancelled=lambda: next(answers, True))
 
     def test_low_cpu_mem_usage_streams_what_is_cast(self, saved):
         result = ModelLoader(low_cpu_mem_usage=True, dtype=torch.float16).load_checkpoint(saved)

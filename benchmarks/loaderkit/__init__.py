@@ -1,0 +1,1 @@
+"""What `benchmarks/loaders.py` is made of."""

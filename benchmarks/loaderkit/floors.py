@@ -1,0 +1,83 @@
+"""Floors: what the machine can do with the same bytes, without any Python per tensor.
+
+memcpy: from and to memory that is there already. Direct reads: past the page cache into a buffer that is there already,
+the next piece as soon as a thread is free; several sizes of queue, of which the fastest counts."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+_MOST_BYTES = 1 << 30
+_LIBC = ctypes.CDLL(None)
+_BUFFERS: dict[str, mmap.mmap] = {}
+
+
+def memcpy_2_threads(workload: dict[str, Any]) -> list[Any]:
+    size_bytes = min(workload["wanted_bytes"], _MOST_BYTES)
+    source, target = _buffer("source", size_bytes), _buffer("target", size_bytes)
+    with ThreadPoolExecutor(2) as pool:
+        left_bytes = workload["wanted_bytes"]
+        while left_bytes > 0:
+            whole_bytes = min(left_bytes, size_bytes)
+            half_bytes = -(-whole_bytes // 2)
+            pieces = [(0, half_bytes), (half_bytes, whole_bytes - half_bytes)]
+            list(pool.map(lambda piece: _copy(target, source, *piece), pieces))
+            left_bytes -= whole_bytes
+    return []
+
+
+def direct_4_threads(workload: dict[str, Any]) -> list[Any]:
+    return _read_directly(workload, 4, 2 << 20)
+
+
+def direct_8_threads(workload: dict[str, Any]) -> list[Any]:
+    return _read_directly(workload, 8, 2 << 20)
+
+
+def direct_12_threads(workload: dict[str, Any]) -> list[Any]:
+    return _read_directly(workload, 12, 1 << 20)
+
+
+def _read_directly(workload: dict[str, Any], threads: int, chunk_bytes: int) -> list[Any]:
+    """As many bytes of each file as are wanted of all, from its beginning."""
+    buffer = memoryview(_buffer("direct", min(workload["wanted_bytes"], _MOST_BYTES)))
+    room_bytes = len(buffer) - len(buffer) % chunk_bytes
+    files = [(os.open(path, os.O_RDONLY | os.O_DIRECT), _share(workload, path)) for path in workload["paths"]]
+
+    def read(piece: tuple[int, int]) -> None:
+        file, offset = piece
+        place = offset % room_bytes
+        os.preadv(file, [buffer[place : place + chunk_bytes]], offset)
+
+    pieces = [(file, offset) for file, size_bytes in files for offset in range(0, size_bytes, chunk_bytes)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, pieces))
+    for file, _ in files:
+        os.close(file)
+    return []
+
+
+def _share(workload: dict[str, Any], path: str) -> int:
+    return min(os.path.getsize(path), workload["wanted_bytes"])
+
+
+def _copy(target: mmap.mmap, source: mmap.mmap, start: int, nbytes: int) -> None:
+    _LIBC.memcpy(ctypes.c_void_p(_address(target) + start), ctypes.c_void_p(_address(source) + start),
+                 ctypes.c_size_t(nbytes))  # fmt: skip
+
+
+def _address(buffer: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_ubyte.from_buffer(buffer))
+
+
+def _buffer(name: str, nbytes: int) -> mmap.mmap:
+    """Huge pages, written once, kept."""
+    if name not in _BUFFERS or len(_BUFFERS[name]) != nbytes:
+        buffer = _BUFFERS[name] = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        buffer.madvise(mmap.MADV_HUGEPAGE)
+        _LIBC.memset(ctypes.c_void_p(_address(buffer)), 1, ctypes.c_size_t(nbytes))
+    return _BUFFERS[name]
