@@ -48,6 +48,17 @@ class DetachedHost:
         page_cache_bytes = getattr(ram, "cached", None)
         return MemoryState(ram.total, ram.available, page_cache_bytes, _headroom_bytes(ram.total), _devices())
 
+    def step_progress(self) -> float | None:
+        """How far the node is that works step by step just now, 0 to 1, by the host's own record of the running job;
+        None when none does. Only read: no handler is added to it."""
+        from comfy_execution import progress
+
+        record = getattr(progress, "global_progress_registry", None)
+        for state in reversed(tuple(record.nodes.values()) if record is not None else ()):
+            if state["state"] is progress.NodeState.Running and state["max"] > 1:
+                return min(state["value"] / state["max"], 1.0)
+        return None
+
     def device_tier_refusal(self) -> str:
         """Why adapters are not kept on the device beside this host's models.
 

@@ -19,6 +19,7 @@ from ..lora.checkpoint_base import read_base_model
 from ..lora.file import LoraFile
 from ..lora.memory import default_budget_bytes
 from ..prefetch.job import QueuedJob
+from ..prefetch.machine import Machine
 from ..prefetch.prefetcher import Prefetcher
 from ..prefetch.prometheus import prometheus_text
 from ..prefetch.references import payload_references
@@ -49,6 +50,8 @@ class Host(Protocol):
     def queued_jobs(self) -> tuple[QueuedJob, ...]: ...
 
     def memory(self) -> MemoryState: ...
+
+    def step_progress(self) -> float | None: ...
 
     def device_tier_refusal(self) -> str: ...
 
@@ -82,6 +85,7 @@ class Runtime:
             cache=self.cache,
             models=FoundModels(host.model_folders).find,
             settings=self.settings,
+            machine=Machine(state_folder=directory, progress=self._step_progress),
             shelf_refusal=_refusal(host.device_tier_refusal),
         )
         self._actions = Actions(self.catalog, self.cache, lambda: self.settings.read_limit_bytes_per_s)
@@ -176,6 +180,13 @@ class Runtime:
             now_s=time.monotonic(),
             loads=self.loads.summary(),
         )
+
+    def _step_progress(self) -> float | None:
+        """A host that keeps no such record, or another one, costs only this."""
+        try:
+            return self._host.step_progress()
+        except Exception:
+            return None
 
     def _memory(self) -> MemoryState | None:
         try:

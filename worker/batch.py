@@ -15,6 +15,7 @@ import torch
 from ..lora.errors import LoraError
 from ..lora.stack import LoraRow
 from ..prefetch.job import LoraReference, QueuedJob, References
+from ..prefetch.machine import Machine
 from ..prefetch.prefetcher import Prefetcher
 from ..prefetch.settings import PrefetchSettings
 from .application import Application, StackError
@@ -100,12 +101,14 @@ class _Run:
         return [await asyncio.to_thread(self._request, request) for request in self._batch.requests]
 
     async def prefetched(self) -> list[RequestReport]:
+        index_path = self._worker.config.index_path
         prefetcher = Prefetcher(
             jobs=self.jobs,
             references=lambda payload: _references(self._worker, payload),
             catalog=self._worker.catalog,
             cache=self._worker.cache,
             settings=self._batch.settings,
+            machine=Machine(state_folder=index_path and index_path.parent),
             shelf=self._worker.shelf,
             shelf_refusal=self._worker.status().device_problem,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 import types
 from pathlib import Path
@@ -141,3 +142,32 @@ async def test_adapters_stay_off_the_device_for_a_reason(
     monkeypatch.setattr(comfy.model_management, "NUM_STREAMS", streams, raising=False)
     monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", aimdo, raising=False)
     assert host.device_tier_refusal() == reason
+
+
+@pytest.mark.parametrize(
+    ("nodes", "progress"),
+    [
+        ([], None),
+        ([("finished", 20, 20), ("running", 5, 20)], 0.25),
+        ([("running", 0, 1)], None),
+        ([("finished", 20, 20)], None),
+        ([("running", 5, 20), ("pending", 0, 1)], 0.25),
+        ([("running", 21, 20)], 1.0),
+    ],
+)
+async def test_the_steps_of_the_running_node_are_read_from_the_hosts_own_record(
+    host: Any, monkeypatch: pytest.MonkeyPatch, nodes: list[tuple[str, float, float]], progress: float | None
+) -> None:
+    state = enum.Enum("NodeState", {"Pending": "pending", "Running": "running", "Finished": "finished"})
+    record = {
+        str(i): {"state": state(name), "value": value, "max": most} for i, (name, value, most) in enumerate(nodes)
+    }
+    module = types.ModuleType("comfy_execution.progress")
+    module.__dict__.update(NodeState=state, global_progress_registry=types.SimpleNamespace(nodes=record))
+    package = types.ModuleType("comfy_execution")
+    package.__dict__.update(progress=module)
+    monkeypatch.setitem(sys.modules, "comfy_execution", package)
+    monkeypatch.setitem(sys.modules, "comfy_execution.progress", module)
+    assert host.step_progress() == progress
+    module.__dict__.update(global_progress_registry=None)
+    assert host.step_progress() is None, "before the first job there is no record, and none is made"

@@ -71,6 +71,11 @@ class PlainHost:
             raise OSError("no /proc")
         return MemoryState(64 << 30, 32 << 30, 8 << 30, 6 << 30)
 
+    def step_progress(self) -> float | None:
+        if self.memory_fails:
+            raise ImportError("an older host")
+        return 0.25
+
     def device_tier_refusal(self) -> str:
         if self.memory_fails:
             raise RuntimeError("no driver")
@@ -389,3 +394,10 @@ def test_the_status_says_why_nothing_is_kept_on_the_device(plain: PlainHost, mem
     device = runtime.status()["prefetch"]["device"]
     assert (device["state"], device["problem"]) == ("refused", problem)
     runtime.close()
+
+
+def test_the_steps_of_the_host_reach_the_prefetcher_and_a_host_without_them_costs_only_this(plain: PlainHost) -> None:
+    machine = Runtime(plain).prefetcher._machine
+    assert (machine.progress(), machine.state_folder) == (0.25, plain.folder / "state")
+    plain.memory_fails = True
+    assert machine.progress() is None
