@@ -47,8 +47,8 @@ def nothing(**inputs: Any) -> Case:
     return Case(inputs, (), {}, {"lora_name": {"no": 1}})
 
 
-def drawn(inputs: Inputs, calm: Inputs) -> Case:
-    return Case(inputs, (), calm, {}, unknown=True)
+def unknowable(active: Inputs, inactive: Inputs, malformed: Inputs) -> Case:
+    return Case(active, (), inactive, malformed, unknown=True)
 
 
 def manager_row(name: Any, active: Any = True, strength: Any = 1.0, **extra: Any) -> Inputs:
@@ -198,8 +198,8 @@ CASES: dict[str, Case] = {
     ),
     "LoRA Text Loader (LoraManager)": tags("lora_syntax"),
     "WanVideo Lora Select From Text (LoraManager)": tags("lora_syntax"),
-    "Lora Cycler (LoraManager)": Case(
-        {"cycler_config": {"current_index": 2}}, (), {"cycler_config": None}, {"cycler_config": 5}, unknown=True
+    "Lora Cycler (LoraManager)": unknowable(
+        {"cycler_config": {"current_index": 2}}, {"cycler_config": None}, {"cycler_config": 5}
     ),
     "Lora Pool (LoraManager)": nothing(pool_config={"filters": {"folders": {"include": ["lora"]}}}),
     "Power Lora Loader (rgthree)": Case(
@@ -336,8 +336,8 @@ CASES: dict[str, Case] = {
     "HyVideoLoraSelect": Case(
         {"lora": "a", "strength": 1, "blocks": {}}, ("a",), {"lora": "a", "strength": 0}, {"lora": {}}
     ),
-    "WanVideoLoraSelectByName": Case(
-        {"lora_name": "part", "strength": 1}, (), {"lora_name": "part", "strength": 0}, {"lora_name": 5}, unknown=True
+    "WanVideoLoraSelectByName": unknowable(
+        {"lora_name": "p", "strength": 1}, {"lora_name": "p", "strength": 0}, {"lora_name": 5}
     ),
     "WanVideoLoraSelectMulti": Case(
         {"lora_0": "a", "strength_0": 1, "lora_1": "none", "strength_1": 1, "lora_4": "e", "strength_4": 0.1},
