@@ -1,7 +1,4 @@
-"""One fixture per recogniser row: what a class posts when it loads LoRAs, when it does not, and when it is broken.
-
-The shapes are those that the packs' own front ends and API exports write.
-"""
+"""One fixture per recogniser row, as front ends write it: what loads LoRAs, what loads none, what is broken."""
 
 from __future__ import annotations
 
