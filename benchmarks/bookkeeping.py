@@ -2,9 +2,12 @@
 
     python benchmarks/bookkeeping.py [--jobs 1000] [--repeats 3] [--out bookkeeping.json]
 
+`job_ms` is all that a job costs, its start and end as well; `plan_1000_jobs_s` is reading, resolving and planning
+alone: the same queue submitted at once, each of its jobs coming into sight as the first one is taken out.
+
 Times are CPU time of the loop's thread, so that a busy machine counts less; the wall time of the longest stretch stands
 beside it. Each figure is the least of the repeats: what is ours comes back every time, what the machine adds does not.
-Bars: under 1 ms per job, and never more than 5 ms at a stretch.
+Bars: under 1 ms per job, never more than 5 ms at a stretch, and 1,000 jobs planned in under a second.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ RESIDENT = 40
 FILE_BYTES = 92
 BAR_JOB_MS = 1.0
 BAR_STRETCH_MS = 5.0
+BAR_PLAN_S = 1.0
 
 Graph = dict[str, Any]
 
@@ -55,12 +59,14 @@ def main() -> int:
             "jobs": options.jobs,
             "nodes_per_job": NODES,
             "references_ms": spread([timed(partial(references, g, ["0"])) for g in graphs]),
+            f"plan_{options.jobs}_jobs_s": min(plan_s(Path(folder), graphs) for _ in range(options.repeats)),
             **best([drain(Path(folder), graphs) for _ in range(options.repeats)]),
         }
     report["passed"] = (
         report["references_ms"]["median"] < BAR_JOB_MS
         and report["job_ms"]["median"] < BAR_JOB_MS
         and report["longest_stretch_ms"]["cpu"] < BAR_STRETCH_MS
+        and report[f"plan_{options.jobs}_jobs_s"] < BAR_PLAN_S
     )
     text = json.dumps(report, indent=2)
     if options.out:
@@ -69,41 +75,69 @@ def main() -> int:
     return 0 if report["passed"] else 1
 
 
-def drain(folder: Path, graphs: list[Graph]) -> dict[str, Any]:
-    """Submits everything at once and runs the jobs one after the other, as fast as the prefetcher takes them in.
+def plan_s(folder: Path, graphs: list[Graph]) -> float:
+    """Submits everything at once and takes the jobs out one after the other; none of them starts."""
+    run = Run(folder, graphs)
+    with run:
+        while run.queue:
+            del run.queue[0]
+            run.look()
+    return round(run.stretches.total_ms / 1000, 3)
 
-    The loop has a thread of its own, so that all it runs is the prefetcher's.
-    """
-    queue = [QueuedJob(str(i), (g, ["0"])) for i, g in enumerate(graphs)]
-    prefetcher = Prefetcher(
-        jobs=lambda: tuple(queue),
-        catalog=LoraCatalog(lambda: [str(folder)]),
-        cache=AdapterCache(ByteBudget(RESIDENT * FILE_BYTES)),
-    )
-    # The queue itself is the host's: collecting its garbage is not what is measured.
-    gc.collect()
-    gc.freeze()
-    with Stretches() as stretches:
-        loop = threading.Thread(target=lambda: asyncio.run(prefetcher.run()))
-        loop.start()
-        shown(prefetcher, queue)
-        per_job = []
-        while queue:
-            before_ms = stretches.total_ms
-            queue[0] = QueuedJob(queue[0].job_id, queue[0].payload, running=True)
-            shown(prefetcher, queue)
-            del queue[0]
-            shown(prefetcher, queue)
-            per_job.append(stretches.total_ms - before_ms)
-        prefetcher.close()
-        loop.join()
-    page = prefetcher.status().page
+
+def drain(folder: Path, graphs: list[Graph]) -> dict[str, Any]:
+    """Submits everything at once and runs the jobs one after the other, as fast as the prefetcher takes them in."""
+    run = Run(folder, graphs)
+    per_job = []
+    with run:
+        while run.queue:
+            before_ms = run.stretches.total_ms
+            run.queue[0] = QueuedJob(run.queue[0].job_id, run.queue[0].payload, running=True)
+            run.look()
+            del run.queue[0]
+            run.look()
+            per_job.append(run.stretches.total_ms - before_ms)
+    page = run.prefetcher.status().page
     return {
         "job_ms": spread(per_job),
-        "all_jobs_ms": round(stretches.total_ms, 1),
-        "longest_stretch_ms": {"cpu": round(stretches.cpu_ms, 3), "wall": round(stretches.wall_ms, 3)},
+        "all_jobs_ms": round(run.stretches.total_ms, 1),
+        "longest_stretch_ms": {"cpu": round(run.stretches.cpu_ms, 3), "wall": round(run.stretches.wall_ms, 3)},
         "page_demands": page.hits + page.joins + page.misses,
     }
+
+
+class Run:
+    """A prefetcher over a queue; its loop has a thread of its own, so that all it runs is the prefetcher's."""
+
+    def __init__(self, folder: Path, graphs: list[Graph]) -> None:
+        self.queue = [QueuedJob(str(i), (g, ["0"])) for i, g in enumerate(graphs)]
+        self.stretches = Stretches()
+        self.prefetcher = Prefetcher(
+            jobs=lambda: tuple(self.queue),
+            catalog=LoraCatalog(lambda: [str(folder)]),
+            cache=AdapterCache(ByteBudget(RESIDENT * FILE_BYTES)),
+        )
+        self._loop = threading.Thread(target=lambda: asyncio.run(self.prefetcher.run()))
+
+    def __enter__(self) -> None:
+        # The queue itself is the host's: collecting its garbage is not what is measured.
+        gc.collect()
+        gc.freeze()
+        self.stretches.__enter__()
+        self._loop.start()
+        self.look()
+
+    def __exit__(self, *_: object) -> None:
+        self.prefetcher.close()
+        self._loop.join()
+        self.stretches.__exit__()
+
+    def look(self) -> None:
+        """Wakes the prefetcher and waits until it shows the queue as it is now."""
+        self.prefetcher.wake()
+        first = [(job.job_id, job.running) for job in self.queue[:1]]
+        while first != [(needs.job.job_id, needs.job.running) for needs in self.prefetcher._shown[0].jobs[:1]]:
+            time.sleep(0.0005)
 
 
 def best(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -113,14 +147,6 @@ def best(runs: list[dict[str, Any]]) -> dict[str, Any]:
         key: best([run[key] for run in runs]) if isinstance(first[key], dict) else min(run[key] for run in runs)
         for key in first
     }
-
-
-def shown(prefetcher: Prefetcher, queue: list[QueuedJob]) -> None:
-    """Wakes the prefetcher and waits until it shows the queue as it is now."""
-    prefetcher.wake()
-    first = [(job.job_id, job.running) for job in queue[:1]]
-    while first != [(needs.job.job_id, needs.job.running) for needs in prefetcher._shown[0].jobs[:1]]:
-        time.sleep(0.0005)
 
 
 class Stretches:
