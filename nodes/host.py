@@ -56,7 +56,7 @@ class DetachedHost:
         record = getattr(progress, "global_progress_registry", None)
         for state in reversed(tuple(record.nodes.values()) if record is not None else ()):
             if state["state"] is progress.NodeState.Running and state["max"] > 1:
-                return min(state["value"] / state["max"], 1.0)
+                return min(float(state["value"] / state["max"]), 1.0)
         return None
 
     def device_tier_refusal(self) -> str:
