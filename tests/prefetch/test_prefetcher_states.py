@@ -24,8 +24,9 @@ from warmstack.lora.cache_stats import AdapterView
 from warmstack.lora.file import AdapterKey
 from warmstack.prefetch import queue_board
 
+from .choices import BUDGET_BYTES, NAMES, PLENTY_BYTES
 from .demands import is_content
-from .prefetcher_machine import BUDGET_BYTES, NAMES, PLENTY_BYTES, PrefetcherMachine
+from .prefetcher_machine import PrefetcherMachine
 
 
 class CheckedPrefetcher(PrefetcherMachine):
