@@ -122,7 +122,9 @@ class HostServer:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WARMSTACK_")}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **self.environment}
         with (self.base / "host.log").open("wb") as log:
-            return subprocess.Popen(command, cwd=self.base, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            return subprocess.Popen(
+                command, cwd=self.base, env=environment, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_heed_sigint
+            )
 
     def _wait_until_ready(self, deadline: float) -> None:
         while True:
@@ -135,6 +137,11 @@ class HostServer:
                 if time.perf_counter() > deadline:
                     raise TimeoutError(f"ComfyUI does not answer:\n{self.log[-4000:]}") from None
                 time.sleep(0.05)
+
+
+def _heed_sigint() -> None:
+    """What a shell starts in the background ignores SIGINT, and hands that on: the host would have to be killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _free_port() -> int:
