@@ -17,12 +17,12 @@ class CopyEvent(Protocol):
     def wait(self) -> None:
         """Block this thread until then."""
 
-    def order(self, buffer: torch.Tensor) -> Fence:
-        """Let what the caller's current stream does from now on happen after that moment, and keep the memory of
-        `buffer` from being given to somebody else before that work is complete. Does not block.
+    def order(self, buffer: torch.Tensor | None) -> Fence:
+        """Let what the caller's current stream does from now on happen after that moment. Does not block.
 
-        The answer, called from any thread once the last use was queued there, tells when that stream will be through
-        with it."""
+        The memory of `buffer` is then kept from others until all that this stream has queued when it is given back is
+        complete. With None that is the caller's care: the answer, called from any thread once the last use was queued
+        there, tells when that stream will be through with it."""
 
 
 Fence = Callable[[], CopyEvent]

@@ -71,11 +71,11 @@ class CudaCopyEvent:
     def wait(self) -> None:
         self._event.synchronize()
 
-    def order(self, buffer: torch.Tensor) -> Fence:
+    def order(self, buffer: torch.Tensor | None) -> Fence:
         current = torch.cuda.current_stream(self._device)
         current.wait_event(self._event)
-        # The allocator looks at it when the memory is given back, so this covers everything queued until then.
-        buffer.record_stream(current)
+        if buffer is not None:
+            buffer.record_stream(current)
         return partial(_moment, current, self._device)
 
 

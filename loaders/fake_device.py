@@ -142,10 +142,11 @@ class FakeDevice:
     def has_computed(self, number: int) -> bool:
         return self._computed >= number
 
-    def record(self, buffer: torch.Tensor) -> FakeFence:
+    def record(self, buffer: torch.Tensor | None) -> FakeFence:
         """The computing stream uses `buffer`: given back, it is kept until what is queued there then is through."""
-        with self._lock:
-            self._recorded.add(buffer.untyped_storage().data_ptr())
+        if buffer is not None:
+            with self._lock:
+                self._recorded.add(buffer.untyped_storage().data_ptr())
         return FakeFence(self)
 
     def owns(self, tensor: torch.Tensor) -> bool:
@@ -200,7 +201,7 @@ class FakeCopyEvent:
     def wait(self) -> None:
         self._device.perform_until(self, self._stream)
 
-    def order(self, buffer: torch.Tensor) -> FakeFence:
+    def order(self, buffer: torch.Tensor | None) -> FakeFence:
         # The tensors are the host's, and what a test computes with them happens at once.
         self.ordered += 1
         self.wait()
@@ -251,7 +252,7 @@ class _Moment:
     def wait(self) -> None:
         self._device.compute_until(self._number)
 
-    def order(self, buffer: torch.Tensor) -> FakeFence:
+    def order(self, buffer: torch.Tensor | None) -> FakeFence:
         self.wait()
         return self._device.record(buffer)
 

@@ -15,7 +15,8 @@ from .staging_ring import StagingRing
 from .upload_source import UploadSource
 
 _FIRST_BYTES = 1 << 20
-"""The bus stands still until the first slot is full, so the first ones take little."""
+"""The bus stands still until the first slot is full, so the first one of each thread takes little, and the second four
+times as much."""
 
 
 class Sending:
@@ -98,11 +99,11 @@ class Sending:
 
 
 def chunk_spans(nbytes: int, slot_bytes: int, threads: int) -> list[tuple[int, int]]:
-    """(start, end) of each slot's worth, in order: small ones first, a few of each size, then whole slots."""
+    """(start, end) of each slot's worth, in order: small ones first, then whole slots."""
     spans: list[tuple[int, int]] = []
     start = 0
     while start < nbytes:
-        size_bytes = min(slot_bytes, _FIRST_BYTES << min(len(spans) // threads, 20))
+        size_bytes = min(slot_bytes, _FIRST_BYTES << min(2 * (len(spans) // threads), 40))
         spans.append((start, min(start + size_bytes, nbytes)))
         start += size_bytes
     return spans

@@ -26,10 +26,10 @@ from .upload_layout import lay_out
 from .upload_source import FileSource, UploadSource
 from .views import Buffer
 
-DEFAULT_PINNED_BYTES = 64 << 20
-DEFAULT_FILLERS = 4
+DEFAULT_PINNED_BYTES = 128 << 20
+_MOST_FILLERS = 8
 """One thread copies out of memory or the page cache at 5 to 12 GB/s, the link takes 25 to 55."""
-_SLOTS = 8
+_SLOTS = 16
 """Each filler has one, the bus has one, and the rest lets both be late."""
 _LEAST_SLOT_BYTES = 64 << 10
 
@@ -78,14 +78,14 @@ class Upload:
     def use(self) -> Mapping[str, torch.Tensor]:
         """The tensors, for the caller's current stream: what it does with them happens after the copies, and their
         memory goes to nobody else before. Call it once on each stream that uses them; it does not block."""
-        self.order()
+        if self._event is not None and self.buffer is not None:
+            self._event.order(self.buffer)
         return self._tensors
 
     def order(self) -> Fence | None:
-        """`use`, for who wants to know when that stream is through with the tensors: see `CopyEvent.order`."""
-        if self._event is None or self.buffer is None:
-            return None
-        return self._event.order(self.buffer)
+        """`use`, for who keeps `buffer` until the stream is through with it, which the answer tells: the memory can
+        then go to the next upload at once. Who drops it earlier has it overwritten under the stream."""
+        return None if self._event is None else self._event.order(None)
 
 
 class DeviceTransfer:
@@ -93,7 +93,8 @@ class DeviceTransfer:
     is pinned once, by the first upload, and kept until `release`. Thread-safe; the uploads of several threads share the
     slots and take the streams in turns.
 
-    While a slot is being copied, the next ones are filled, by up to `fillers` threads. Memory that cannot be pinned is
+    While a slot is being copied, the next ones are filled, by up to `fillers` threads (half the cores, at most 8, if
+    nobody says otherwise). Memory that cannot be pinned is
     replaced by pageable memory, which is slower and says so in `Upload.reasons`."""
 
     def __init__(
@@ -102,14 +103,14 @@ class DeviceTransfer:
         *,
         slots: int | None = None,
         slot_bytes: int | None = None,
-        fillers: int = DEFAULT_FILLERS,
+        fillers: int | None = None,
     ) -> None:
         default = staging_of(DEFAULT_PINNED_BYTES)
         self._device = device
         self._slots = default.slots if slots is None else slots
         self._slot_bytes = default.slot_bytes if slot_bytes is None else slot_bytes
-        self._fillers = fillers
-        if self._slots < 1 or self._slot_bytes < 1 or fillers < 1:
+        self._fillers = _default_fillers() if fillers is None else fillers
+        if self._slots < 1 or self._slot_bytes < 1 or self._fillers < 1:
             raise ValueError(
                 f"{slots} slots of {slot_bytes} bytes with {fillers} fillers hold nothing; use at least one of each"
             )
@@ -231,6 +232,10 @@ class DeviceTransfer:
             reason = f"copied from pageable memory, since {nbytes} bytes could not be pinned: {error}"
         pool = ThreadPoolExecutor(self._fillers - 1, "warmstack-upload") if self._fillers > 1 else None
         return _Staging(StagingRing(memory, self._slot_bytes), pool, reason)
+
+
+def _default_fillers() -> int:
+    return max(1, min(_MOST_FILLERS, (os.cpu_count() or 1) // 2))
 
 
 @dataclass(slots=True, eq=False)

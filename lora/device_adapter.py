@@ -52,8 +52,9 @@ class Holds:
 
 
 class DeviceAdapter:
-    """Tensors for the stream that was current when it was handed out. The adapter stays on the device until `release`,
-    or until this is garbage collected, and its memory until that stream is through with what was queued by then.
+    """Tensors for the stream that was current when it was handed out, until `release` or until this is garbage
+    collected: the memory stays theirs until that stream is through with what was queued by then. A tensor that is kept
+    longer keeps the memory, but nobody waits any more for what a stream does with it: clone it.
 
     `outcome`: `hit` (it was there), `join` (it was on its way: the stream waits, the thread as a rule does not), `miss`
     (this demand sent it). `wait_s`: seconds that the thread was blocked."""

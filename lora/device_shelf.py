@@ -37,8 +37,9 @@ class DeviceShelf:
     """Thread-safe. `prefetch`, and `acquire` after a miss, block until every copy is queued. The lock is never held
     meanwhile.
 
-    A buffer is given back when no shelf and no use has it, and counts against the budget until every stream that was
-    handed it is through. Without memory on the device nothing is kept there, and `snapshot().problem` says so."""
+    A buffer is given back, and its bytes to the budget, when the shelf has dropped it, its uses have ended and every
+    stream is through with them. Without memory on the device nothing is kept there, which
+    `snapshot().problem` tells."""
 
     def __init__(
         self, transfer: DeviceTransfer, budget: ByteBudget, *, clock: Callable[[], float] = time.monotonic
@@ -80,11 +81,9 @@ class DeviceShelf:
             self._settle()
             if self._closed:
                 return "cancelled"
-            if next_use is not None:
-                self._next_use[adapter.key] = next_use
             if adapter.key in self._places or adapter.key in self._flights:
                 return "already"
-            flight = self._flights[adapter.key] = ShelfFlight(demands=0)
+            flight = self._flights[adapter.key] = ShelfFlight(next_use)
         try:
             return "no_room" if self._fly(adapter, specs, flight, cancelled) is None else "ready"
         except LoadCancelledError:
@@ -128,7 +127,7 @@ class DeviceShelf:
             if self._closed:
                 return None
             somebody_else = adapter.key in self._flights or adapter.key in self._places
-            flight = ShelfFlight(demands=1)
+            flight = ShelfFlight(None, demands=1)
             if not somebody_else:
                 self._flights[adapter.key] = flight
         if somebody_else:
@@ -212,7 +211,7 @@ class DeviceShelf:
         try:
             source = MemorySource(adapter.buffer, specs)  # type: ignore[arg-type]
             flight.nbytes = source.nbytes
-            reservation = self._make_room(adapter.key, flight)
+            reservation = self._make_room(flight)
             if reservation is not None:
                 place = self._send(adapter.key, source, flight, reservation, cancelled)
         finally:
@@ -248,6 +247,8 @@ class DeviceShelf:
                 self._tally.uploaded_bytes += place.nbytes
                 self._tally.prefetched_bytes += 0 if flight.demands else place.nbytes
                 self._places[key] = place
+                if flight.next_use is not None:
+                    self._next_use.setdefault(key, flight.next_use)
                 if self._closed:
                     self._drop(place, "clear")
             flight.place = place
@@ -291,25 +292,24 @@ class DeviceShelf:
             self._revision += problem != self._problem
             self._problem = problem
 
-    def _make_room(self, key: AdapterKey, flight: ShelfFlight) -> Reservation | None:
+    def _make_room(self, flight: ShelfFlight) -> Reservation | None:
         """Reserves the bytes, dropping what must yield. Takes the lock."""
         while self._clock() >= self._retry_at_s:
             reservation = self._budget.try_reserve(flight.nbytes)
             if reservation is not None:
                 return reservation
-            if flight.nbytes > self._budget.limit_bytes or not self._evict_for(key, flight):
+            if flight.nbytes > self._budget.limit_bytes or not self._evict_for(flight):
                 break
         return None
 
-    def _evict_for(self, key: AdapterKey, flight: ShelfFlight) -> bool:
+    def _evict_for(self, flight: ShelfFlight) -> bool:
         """All or nothing: an adapter dropped without gaining the room is a loss on both sides."""
         reason: ShelfEviction = "demand" if flight.demands else "prefetch"
         with self._lock:
             self._settle()
-            next_use = self._next_use.get(key)
             short_bytes = self._budget.used_bytes + flight.nbytes - self._budget.limit_bytes
             free = [self._candidate(place) for place in self._places.values() if place.is_free]
-            candidates = [one for one in free if reason == "demand" or yields_to_prefetch(one, next_use)]
+            candidates = [one for one in free if reason == "demand" or yields_to_prefetch(one, flight.next_use)]
             victims = choose_victims(candidates, short_bytes, self._policy)
             if sum(victim.nbytes for victim in victims) < short_bytes:
                 return False

@@ -41,7 +41,8 @@ class ShelfPlace:
 class ShelfFlight:
     """One upload in progress and everybody who waits for it."""
 
-    demands: int
+    next_use: int | None
+    demands: int = 0
     nbytes: int = 0
     place: ShelfPlace | None = None
     landed: threading.Event = field(default_factory=threading.Event)

@@ -63,7 +63,7 @@ class PrefetchSettings:
     device_budget_bytes: int | None = None
     """Ceiling of the device tier; None: an eighth of what is free there at the start, at most 2 GiB."""
     pinned_budget_bytes: int | None = None
-    """Pinned host memory for what is on its way there, read at the start; None: 64 MiB."""
+    """Pinned host memory for what is on its way there, read at the start; None: 128 MiB."""
     model_tier: bool = True
     """Warm the page cache with checkpoints and other models too, when no LoRA is to be read."""
 

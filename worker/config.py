@@ -29,7 +29,7 @@ class LoRAWorkerConfig(BaseModel):
     device_budget_mb: int | None = Field(default=None, ge=0)
     """Budget of adapters kept on `device` in MiB; None: an eighth of what is free there at the start, at most 2 GiB."""
     pinned_budget_mb: int | None = Field(default=None, ge=0)
-    """Pinned memory for what is on its way there, in MiB; None: 64."""
+    """Pinned memory for what is on its way there, in MiB; None: 128."""
     index_path: Path | None = None
     """Where the catalog keeps what it read from headers between runs; None: nowhere."""
 

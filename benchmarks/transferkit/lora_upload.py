@@ -20,8 +20,8 @@ WIDTH = 2400
 STREAMS = (1, 2, 4)
 THREADS = 4
 FILLERS = (1, 2, 4, 8)
-SLOT_MIB = (2, 8, 16)
-SLOTS = (2, 4, 8)
+SLOT_MIB = (2, 4, 8)
+SLOTS = (4, 8, 16)
 
 
 class Lora:
@@ -99,7 +99,9 @@ def measure_staging(rig: Rig, lora: Lora) -> list[dict[str, float]]:
 
 def measure_streams(rig: Rig, lora: Lora) -> dict[str, float]:
     """Bytes per second of several uploads at once, by number of streams."""
-    transfers = {streams: DeviceTransfer(rig.copies(streams), slots=2 * THREADS) for streams in STREAMS}
+    transfers = {
+        streams: DeviceTransfer(rig.copies(streams), slots=8 * THREADS, slot_bytes=4 << 20) for streams in STREAMS
+    }
     with ThreadPoolExecutor(THREADS) as pool:
         contenders: Contenders = {
             str(streams): lambda transfer=transfer: list(pool.map(lora.resident, [transfer] * THREADS))  # type: ignore[misc]

@@ -195,7 +195,13 @@ def test_spans_cover_everything_once_and_begin_small(nbytes: int, slot_bytes: in
 
 @pytest.mark.parametrize(
     ("pinned_bytes", "slots", "slot_bytes"),
-    [(64 << 20, 8, 8 << 20), (100 << 20, 8, 8 << 20), (1 << 20, 8, 1 << 17), (100_000, 1, 1 << 16), (0, 1, 1 << 16)],
+    [
+        (128 << 20, 16, 8 << 20),
+        (200 << 20, 16, 8 << 20),
+        (1 << 20, 16, 1 << 16),
+        (100_000, 1, 1 << 16),
+        (0, 1, 1 << 16),
+    ],
 )
 def test_a_budget_of_pinned_memory_is_cut_into_slots(pinned_bytes: int, slots: int, slot_bytes: int):
     assert staging_of(pinned_bytes) == (slots, slot_bytes)
