@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..lora.cache import AdapterCache
 
 
-NEGLIGIBLE_SHARE = 64
+NEGLIGIBLE_SHARE = 16
 
 
 class Outcome(NamedTuple):
@@ -143,8 +143,8 @@ class Meter(RateLimit):
 
 
 def is_whole(kept_bytes: int, size_bytes: int) -> bool:
-    """True when so little is missing that reading the file anew is not worth it: a kernel that is not short of memory
-    drops the odd page too."""
+    """True when so little is missing that reading the file anew is not worth it: below a balloon, pages vanish one by
+    one while memory is plenty."""
     return size_bytes - kept_bytes <= size_bytes // NEGLIGIBLE_SHARE
 
 

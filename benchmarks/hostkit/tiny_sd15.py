@@ -3,6 +3,7 @@ disk)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .layers import Tensors, conv, linear, norm, residual_block, tiny_autoencoder
@@ -28,11 +29,14 @@ CLIP_MODULES: dict[str, tuple[int, int]] = {
 }
 
 
-def write_checkpoint(path: Path, *, with_clip: bool = True, seed: int = 1) -> int:
-    """Write the checkpoint for CheckpointLoaderSimple. Returns its apparent size in bytes."""
+def write_checkpoint(path: Path, *, with_clip: bool = True, seed: int = 1, dense: bool = False) -> int:
+    """Write the checkpoint for CheckpointLoaderSimple. Returns its apparent size in bytes; `dense`: without holes, so
+    that all of it is read from the disk."""
     tensors = _unet() | tiny_autoencoder(4, "first_stage_model.")
     if with_clip:
         tensors |= _clip()
+    if dense:
+        tensors = {name: replace(tensor, fill=tensor.fill or gaussian(0.02)) for name, tensor in tensors.items()}
     return write_tensors(path, tensors, seed=seed)
 
 
