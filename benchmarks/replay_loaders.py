@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from replay_trace import Trace, TraceJob, run_order
 
+from warmstack.loaders.tensor_file import Storage
 from warmstack.lora.adapter import Adapter
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
@@ -238,8 +239,8 @@ class _Memory:
     """Stands for the buffer of an adapter that takes no memory."""
 
 
-def _load(file: LoraFile, *, storage: str, **_: object) -> Adapter:
-    return Adapter(file.key, {}, {}, file.size_bytes, storage, _Memory() if storage == "private" else None)  # type: ignore[arg-type]
+def _load(file: LoraFile, *, storage: Storage, **_: object) -> Adapter:
+    return Adapter(file.key, {}, {}, file.size_bytes, storage, _Memory() if storage == "private" else None)
 
 
 def _sparse(folder: Path, name: str, size_bytes: int) -> LoraFile:
