@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from replay_loaders import Ahead, FullFuture, Library, Loader, OnDemand, WarmStack
 from replay_queue import Replay, SimulatedClock
-from replay_trace import Trace, chance, cleared, fronts, long_tail, read, session, workstation, xy_plot
+from replay_trace import Trace, chance, cleared, fronts, long_tail, read, session, thrash, workstation, xy_plot
 
 from warmstack.lora.policies import Gdsf, Lfu, Lru
 
@@ -57,6 +57,7 @@ WORKLOADS = {
     "fronts": Workload(fronts, 500e6),
     "cleared": Workload(cleared, 500e6),
     "long_tail": Workload(long_tail, 100e6),
+    "thrash": Workload(thrash, 500e6),
     "session": Workload(session, 500e6, WITHOUT_QUEUE),
     "chance": Workload(chance, 500e6, WITHOUT_QUEUE),
 }
@@ -123,27 +124,26 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
     workloads = report["workloads"]
     rows = -(-len(workloads) // 4)
-    figure, axes = pyplot.subplots(rows, 4, figsize=(15, 4 * rows), squeeze=False)
-    colours = dict(zip((*LOADERS, PREDICTING), pyplot.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
-    for axis in axes.flat:
-        axis.axis("off")
+    figure, axes = pyplot.subplots(rows, 4, figsize=(15, 4 * rows + 0.6), squeeze=False)
+    colours = dict(zip((*LOADERS, PREDICTING), pyplot.get_cmap("Set2").colors, strict=False))  # type: ignore[attr-defined]
+    colours |= {OURS: "black", PREDICTING: "tab:red"}
+    handles: dict[str, Any] = {}
     for axis, (name, seeds) in zip(axes.flat, workloads.items(), strict=False):
-        axis.axis("on")
         for loader, result in seeds[0]["results"].items():
             ours = loader in (OURS, PREDICTING)
-            axis.scatter(
+            handles[loader] = axis.scatter(
                 result["moved_gb"],
                 100 * result["hidden"],
-                s=140 if ours else 60,
+                s=160 if ours else 90,
                 marker="*" if ours else "o",
                 color=colours[loader],
-                label=loader,
             )
         axis.set(title=name.replace("_", " "), xlabel="GB read", ylabel="% of load time hidden", ylim=(-5, 105))
         axis.margins(x=0.2)
-    handles = {label: h for axis in axes.flat for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    axes.flat[-1].legend(handles.values(), handles.keys(), loc="center")
-    figure.tight_layout()
+    for axis in list(axes.flat)[len(workloads) :]:
+        axis.axis("off")
+    figure.tight_layout(rect=(0, 0.6 / (4 * rows + 0.6), 1, 1))
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=len(handles))
     figure.savefig(path, dpi=80)
 
 

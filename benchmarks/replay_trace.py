@@ -99,6 +99,14 @@ def long_tail(seed: int, jobs: int) -> Trace:
     return Trace(sizes, finished(rng, stacks(), jobs, 4.0))
 
 
+def thrash(seed: int, jobs: int) -> Trace:
+    """Twice as many LoRAs of 500 MB, all equally likely, as a budget of 6 GB holds."""
+    rng = random.Random(seed)
+    sizes = {f"lora{i:04d}.safetensors": 500_000_000 for i in range(24)}
+    stacks = iter(lambda: (rng.choice(list(sizes)),), ())
+    return Trace(sizes, finished(rng, stacks, jobs, 4.0))
+
+
 def session(seed: int, jobs: int) -> Trace:
     """One person who queues a job only when the last has ended: a queue that shows nothing. Projects of a few LoRAs
     each come back again and again, and now and then the host frees all memory.

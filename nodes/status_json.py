@@ -85,6 +85,7 @@ def status_json(moment: Moment, boot: str, revision: int, file_of: Callable[[str
         "adapters": [_adapter_json(view, moment.now_s, file_of(view.name)) for view in _shown(cache.adapters)],
         "adapters_total": len(cache.adapters),
         "evictions": dict(cache.stats.evictions),
+        "remembered_failures": cache.stats.failures,
         "queue": [_job_json(job) for job in prefetch.queue],
         "history": [_record_json(record, moment.now_s) for record in prefetch.history],
         "memory": _memory_json(moment.memory),

@@ -23,7 +23,7 @@ def replay(tmp_path: Path, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_short_queues_and_short_sessions_hold_their_bars(tmp_path: Path) -> None:
-    chosen = ["workstation", "xy_plot", "fronts", "cleared", "session", "chance"]
+    chosen = ["workstation", "xy_plot", "fronts", "cleared", "thrash", "session", "chance"]
     status, report = replay(tmp_path, "--jobs", "400", "--only", *chosen)
     assert report["missed"] == []
     assert status == 0
@@ -43,7 +43,9 @@ def test_a_missed_bar_is_named_and_ends_with_status_1(tmp_path: Path) -> None:
     assert all(result["peak_of_budget"] <= 1.0 for result in run["results"].values())
 
 
-@pytest.mark.parametrize("workload", ["workstation", "fronts", "cleared", "xy_plot", "long_tail", "session", "chance"])
+@pytest.mark.parametrize(
+    "workload", ["workstation", "fronts", "cleared", "xy_plot", "long_tail", "thrash", "session", "chance"]
+)
 def test_a_trace_survives_its_file_and_its_seed_makes_it(tmp_path: Path, workload: str) -> None:
     trace = runpy.run_path(str(BENCHMARKS / "replay_trace.py"))
     made = trace[workload](7, 50)
