@@ -178,8 +178,14 @@ class DeviceShelf:
             self._settle()
 
     def close(self) -> None:
-        """Stops what is being sent, lets go of everything and takes nothing more."""
+        """Stops what is being sent, lets go of everything and takes nothing more. Returns when every stream is through
+        with what it was handed; who still has a use keeps the shelf as long."""
         self._closed = True
+        self.clear()
+        with self._lock:
+            leaving = tuple(self._leaving)
+        for place in leaving:
+            place.wait()
         self.clear()
         self._transfer.release()
 

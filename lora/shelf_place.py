@@ -36,6 +36,12 @@ class ShelfPlace:
         """Nobody uses it, no stream works with it, no copy writes to it."""
         return self.upload.done and self.holds.is_free
 
+    def wait(self) -> None:
+        """Block this thread until the copies and the uses that have ended are through."""
+        self.upload.wait()
+        for moment in tuple(self.holds.moments):
+            moment.wait()
+
 
 @dataclass(slots=True, eq=False)
 class ShelfFlight:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from warmstack.loaders import (
+    CudaDevice,
     DeviceTransfer,
     FakeDevice,
     LoadCancelledError,
+    ModelLoader,
     Pace,
     SafetensorsLoadError,
     read_header,
@@ -230,3 +232,29 @@ def test_memory_that_the_computing_stream_was_told_of_waits_for_it():
     assert reading.seen == b"\1\1\1\1"
     device.compute_all()
     assert (moment.done, device.allocated_bytes) == (True, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("slots", "fillers"), [(1, 1), (16, 8)])
+def test_a_gpu_gets_a_file_from_the_disk(large: tuple[str, dict[str, torch.Tensor]], slots: int, fillers: int):
+    path, tensors = large
+    with DeviceTransfer(CudaDevice(), slots=slots, slot_bytes=1 << 20, fillers=fillers) as transfer:
+        upload = transfer.upload_file(path)
+        assert upload.reasons == ()
+        arrived = upload.use()
+        for key, tensor in tensors.items():
+            assert arrived[key].is_cuda
+            assert torch.equal(arrived[key].cpu(), tensor), key
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_a_gpu_gets_a_model_through_the_slots(saved: str, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("warmstack.loaders.uploads._LEAST_BYTES", 0)
+    here, there = ModelLoader(dtype=dtype), ModelLoader(dtype=dtype, device="cuda")
+    arrived = there.load_checkpoint(saved)
+    for key, tensor in here.load_checkpoint(saved).items():
+        assert arrived[key].is_cuda
+        assert torch.equal(arrived[key].cpu().view(torch.uint8), tensor.view(torch.uint8)), key

@@ -323,6 +323,18 @@ def test_closing_in_the_middle_of_an_upload_leaves_nothing():
     assert shop.device.overwritten == 0
 
 
+def test_closing_waits_for_the_streams():
+    """The next owner of the memory may be somebody who knows of none of them."""
+    shop = Shop(slots=8)
+    with shop.shelf.acquire(INK) as used:
+        reading = shop.device.read_later(used.tensors["up"])
+    shop.shelf.prefetch(WASH, 1)
+    assert shop.device.in_flight
+    shop.shelf.close()
+    assert (shop.device.in_flight, shop.device.allocated_bytes, shop.budget.used_bytes) == (0, 0, 0)
+    assert reading.seen == content(INK)["up"]
+
+
 def test_closing_waits_for_nobodys_use():
     shop = Shop(lag=0)
     used = shop.shelf.acquire(INK)
