@@ -136,7 +136,7 @@ def test_the_queue_tells_at_once_what_was_read_ahead(component: Component, backe
         ("By hits", "styles/ink_wash_v3"),
         ("By last use", "styles/gouache_night"),
         ("By category", "characters/aurora_knight"),
-        ("By base model", "flux/kodak_portra_flux"),
+        ("By base", "flux/kodak_portra_flux"),
         ("By state", "characters/aurora_knight"),
     ],
 )

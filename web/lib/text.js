@@ -31,7 +31,7 @@ const EN = {
   andMore: '{first} and {count} more',
   adapters: 'Adapters', filter: 'Filter by name, category or base model', noMatch: 'Nothing matches “{filter}”.',
   empty: 'No LoRAs yet.', emptyHint: 'They appear here once a queued job names one, or when a LoRA folder has files.',
-  sort: 'Sort by', sortName: 'By name', sortSize: 'By size', sortUses: 'By queue', sortHits: 'By hits', sortIdle: 'By last use', sortCategory: 'By category', sortBase: 'By base model', sortState: 'By state',
+  sort: 'Sort by', sortName: 'By name', sortSize: 'By size', sortUses: 'By queue', sortHits: 'By hits', sortIdle: 'By last use', sortCategory: 'By category', sortBase: 'By base', sortState: 'By state',
   uses: { other: '{count} queued' },
   hits: { one: '{count} hit', other: '{count} hits' },
   idle: '{time} ago',
