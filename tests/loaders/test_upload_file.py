@@ -113,25 +113,48 @@ def test_several_threads_fill_slots_at_the_same_time():
         assert upload.use()["all"].tolist() == [0] * 100 + [1] * 100 + [2] * 100
 
 
-def test_the_writer_that_fails_stops_the_others():
-    class Source:
-        nbytes = 10_000
-        is_shared = True
-        written = 0
+class FailingSource:
+    """The caller's thread fails once another one writes beside it; `second` is what that one then does."""
 
-        def write(self, start: int, slot: torch.Tensor) -> None:
-            self.written += 1
+    nbytes = 10_000
+    is_shared = True
+
+    def __init__(self, second: Callable[[], None]) -> None:
+        self.written = 0
+        self._second = second
+        self._caller = threading.current_thread()
+        self._together = threading.Barrier(2, timeout=30)
+
+    def write(self, start: int, slot: torch.Tensor) -> None:
+        self.written += 1
+        if threading.current_thread() is self._caller:
+            self._together.wait()
             raise SafetensorsLoadError("ink", "is gone")
+        if self.written <= 2:
+            self._together.wait()
+            self._second()
 
-        def views(self, buffer: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {}
+    def views(self, buffer: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {}
 
-    source, device = Source(), FakeDevice()
-    transfer = DeviceTransfer(device, slots=4, slot_bytes=10, fillers=4)
+
+def test_the_writer_that_fails_stops_the_others():
+    source, device = FailingSource(lambda: None), FakeDevice()
+    transfer = DeviceTransfer(device, slots=4, slot_bytes=10, fillers=2)
     with transfer, pytest.raises(SafetensorsLoadError, match="is gone"):
         transfer.send("ink", source)
-    assert source.written <= 4
+    assert source.written < 1000
     assert device.allocated_bytes == 0
+
+
+def test_nobody_writes_any_more_when_an_upload_has_failed():
+    returned, too_late = threading.Event(), []
+    source = FailingSource(lambda: too_late.append(returned.wait(0.2)))
+    with DeviceTransfer(FakeDevice(), slots=4, slot_bytes=10, fillers=2) as transfer:
+        with pytest.raises(SafetensorsLoadError, match="is gone"):
+            transfer.send("ink", source)
+        returned.set()
+    assert too_late == [False]
 
 
 @given(
