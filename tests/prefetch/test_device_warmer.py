@@ -80,6 +80,16 @@ async def test_the_budget_ends_the_reach_in_queue_order(tmp_path: Path):
     await house.world.close()
 
 
+async def test_nothing_overtakes_what_does_not_fit(tmp_path: Path):
+    house = Upstairs(tmp_path, budget_bytes=2 * SIZE + 2000)
+    house.world.lora("huge", 3 * SIZE)
+    for index, name in enumerate(("a", "huge", "b")):
+        house.submit(str(index), name)
+    await house.settle()
+    assert house.there == {"a"}
+    await house.world.close()
+
+
 async def test_what_the_running_job_uses_is_not_sent_after_it(tmp_path: Path):
     house = Upstairs(tmp_path)
     house.submit("1", "a")
