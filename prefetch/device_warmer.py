@@ -108,11 +108,14 @@ class DeviceWarmer:
         if self._sending not in self._wanted:
             self._sending = None
 
-    def _in_reach(self, left_bytes: int) -> Iterator[AdapterKey]:
-        """What running jobs use stays where it is; what does not fit any more ends the reach."""
+    def _in_reach(self, limit_bytes: int) -> Iterator[AdapterKey]:
+        """What running jobs use stays where it is; what does not fit beside what comes before it ends the reach."""
         sizes = {use.key: use.file.size_bytes for job in self._jobs for use in job.uses if use.resident}
         running = {use.key for job in self._jobs if job.job.running for use in job.uses}
+        left_bytes = limit_bytes
         for key in self._next_uses:
+            if sizes[key] > limit_bytes:
+                continue
             left_bytes -= sizes[key]
             if left_bytes < 0:
                 return

@@ -82,11 +82,21 @@ async def test_the_budget_ends_the_reach_in_queue_order(tmp_path: Path):
 
 async def test_nothing_overtakes_what_does_not_fit(tmp_path: Path):
     house = Upstairs(tmp_path, budget_bytes=2 * SIZE + 2000)
+    house.world.lora("big", 2 * SIZE)
+    for index, name in enumerate(("a", "big", "b")):
+        house.submit(str(index), name)
+    await house.settle()
+    assert house.there == {"a"}
+    await house.world.close()
+
+
+async def test_what_never_fits_is_in_nobodys_way(tmp_path: Path):
+    house = Upstairs(tmp_path, budget_bytes=2 * SIZE + 2000)
     house.world.lora("huge", 3 * SIZE)
     for index, name in enumerate(("a", "huge", "b")):
         house.submit(str(index), name)
     await house.settle()
-    assert house.there == {"a"}
+    assert house.there == {"a", "b"}
     await house.world.close()
 
 
