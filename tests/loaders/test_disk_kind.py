@@ -73,6 +73,10 @@ def test_what_the_user_states_wins_and_the_longest_folder_of_it(tmp_path: Path, 
     assert disk_kind(str(tmp_path / "absent"), environ=stated(text)) == "rotating"
 
 
+def test_what_the_user_states_of_a_network_drive_wins_too(tmp_path: Path, system):
+    assert disk_kind(str(tmp_path), root=system("nfs4"), environ=stated(f"{tmp_path}=flash")) == "flash"
+
+
 def test_a_stated_folder_may_be_a_link(tmp_path: Path):
     (tmp_path / "nas").mkdir()
     (tmp_path / "loras").symlink_to(tmp_path / "nas")

@@ -14,7 +14,7 @@ from warmstack.lora.file import LoraFile
 from warmstack.prefetch.need import Tier
 from warmstack.prefetch.plan import Fetch
 from warmstack.prefetch.reading import Reading
-from warmstack.prefetch.schedule import MOST_PAUSED, Schedule
+from warmstack.prefetch.schedule import MOST_PAUSED, THREADS, Schedule
 from warmstack.prefetch.settings import PrefetchSettings
 
 SPINNING, FLASH = Disk("8:0", "rotating"), Disk("9:0", "flash")
@@ -83,7 +83,7 @@ def fetch(index: int, position: int = 1, tier: Tier = "page") -> Fetch:
 def test_each_disk_has_its_own_readers_and_they_read_side_by_side() -> None:
     fixture = Fixture()
     fixture.schedule.follow([fetch(i) for i in range(10)])
-    assert fixture.names() == ["0", "2", "4", "1"]
+    assert sorted(fixture.names()) == ["0", "1", "2", "4"]
 
 
 def test_a_number_set_by_the_user_rules_over_all_disks_in_one_order() -> None:
@@ -141,7 +141,7 @@ def test_a_farther_file_that_lacks_room_takes_it_from_nobody() -> None:
 def test_files_of_later_jobs_keep_off_the_disk_that_the_running_job_reads() -> None:
     fixture = Fixture()
     fixture.schedule.follow([fetch(1, 0), fetch(3), fetch(0), fetch(2)])
-    assert fixture.names() == ["1", "0", "2"]
+    assert sorted(fixture.names()) == ["0", "1", "2"]
     fixture.kept_off.update({SPINNING, FLASH})
     fixture.schedule.balance()
     assert fixture.names() == ["1"], "its own file goes on"
@@ -159,10 +159,12 @@ def test_a_read_that_a_job_waits_for_comes_before_everything() -> None:
     fixture.schedule.follow([fetch(1)])
     fixture.schedule.follow([fetch(3), fetch(1)])
     late, nearer = fixture.begun
+    assert (late.is_paused, nearer.is_paused) == (True, False)
     late.meter.is_demanded = True
-    fixture.kept_off.add(SPINNING)
-    fixture.schedule.balance()
-    assert (late.is_paused, nearer.is_paused) == (False, True)
+    for kept_off in ([], [SPINNING]):
+        fixture.kept_off.update(kept_off)
+        fixture.schedule.balance()
+        assert (late.is_paused, nearer.is_paused) == (False, True)
 
 
 def test_only_so_many_are_kept_for_later() -> None:
@@ -271,7 +273,9 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @invariant()
     def nearest_first(self) -> None:
-        """Nobody reads while something nearer on the same disk could."""
+        """Nobody reads while something nearer on the same disk could. Out of threads, it waits for one to come back."""
+        if len(self.schedule.readings) >= THREADS:
+            return
         turns = {f.key: turn for turn, f in enumerate(self.due)}
         giving = any(r.gives_room for r in self.schedule.readings)
         held = self.fixture.kept_off
