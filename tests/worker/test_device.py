@@ -99,6 +99,11 @@ def test_uses_end_with_the_application(pipeline: Any, rig: Rig) -> None:
     rig.worker.apply_to_pipeline(pipeline, ["ink"])
     (view,) = rig.shelf.snapshot().adapters
     assert view.uses == 0
+    # The picture is computed from now on: the adapter is not waited for that long.
+    rig.device.read_later(rig.device.allocate(16, 0))
+    rig.shelf.clear()
+    assert rig.shelf.snapshot().used_bytes == 0
+    rig.device.compute_all()
     rig.worker.close()
     assert (rig.device.allocated_bytes, rig.device.pinned_bytes) == (0, 0)
     assert rig.worker.apply_to_pipeline(pipeline, ["ink"]).loras[0].device_outcome is None
