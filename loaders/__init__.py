@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .max_memory import MaxMemory
     from .model_loader import ModelLoader
     from .module_filling import Filled, fill_module
+    from .module_loading import load_module
     from .packed_upload import UploadedPacked, upload_packed
     from .page_cache import drop_file, resident_bytes, warm_file
     from .parallel import ParallelLoadingStrategy
@@ -122,6 +123,7 @@ _MODULES = {
     "load_gguf": "gguf_load",
     "load_loras_batch": "batch",
     "load_loras_batch_async": "batch",
+    "load_module": "module_loading",
     "load_pickled": "pickled",
     "load_safetensors_cached": "cached",
     "load_safetensors_robust": "robust",
@@ -199,6 +201,7 @@ __all__ = [
     "load_gguf",
     "load_loras_batch",
     "load_loras_batch_async",
+    "load_module",
     "load_pickled",
     "load_safetensors_cached",
     "load_safetensors_robust",

@@ -1,0 +1,85 @@
+"""load_module: a model from what builds it and the folder of its weights, never in memory twice."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from .checkpoint import checkpoint_format, find_checkpoint
+from .errors import SafetensorsLoadError, SafetensorsValidationError
+from .module_filling import fill_module
+from .robust import Device, Path
+from .shards import read_index
+
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+def load_module(
+    build: Callable[[], M],
+    path: Path,
+    *,
+    device: Device = "cpu",
+    device_map: Mapping[str, object] | None = None,
+    dtype: torch.dtype | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> M:
+    """The model that `build` makes, in eval mode, with the weights of a safetensors file, of an index of shards, or of
+    the folder that holds either: `load_module(lambda: UNet2DConditionModel.from_config(config), folder)`.
+
+    Nothing is initialised: parameters are on `meta` until the shards fill them; buffers that no file has are what
+    `build` computed. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
+    name = find_checkpoint(os.fspath(path))
+    kind = checkpoint_format(name)
+    if kind not in ("index", "safetensors"):
+        raise SafetensorsLoadError(name, "is no safetensors file; load it with ModelLoader and load_state_dict")
+    index = read_index(name) if kind == "index" else None
+    with parameters_on_meta():
+        module = build()
+    tied = _tied(module)
+    files = (name,) if index is None else index.files
+    filled = fill_module(module, files, index, device=device, device_map=device_map, dtype=dtype, cancelled=cancelled)
+    missing = [key for key in filled.missing if not _tie(module, key, tied.get(key, ()), filled.missing)]
+    if missing:
+        raise SafetensorsValidationError(name, "is wanted by the model and in no file", missing[0])
+    return module.eval()
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Modules that this thread builds meanwhile have parameters without memory, and buffers as ever."""
+    thread = threading.get_ident()
+
+    def without_memory(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> object:
+        if parameter is None or parameter.is_meta or threading.get_ident() != thread:
+            return parameter
+        return torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(without_memory)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _tied(module: torch.nn.Module) -> dict[str, list[str]]:
+    """key -> all keys of the same parameter, itself included."""
+    keys: dict[int, list[str]] = {}
+    for key, parameter in module.named_parameters(remove_duplicate=False):
+        keys.setdefault(id(parameter), []).append(key)
+    return {key: group for group in keys.values() for key in group}
+
+
+def _tie(module: torch.nn.Module, key: str, group: list[str] | tuple[()], missing: tuple[str, ...]) -> bool:
+    """Give the parameter `key` to what another key of its group was filled with; False when none was."""
+    source = next((other for other in group if other not in missing), None)
+    if source is None:
+        return False
+    owner, _, name = key.rpartition(".")
+    module.get_submodule(owner).register_parameter(name, module.get_parameter(source))
+    return True

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from safetensors.torch import save_file
+
+from warmstack.loaders import SafetensorsLoadError, SafetensorsValidationError, load_module
+from warmstack.loaders.module_loading import parameters_on_meta
+
+
+def tiny_unet() -> torch.nn.Module:
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+    )
+
+
+def tiny_flux() -> torch.nn.Module:
+    return FluxTransformer2DModel(
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+
+
+UNET_INPUT = {
+    "sample": torch.ones(1, 4, 8, 8),
+    "timestep": torch.tensor([3]),
+    "encoder_hidden_states": torch.ones(1, 5, 32),
+}
+FLUX_INPUT = {
+    "hidden_states": torch.ones(1, 6, 4),
+    "encoder_hidden_states": torch.ones(1, 5, 32),
+    "pooled_projections": torch.ones(1, 32),
+    "timestep": torch.tensor([0.5]),
+    "img_ids": torch.zeros(6, 3),
+    "txt_ids": torch.zeros(5, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "shards"),
+    [(tiny_unet, UNET_INPUT, True), (tiny_unet, UNET_INPUT, False), (tiny_flux, FLUX_INPUT, True)],
+)
+def test_a_model_of_diffusers_computes_what_the_saved_one_does(tmp_path: Path, make, inputs, shards: bool):
+    source = make().eval()
+    source.save_pretrained(tmp_path, max_shard_size="100KB" if shards else "1GB")
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == shards
+    kind = type(source)
+    target = load_module(lambda: kind.from_config(kind.load_config(tmp_path)), tmp_path)
+    state = source.state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in target.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(target(**inputs).sample, source(**inputs).sample)
+
+
+class Tied(torch.nn.Module):
+    """Two names for one weight, and a buffer that no file has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(6, 4)
+        self.head = torch.nn.Linear(4, 6, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("angles", torch.arange(3.0), persistent=False)
+
+
+def test_tied_weights_stay_tied_and_computed_buffers_real(tmp_path: Path):
+    weight = torch.rand(6, 4)
+    save_file({"embed.weight": weight}, tmp_path / "model.safetensors")
+    model = load_module(Tied, tmp_path)
+    assert model.head.weight is model.embed.weight
+    assert torch.equal(model.head.weight, weight)
+    assert torch.equal(model.angles, torch.arange(3.0))
+    assert not model.training
+
+
+def test_a_missing_parameter_is_named(tmp_path: Path):
+    save_file({"bias": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(SafetensorsValidationError, match="in no file") as caught:
+        load_module(lambda: torch.nn.Linear(3, 2), tmp_path)
+    assert caught.value.key == "weight"
+
+
+def test_other_formats_are_refused(tmp_path: Path):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "model.pt")
+    with pytest.raises(SafetensorsLoadError, match="no safetensors file"):
+        load_module(lambda: torch.nn.Linear(3, 2), tmp_path)
+
+
+def test_only_what_this_thread_builds_meanwhile_is_without_memory():
+    built: list[torch.nn.Module] = []
+    with parameters_on_meta():
+        other = threading.Thread(target=lambda: built.append(torch.nn.Linear(2, 2)))
+        other.start()
+        other.join()
+        ours = torch.nn.Linear(2, 2)
+    assert ours.weight.is_meta and ours.bias.is_meta
+    assert not built[0].weight.is_meta
+    assert not torch.nn.Linear(2, 2).weight.is_meta
