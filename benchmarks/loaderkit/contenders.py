@@ -31,8 +31,8 @@ CONTENDERS = (
     Contender("fastsafetensors", "private", "theirs:fastsafetensors"),
     Contender("Run:ai Model Streamer", "private", "theirs:runai_model_streamer"),
     Contender("InstantTensor", "private", "theirs:instanttensor"),
-    Contender("floor: memcpy, 2 threads", "floor", "floors:memcpy-2-threads", ("lora", "batch", "checkpoint", "shards", "subset")),
-    Contender("floor: direct reads, 4 threads", "floor", "floors:direct-4-threads", ("lora", "batch", "checkpoint", "shards", "subset")),
-    Contender("floor: direct reads, 8 threads", "floor", "floors:direct-8-threads", ("lora", "batch", "checkpoint", "shards", "subset")),
-    Contender("floor: direct reads, 12 threads", "floor", "floors:direct-12-threads", ("lora", "batch", "checkpoint", "shards", "subset")),
-)  # fmt: skip
+    Contender("floor: memcpy, 2 threads", "floor", "floors:memcpy-2-threads"),
+    Contender("floor: direct reads, 4 threads", "floor", "floors:direct-4-threads"),
+    Contender("floor: direct reads, 8 threads", "floor", "floors:direct-8-threads"),
+    Contender("floor: direct reads, 12 threads", "floor", "floors:direct-12-threads"),
+)

@@ -15,34 +15,53 @@ from .contenders import CONTENDERS
 from .workloads import Workload
 
 STATES = ("warm", "cold")
+_FLOORS = {"warm": "floor: memcpy", "cold": "floor: direct"}
+FIGURES = ("returned_s", "touched_s", "read_bytes")
 
 
-def measure(workload: Workload, state: str, rounds: int, peers: str) -> dict[str, Any]:
-    """`{"samples": contender -> [answer of each round], "peak_bytes": contender -> bytes, "absent": contender -> why}`.
+def measure(workload: Workload, states: Sequence[str], rounds: int, peers: str) -> dict[str, dict[str, Any]]:
+    """state -> `{"samples": contender -> figure -> [value of each round], "peak_bytes": contender -> bytes,
+    "absent": contender -> why it does not run here}`; the figures are `returned_s`, `touched_s` and `read_bytes`.
 
     In every other round the order is reversed, so that nobody always follows the same."""
-    found: dict[str, Any] = {"samples": {}, "peak_bytes": {}, "absent": {}}
+    found: dict[str, dict[str, Any]] = {state: {"samples": {}, "peak_bytes": {}, "absent": {}} for state in states}
     with ExitStack() as stack:
-        running = []
-        for contender in _contenders(workload, state):
-            try:
-                process = Running(contender, peers)
-                stack.callback(process.close)
-                prepare(workload, state)
-                # The first load imports, and grows the heap that the later ones find.
-                _check(process.load(workload), workload, contender)
-                running.append(process)
-            except ContenderError as error:
-                found["absent"][contender.name] = str(error)
-        for turn in range(rounds):
-            for process in running if turn % 2 == 0 else running[::-1]:
-                prepare(workload, state)
-                found["samples"].setdefault(process.contender.name, []).append(process.load(workload))
-            print(f"{workload.name} {state}: round {turn + 1} of {rounds}", file=sys.stderr)
-        for process in running if state == "warm" else ():
-            prepare(workload, state)
-            found["peak_bytes"][process.contender.name] = process.peak_bytes(workload)
+        running, absent = _start(workload, peers, stack)
+        for state, measured in found.items():
+            measured["absent"] = absent
+            taking_part = [process for process in running if _takes_part(process.contender, state)]
+            for turn in range(rounds):
+                for process in taking_part if turn % 2 == 0 else taking_part[::-1]:
+                    prepare(workload, state)
+                    _note(measured["samples"], process.contender.name, process.load(workload))
+                print(f"{workload.name} {state}: round {turn + 1} of {rounds}", file=sys.stderr)
+            for process in taking_part if state == "warm" else ():
+                measured["peak_bytes"][process.contender.name] = process.peak_bytes(workload)
     return found
+
+
+def _start(workload: Workload, peers: str, stack: ExitStack) -> tuple[list[Running], dict[str, str]]:
+    """The processes of those that run here, each after a first load: that one imports, and grows the heap that the
+    later ones find. And why the others do not."""
+    running, absent = [], {}
+    prepare(workload, "warm")
+    for contender in CONTENDERS:
+        if workload.name not in contender.workloads:
+            continue
+        try:
+            process = Running(contender, peers)
+            stack.callback(process.close)
+            _check(process.load(workload), workload, contender)
+            running.append(process)
+        except ContenderError as error:
+            absent[contender.name] = str(error)
+    return running, absent
+
+
+def _note(samples: dict[str, dict[str, list[float]]], name: str, answer: dict[str, Any]) -> None:
+    figures = samples.setdefault(name, {figure: [] for figure in FIGURES})
+    for figure in FIGURES:
+        figures[figure].append(answer[figure])
 
 
 def prepare(workload: Workload, state: str) -> None:
@@ -57,13 +76,9 @@ def prepare(workload: Workload, state: str) -> None:
             raise SystemExit(f"{path}: {left_bytes} bytes are in the page cache; nothing {state} can be measured here")
 
 
-def _contenders(workload: Workload, state: str) -> Sequence[Contender]:
-    floor = "floor: memcpy" if state == "warm" else "floor: direct"
-    return [
-        contender
-        for contender in CONTENDERS
-        if workload.name in contender.workloads and (contender.memory != "floor" or contender.name.startswith(floor))
-    ]
+def _takes_part(contender: Contender, state: str) -> bool:
+    """Memory is the floor of a warm load, the disk that of a cold one."""
+    return contender.memory != "floor" or contender.name.startswith(_FLOORS[state])
 
 
 def _check(answer: dict[str, Any], workload: Workload, contender: Contender) -> None:

@@ -15,6 +15,7 @@ MODULES, RANK, WIDTH = 722, 32, 2400
 """The tensor count and the size of an SDXL LoRA: 2,166 tensors, 222 MB."""
 BLOCKS, PARTS, COLUMNS = 100, ("q", "k", "v", "out"), 1280
 SHARDS = 5
+_INDEX = "model.safetensors.index.json"
 SELECTED = tuple(f"blocks.{index}" for index in range(BLOCKS) if index % 10 < 3)
 """Three of ten blocks."""
 
@@ -79,15 +80,17 @@ def _checkpoints(folder: Path, size_bytes: int, names: frozenset[str]) -> list[W
     if not names & {"checkpoint", "shards", "subset", "cast"}:
         return []
     whole, pickle = folder / "checkpoint.safetensors", folder / "checkpoint.pt"
-    tensors = checkpoint_tensors(size_bytes)
+    shards_done = "shards" not in names or (folder / _INDEX).exists()
+    done = whole.exists() and (pickle.exists() or "checkpoint" not in names) and shards_done
+    tensors = checkpoint_tensors(size_bytes, "meta" if done else "cpu")
     _save(whole, lambda: tensors)
     if "checkpoint" in names and not pickle.exists():
         torch.save(tensors, pickle)
     shards = _shards(folder, tensors) if "shards" in names else ()
     selected = [tensor for key, tensor in tensors.items() if key.rpartition(".")[0].rpartition(".")[0] in SELECTED]
     return [
-        _sized(Workload("checkpoint", (str(whole),), (str(pickle),))),
-        _sized(Workload("shards", shards)),
+        *([_sized(Workload("checkpoint", (str(whole),), (str(pickle),)))] if "checkpoint" in names else []),
+        *([_sized(Workload("shards", shards))] if shards else []),
         Workload("subset", (str(whole),), (), SELECTED, "", sum(tensor.nbytes for tensor in selected)),
         _sized(Workload("cast", (str(whole),), dtype="bfloat16", strangers=False)),
     ]
@@ -101,7 +104,7 @@ def _shards(folder: Path, tensors: dict[str, torch.Tensor]) -> tuple[str, ...]:
     for name, part in zip(names, parts, strict=True):
         _save(folder / name, lambda part=part: {key: tensors[key] for key in part})
     weight_map = {key: name for name, part in zip(names, parts, strict=True) for key in part}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / _INDEX).write_text(json.dumps({"weight_map": weight_map}))
     return tuple(str(folder / name) for name in names)
 
 
@@ -117,10 +120,10 @@ def lora_tensors(
     return tensors
 
 
-def checkpoint_tensors(size_bytes: int) -> dict[str, torch.Tensor]:
+def checkpoint_tensors(size_bytes: int, device: str = "cpu") -> dict[str, torch.Tensor]:
     rows = size_bytes // (2 * BLOCKS * COLUMNS * len(PARTS))
     return {
-        f"blocks.{block}.{part}.weight": torch.full((rows, COLUMNS), float(block), dtype=torch.float16)
+        f"blocks.{block}.{part}.weight": torch.full((rows, COLUMNS), float(block), dtype=torch.float16, device=device)
         for block in range(BLOCKS)
         for part in PARTS
     }

@@ -1,0 +1,58 @@
+"""The chart: every loader of a few workloads, with the floor of the machine as a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .contenders import CONTENDERS
+from .report import floor_s, medians
+
+PANELS = {
+    "lora, warm": "one LoRA, 224 MB, in the page cache",
+    "lora, cold": "one LoRA, 224 MB, from the disk",
+    "checkpoint, cold": "one checkpoint, 4 GB, from the disk",
+    "subset, cold": "30% of it, from the disk",
+}
+_COLOURS = {"ours": "#e4572e", "private": "#8d99ae", "views": "#c9d1dc"}
+
+
+def draw(report: Mapping[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(13, 9), constrained_layout=True)
+    for axis, (panel, title) in zip(axes.flat, PANELS.items(), strict=True):
+        workload, _, state = panel.partition(", ")
+        _panel(axis, medians(report["workloads"][workload][state]), title)
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in _COLOURS.values()]
+    labels = ["WarmStack", "others, private copy", "others, views of the mapped file"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _panel(axis: Any, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
+    kinds = {contender.name: "ours" if contender.ours else contender.memory for contender in CONTENDERS}
+    shown = [(name, row["touched_s"]) for name, row in rows.items() if kinds[name] != "floor"][::-1]
+    bars = axis.barh(
+        [name for name, _ in shown],
+        [seconds for _, seconds in shown],
+        color=[_COLOURS[kinds[name]] for name, _ in shown],
+    )
+    axis.bar_label(bars, [_seconds(seconds) for _, seconds in shown], padding=3, fontsize=7)
+    floor = floor_s(rows)
+    if floor is not None:
+        axis.axvline(floor, color="black", linewidth=1, linestyle="--")
+        axis.set_xlabel(f"until every page was read; dashed: the machine's floor, {_seconds(floor)}", fontsize=8)
+    axis.set_title(title, fontsize=10)
+    axis.set_xlim(right=shown[0][1] * 1.15)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
