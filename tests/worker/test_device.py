@@ -97,10 +97,10 @@ def test_a_small_budget_uses_host_memory_and_changes_nothing(pipeline: Any, libr
 
 def test_uses_end_with_the_application(pipeline: Any, rig: Rig) -> None:
     rig.worker.apply_to_pipeline(pipeline, ["ink"])
-    (view,) = rig.shelf.snapshot().adapters
-    assert view.uses == 0
     # The picture is computed from now on: the adapter is not waited for that long.
     rig.device.read_later(rig.device.allocate(16, 0))
+    (view,) = rig.shelf.snapshot().adapters
+    assert view.uses == 0
     rig.shelf.clear()
     assert rig.shelf.snapshot().used_bytes == 0
     rig.device.compute_all()
