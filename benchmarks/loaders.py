@@ -54,12 +54,14 @@ def _run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     needed = needed | {"checkpoint"} if "window" in names else needed
     made = workloads.make(folder, options.checkpoint_mb * 1_000_000, frozenset(needed))
     found: dict[str, Any] = {"benchmark": "loaders", "machine": report.machine(), "workloads": {}}
+    begin = _wait if options.wait else lambda: None
     for name in made:
         states = [state for state in measuring.STATES if f"{name}:{state}" in options.only]
         if states:
-            found["workloads"][name] = measuring.measure(made[name], states, options.rounds, options.peers)
+            found["workloads"][name] = measuring.measure(made[name], states, options.rounds, options.peers, begin)
     if "beside" in options.only:
         measuring.prepare(made["batch"], "warm")
+        begin()
         found["beside"] = beside.measure_beside(made["batch"].paths, options.rounds)
     if "window" in options.only:
         found["window"] = window.measure_window(made["checkpoint"].paths[0])
@@ -75,8 +77,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workdir", type=_made, help="where the files are made and stay; a disk, not a tmpfs")
     parser.add_argument("--peers", default="", help="a folder with loaders that this Python lacks")
     parser.add_argument("--json", type=Path, help="the report, which an earlier run may have begun")
+    parser.add_argument("--wait", action="store_true", help="start every loader, then wait for Enter before the clock")
     parser.add_argument("--chart", type=Path, help="draw the report (SVG)")
     return parser.parse_args()
+
+
+def _wait() -> None:
+    print("ready: press Enter once the machine is quiet", file=sys.stderr, flush=True)
+    sys.stdin.readline()
 
 
 def _made(name: str) -> Path:

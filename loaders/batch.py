@@ -74,6 +74,9 @@ def load_loras_batch(
                 stop.set()
             return error
 
+    if workers == 1 or strategy == "lazy":
+        # Views are all Python: a second thread would only wait for the first.
+        return _batch({name: load(name) for name in names}, continue_on_error)
     with ThreadPoolExecutor(workers, "warmstack-batch") as pool:
         outcomes = dict(zip(names, pool.map(load, names), strict=True))
     return _batch(outcomes, continue_on_error)

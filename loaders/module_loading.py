@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
@@ -55,7 +55,7 @@ def parameters_on_meta() -> Iterator[None]:
     """Modules that this thread builds meanwhile have parameters without memory, and buffers as ever."""
     thread = threading.get_ident()
 
-    def without_memory(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> object:
+    def without_memory(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> Any:
         if parameter is None or parameter.is_meta or threading.get_ident() != thread:
             return parameter
         return torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)

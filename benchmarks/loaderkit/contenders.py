@@ -22,7 +22,7 @@ CONTENDERS = (
     Contender("read_tensors", "private", "ours:read_tensors_small_pages", ("lora", "batch"), ours=True),
     Contender("safetensors load_file", "views", "theirs:load_file"),
     Contender("safetensors load_file, pread", "private", "theirs:load_file_pread", _WHOLE),
-    Contender("safetensors safe_open", "views", "theirs:safe_open"),
+    Contender("safetensors safe_open", "views", "theirs:safe_open", ("lora", "subset")),
     Contender("safetensors safe_open, cloned", "private", "theirs:safe_open_clone"),
     Contender("ComfyUI load_torch_file", "views", "theirs:comfyui", host=True),
     Contender("ComfyUI, --disable-mmap", "private", "theirs:comfyui_without_mmap", host=True),
@@ -32,7 +32,7 @@ CONTENDERS = (
     Contender("Run:ai Model Streamer", "private", "theirs:runai_model_streamer"),
     Contender("InstantTensor", "private", "theirs:instanttensor"),
     Contender("floor: memcpy, 2 threads", "floor", "floors:memcpy-2-threads"),
-    Contender("floor: direct reads, 4 threads", "floor", "floors:direct-4-threads"),
+    Contender("floor: direct reads, 4 threads", "floor", "floors:direct-4-threads", ("lora", "subset")),
     Contender("floor: direct reads, 8 threads", "floor", "floors:direct-8-threads"),
     Contender("floor: direct reads, 12 threads", "floor", "floors:direct-12-threads"),
 )

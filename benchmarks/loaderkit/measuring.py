@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,14 +19,18 @@ _FLOORS = {"warm": "floor: memcpy", "cold": "floor: direct"}
 FIGURES = ("returned_s", "touched_s", "read_bytes")
 
 
-def measure(workload: Workload, states: Sequence[str], rounds: int, peers: str) -> dict[str, dict[str, Any]]:
+def measure(
+    workload: Workload, states: Sequence[str], rounds: int, peers: str, begin: Callable[[], None]
+) -> dict[str, dict[str, Any]]:
     """state -> `{"samples": contender -> figure -> [value of each round], "peak_bytes": contender -> bytes,
     "absent": contender -> why it does not run here}`; the figures are `returned_s`, `touched_s` and `read_bytes`.
 
-    In every other round the order is reversed, so that nobody always follows the same."""
+    In every other round the order is reversed, so that nobody always follows the same. `begin` is called between the
+    start of the processes and the first clock."""
     found: dict[str, dict[str, Any]] = {state: {"samples": {}, "peak_bytes": {}, "absent": {}} for state in states}
     with ExitStack() as stack:
         running, absent = _start(workload, peers, stack)
+        begin()
         for state, measured in found.items():
             measured["absent"] = absent
             taking_part = [process for process in running if _takes_part(process.contender, state)]
@@ -35,8 +39,11 @@ def measure(workload: Workload, states: Sequence[str], rounds: int, peers: str) 
                     prepare(workload, state)
                     _note(measured["samples"], process.contender.name, process.load(workload))
                 print(f"{workload.name} {state}: round {turn + 1} of {rounds}", file=sys.stderr)
-            for process in taking_part if state == "warm" else ():
-                measured["peak_bytes"][process.contender.name] = process.peak_bytes(workload)
+        print("timed part over", file=sys.stderr, flush=True)
+        for process in running if "warm" in found else ():
+            prepare(workload, "warm")
+            if _takes_part(process.contender, "warm"):
+                found["warm"]["peak_bytes"][process.contender.name] = process.peak_bytes(workload)
     return found
 
 
