@@ -94,6 +94,20 @@ def test_the_first_card_tells_what_was_hidden_saved_and_hit_and_what_is_loading(
 
 
 @pytest.mark.parametrize(
+    ("tier", "told"),
+    [("resident", "into memory"), ("page", "reading ahead"), ("model", "reading ahead"), ("device", "graphics card")],
+)
+def test_what_is_loading_tells_where_to(component: Component, backend: FakeBackend, tier: str, told: str) -> None:
+    from playwright.sync_api import expect
+
+    backend.prefetch["in_flight"] = [{"name": "a.safetensors", "tier": tier, "bytes_done": 0, "bytes_total": 9}]
+    view = component()
+    progress = view.panel.get_by_role("progressbar", name=re.compile(told))
+    expect(progress).to_be_visible()
+    expect(progress).not_to_have_attribute("aria-valuenow", re.compile("."))
+
+
+@pytest.mark.parametrize(
     ("bar", "amount", "told"),
     [
         ("Adapters", "1.0 of 4.0 GiB", "Peak: 1.2 GiB"),

@@ -177,6 +177,18 @@ def test_a_stack_pasted_where_a_name_goes_becomes_rows(page: Page, pasted: str) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_stack"),
+    [("<LoRA:a:1>", True), ('["a"]', True), ("[LoCon] ink", False), ("{x}", False), ("ink", False), ("7", False)],
+)
+def test_a_name_with_brackets_is_no_stack(component: Callable[..., Any], text: str, is_stack: bool) -> None:
+    seen = component().page.evaluate(
+        """(text) => import('/extensions/comfyui-warmstack/lib/stack_text.js').then((m) => m.looksLikeStack(text))""",
+        text,
+    )
+    assert seen is is_stack
+
+
 def test_the_list_is_narrowed_to_a_category_and_a_base_model(page: Page) -> None:
     from playwright.sync_api import expect
 

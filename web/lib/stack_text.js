@@ -25,9 +25,9 @@ export function writeRows(rows) {
   return `[\n${rows.map((row) => `  ${JSON.stringify(written(row))}`).join(',\n')}\n]`
 }
 
-/** Whether pasted text is a stack in one of its forms, and not a name. */
+/** Whether pasted text is a stack in one of its forms, and not a name: names may begin with a bracket too. */
 export function looksLikeStack(text) {
-  return /<lora:|^\s*[[{]/i.test(text)
+  return /<lora:/i.test(text) || isJson(text)
 }
 
 /** Rows of the plan route's `loras`: how tags and requests become rows. A file's full name needs no category beside it. */
@@ -49,6 +49,14 @@ export function moved(rows, from, to) {
 export function strength(text, before) {
   const value = Number.parseFloat(String(text).replace(',', '.'))
   return Number.isFinite(value) ? Math.round(value * 1000) / 1000 : before
+}
+
+function isJson(text) {
+  try {
+    return typeof JSON.parse(text) === 'object'
+  } catch {
+    return false
+  }
 }
 
 function written({ name, model, clip, on, category }) {

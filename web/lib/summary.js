@@ -3,6 +3,9 @@
 import { h, icon, keyed, ring, setAttribute, setRing, setText } from './dom.js'
 import { formatBytesOf, formatCount, formatSeconds, formatShare, ratio, splitName } from './format.js'
 
+/** Models are read ahead as LoRAs for other packs' loaders are. */
+const TIERS = { resident: 'tierResident', device: 'tierDevice' }
+
 export class SummarySection {
   #t
   #locale
@@ -69,14 +72,14 @@ export class SummarySection {
 
   #updateLoad(row, item) {
     const [done, total] = formatBytesOf(item.bytesDone, item.bytesTotal, this.#locale)
-    const tier = this.#t(item.tier === 'page' ? 'tierPage' : 'tierResident')
+    const tier = this.#t(TIERS[item.tier] ?? 'tierPage')
     const track = row.querySelector('.ws-track')
     const share = ratio(item.bytesDone, item.bytesTotal)
     setText(row.querySelector('.ws-load-name'), splitName(item.name).stem)
     setText(row.querySelector('.ws-load-size'), share > 0 ? this.#t('of', { used: done, total }) : total)
     setAttribute(row, 'title', `${item.name}: ${tier}`)
     setAttribute(track, 'aria-label', `${item.name}, ${tier}`)
-    // Without a number the bar says "busy": a private read reports its bytes only when it is done.
+    // Without a number the bar says "busy": no chunk has come yet.
     setAttribute(track, 'aria-valuenow', share > 0 ? Math.floor(share * 100) : null)
     track.firstElementChild.style.inlineSize = share > 0 ? `${share * 100}%` : ''
   }
