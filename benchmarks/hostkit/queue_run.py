@@ -113,13 +113,13 @@ def run_batch(
         after_first = server.client.get("/warmstack/v1/status")
         finished = server.client.wait(ids, timeout_s)
         status = server.client.get("/warmstack/v1/status")
-    _require_success(finished)
+    require_success(finished)
     times = [job.run_s - batch.hold_s for job in finished]
     digests = tuple(job.output("digest")[0] for job in finished)
     return BatchRun(digests, times[0], tuple(times[1:]), after_first, status, server.log)
 
 
-def _require_success(finished: Sequence[Finished]) -> None:
+def require_success(finished: Sequence[Finished]) -> None:
     failed = [job.messages[-1] for job in finished if job.status != "success"]
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(finished)} jobs failed: {failed[0]}")
