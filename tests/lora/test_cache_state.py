@@ -7,9 +7,17 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
@@ -234,3 +242,9 @@ class CacheMachine(RuleBasedStateMachine):
 
 TestCache = CacheMachine.TestCase
 TestCache.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_at_length() -> None:
+    run_state_machine_as_test(CacheMachine, settings=settings(max_examples=400, stateful_step_count=80))
