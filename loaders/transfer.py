@@ -93,9 +93,9 @@ class DeviceTransfer:
     is pinned once, by the first upload, and kept until `release`. Thread-safe; the uploads of several threads share the
     slots and take the streams in turns.
 
-    While a slot is being copied, the next ones are filled, by up to `fillers` threads (half the cores, at most 8, if
-    nobody says otherwise). Memory that cannot be pinned is
-    replaced by pageable memory, which is slower and says so in `Upload.reasons`."""
+    While a slot is being copied, the next ones are filled, by up to `fillers` threads: half the cores, at most 8, if
+    nobody says otherwise. Memory that cannot be pinned is replaced by pageable memory, which is slower and says so in
+    `Upload.reasons`."""
 
     def __init__(
         self,

@@ -232,6 +232,10 @@ class DeviceShelf:
 
         try:
             upload = self._transfer.send(os.path.basename(key.path), source, cancelled=is_unwanted)
+        except MemoryError:
+            reservation.release()
+            self._complain("the host has no memory for the slots")
+            return None
         except BaseException:
             reservation.release()
             raise

@@ -269,6 +269,14 @@ def test_memory_that_cannot_be_pinned_slows_down_and_is_told():
         assert raw(ready.tensors["up"]) == content(INK)["up"]
 
 
+def test_a_host_without_memory_for_the_slots_uses_what_it_has():
+    shop = Shop(lag=0, pinned_limit_bytes=10)
+    shop.transfer._slot_bytes = 1 << 61
+    assert shop.shelf.acquire(INK) is None
+    assert shop.shelf.snapshot().problem == "the host has no memory for the slots"
+    assert shop.budget.used_bytes == 0
+
+
 def test_a_broken_bus_fails_one_prefetch_and_is_told_without_a_path():
     shop = Shop(lag=0, failing_copy=2)
     assert shop.shelf.prefetch(INK, 1) == "failed"
