@@ -78,15 +78,7 @@ def _report(rig: Rig, folder: Path) -> dict[str, object]:
         "benchmark": "transfer",
         "rounds": rig.rounds,
         "rehearsal": rig.rehearsal,
-        "files": {
-            name: {
-                "tensors": len(lora.file.tensors),
-                "nbytes": lora.nbytes,
-                "median_s": ways[name],
-                "bytes_per_s": {way: lora.nbytes / seconds for way, seconds in ways[name].items()},
-            }
-            for name, lora in (("aligned", aligned), ("2-byte aligned", odd))
-        },
+        "files": {name: _file(lora, ways[name]) for name, lora in (("aligned", aligned), ("2-byte aligned", odd))},
         "staging_bytes_per_s": staging,
         "streams_bytes_per_s": streams,
         "packed": packed,
@@ -101,6 +93,11 @@ def _report(rig: Rig, folder: Path) -> dict[str, object]:
         "seconds": time.perf_counter() - started_s,
         "machine": _machine(rig),
     }
+
+
+def _file(lora: Lora, median_s: dict[str, float]) -> dict[str, object]:
+    rates = {way: lora.nbytes / seconds for way, seconds in median_s.items()}
+    return {"tensors": len(lora.file.tensors), "nbytes": lora.nbytes, "median_s": median_s, "bytes_per_s": rates}
 
 
 def _machine(rig: Rig) -> dict[str, object]:
