@@ -30,7 +30,6 @@ class ModelBoard:
         self._offload = offload
         self._clock = clock
         self._needs: tuple[JobNeeds, ...] = ()
-        self._by_id: dict[str, JobModels] = {}
         self._jobs: tuple[JobModels, ...] = ()
         self._found: dict[tuple[str, str], tuple[ModelFile, ...]] = {}
         self._waits = False
@@ -45,8 +44,8 @@ class ModelBoard:
     def observe(self, needs: tuple[JobNeeds, ...]) -> bool:
         """Takes in the queue; True when there is something to `look_up`."""
         if needs is not self._needs:
-            self._needs = needs
-            self._rebuild(self._by_id)
+            before, self._needs = self._needs, needs
+            self._follow(before)
         is_old = bool(needs) and self._clock() - self._looked_at_s >= RELOOK_S
         return (self._waits or is_old) and not self._looking
 
@@ -63,25 +62,29 @@ class ModelBoard:
             self._found |= await self._offload(lambda: {name: tuple(self._find(*name)) for name in names})
         finally:
             self._looking = False
-        self._rebuild({})
+        self._take(tuple(map(self._models_of, self._needs)))
 
     def job(self, job_id: str) -> JobModels | None:
         """None for a job that is not visible."""
-        return self._by_id.get(job_id)
+        return next((job for job in self._jobs if job.job_id == job_id), None)
 
-    def _rebuild(self, known: Mapping[str, JobModels]) -> None:
-        by_id: dict[str, JobModels] = {}
-        for needs in self._needs:
-            job_id, running = needs.job.job_id, needs.job.running
-            job = known.get(job_id)
-            if job is None or job.files is None:
-                job = JobModels(job_id, running, self._files(needs))
-            elif job.running is not running:
-                job = job._replace(running=running)
-            by_id[job_id] = job
-        self._by_id = by_id
-        self._jobs = tuple(by_id.values())
-        self._waits = any(job.files is None for job in self._jobs)
+    def _follow(self, before: tuple[JobNeeds, ...]) -> None:
+        """Most looks find that the first job has started, or that it has gone; then only the ends cost anything."""
+        needs = self._needs
+        for gone in (0, 1):
+            kept = before[gone + 1 :]
+            if kept and needs[1 : len(kept) + 1] == kept:
+                ends = map(self._models_of, (needs[0], *needs[len(kept) + 1 :]))
+                self._take((next(ends), *self._jobs[gone + 1 :], *ends))
+                return
+        self._take(tuple(map(self._models_of, needs)))
+
+    def _take(self, jobs: tuple[JobModels, ...]) -> None:
+        self._jobs = jobs
+        self._waits = any(job.files is None for job in jobs)
+
+    def _models_of(self, needs: JobNeeds) -> JobModels:
+        return JobModels(needs.job.job_id, needs.job.running, self._files(needs))
 
     def _files(self, needs: JobNeeds) -> tuple[ModelFile, ...] | None:
         files: dict[AdapterKey, ModelFile] = {}

@@ -1,4 +1,4 @@
-"""plan_models: which model files to bring into the page cache, for the jobs in the queue. Pure."""
+"""Which model files to bring into the page cache, for the jobs in the queue. Pure."""
 
 from __future__ import annotations
 
@@ -41,40 +41,64 @@ class Room(NamedTuple):
     """What the machine has left beyond its headroom and those LoRAs, the page cache counted as free."""
 
 
+class Needed(NamedTuple):
+    """What the jobs need of the disk, whatever room there is."""
+
+    fetches: tuple[ModelFetch, ...] = ()
+    """Earliest need first, each file once."""
+    in_use_bytes: int = 0
+    """What the running job has of its models."""
+
+
+def needed_models(jobs: Sequence[JobModels], held: Container[AdapterKey] = frozenset()) -> Needed:
+    """`jobs` in running order; `held`: models that the host has from the job that ran last.
+
+    Models of the running job are left alone, the host has them. Pickles are never opened. Nothing is needed before the
+    running job is known.
+    """
+    in_use: dict[AdapterKey, int] = {}
+    seen: set[AdapterKey] = set()
+    fetches: list[ModelFetch] = []
+    for position, job in enumerate(jobs):
+        files = job.files
+        if job.running:
+            if files is None:
+                return Needed()
+            in_use.update((file.key, file.size_bytes) for file in files)
+            continue
+        for file in files or ():
+            key = file.key
+            if key in in_use or key in seen:
+                continue
+            seen.add(key)
+            if key not in held and not file.is_pickle:
+                fetches.append(ModelFetch(file, position))
+    return Needed(tuple(fetches), sum(in_use.values()))
+
+
 def plan_models(
-    jobs: Sequence[JobModels],
+    needed: Needed,
     room: Room,
     *,
-    held: frozenset[AdapterKey] = frozenset(),
     warm: Container[AdapterKey] = frozenset(),
     failed: Container[AdapterKey] = frozenset(),
     depth_jobs: int | None = None,
 ) -> ModelPlan:
-    """Earliest need first, `jobs` in running order. `held`: models that the host has from the job that ran last.
+    """What of `needed` fits. What does not is left out, and what is needed later may still fit beside it.
 
-    Models of the running job are left alone, the host has them, and so is the memory that they fill: the host may read
-    them again from the page cache while it samples. What does not fit is left out, and what is needed later may still
-    fit beside it. Nothing is planned before the running job is known.
+    The memory that the running job's models fill is left to it: the host may read them again from the page cache while
+    it samples.
     """
-    if any(job.running and job.files is None for job in jobs):
-        return ModelPlan()
-    in_use = {file.key: file.size_bytes for job in jobs if job.running for file in job.files or ()}
-    left_bytes = min(room.spare_bytes, room.free_bytes - sum(in_use.values()))
+    left_bytes = min(room.spare_bytes, room.free_bytes - needed.in_use_bytes)
     fetches: list[ModelFetch] = []
     wanted: set[AdapterKey] = set()
-    for position, job in enumerate(jobs):
-        if job.running:
-            continue
-        if depth_jobs is not None and position > depth_jobs:
+    for fetch in needed.fetches:
+        if depth_jobs is not None and fetch.position > depth_jobs:
             break
-        for file in job.files or ():
-            key = file.key
-            if key in in_use or key in held or key in wanted or key in failed:
-                continue
-            if file.size_bytes > left_bytes or file.is_pickle:
-                continue
-            left_bytes -= file.size_bytes
+        key = fetch.file.key
+        if key not in failed and key.size_bytes <= left_bytes:
+            left_bytes -= key.size_bytes
             wanted.add(key)
             if key not in warm:
-                fetches.append(ModelFetch(file, position))
+                fetches.append(fetch)
     return ModelPlan(tuple(fetches), frozenset(wanted))

@@ -12,7 +12,7 @@ from .machine import Machine
 from .metrics import PageTally
 from .model_board import Found, ModelBoard
 from .model_file import ModelFile, ModelFinder
-from .model_plan import ModelFetch, ModelPlan, Room, plan_models
+from .model_plan import JobModels, ModelFetch, ModelPlan, Needed, Room, needed_models, plan_models
 from .model_reading import ModelReading
 from .model_view import ModelPicture
 from .need import JobNeeds
@@ -48,6 +48,9 @@ class ModelTier:
         self._call_soon = call_soon
         self._changed = changed
         self._tally = PageTally()
+        self._seen_jobs: tuple[JobModels, ...] = ()
+        self._seen_held: frozenset[AdapterKey] = frozenset()
+        self._needed = Needed()
         self._plan = ModelPlan()
         self._due: tuple[ModelFetch, ...] = ()
         self._held: frozenset[AdapterKey] = frozenset()
@@ -92,7 +95,8 @@ class ModelTier:
         for key in keys - self._held:
             self._tally.count_demand(key, self._pages, loading)
         # A job without models leaves the host those of the job before it.
-        self._held = keys or self._held
+        if keys and keys != self._held:
+            self._held = keys
 
     @property
     def read_by_job(self) -> tuple[str, ...]:
@@ -100,11 +104,14 @@ class ModelTier:
         running = takewhile(lambda job: job.running, self._board.jobs)
         return tuple(file.path for job in running for file in job.files or ())
 
-    def plan(self, room: Room, settings: PrefetchSettings, now_s: float) -> float | None:
+    def plan(self, room: Callable[[], Room], settings: PrefetchSettings, now_s: float) -> float | None:
         """Decides anew what to read; the seconds until more is due, None when nothing is left."""
-        jobs = self._board.jobs
+        self._look_ahead()
+        if not self._needed.fetches:
+            self._plan, self._due = ModelPlan(), ()
+            return None
         self._plan = plan_models(
-            jobs, room, held=self._held, warm=self._pages, failed=self._failed, depth_jobs=settings.depth_jobs
+            self._needed, room(), warm=self._pages, failed=self._failed, depth_jobs=settings.depth_jobs
         )
         self._warmer.locate(fetch.file.path for fetch in self._plan.fetches)
         self._due, wait_s = self._plan.fetches, None
@@ -112,8 +119,6 @@ class ModelTier:
             reads = [(fetch.file.size_bytes, fetch.position) for fetch in self._due]
             count, wait_s = self._warmer.meter.pace(now_s).due_count(reads)
             self._due = self._due[:count]
-        if self._pages or self._tally.unclaimed:
-            self._forget_but({file.key for job in jobs for file in job.files or ()})
         return wait_s
 
     def proceed(self) -> None:
@@ -162,11 +167,17 @@ class ModelTier:
             page=self._tally.status(),
         )
 
-    def _forget_but(self, named: Container[AdapterKey]) -> None:
-        """What no visible job names any more."""
-        if not all(key in named for key in self._pages):
+    def _look_ahead(self) -> None:
+        """Most plans are made for the same jobs: only what has changed costs."""
+        jobs = self._board.jobs
+        if jobs is self._seen_jobs and self._held is self._seen_held:
+            return
+        self._seen_jobs, self._seen_held = jobs, self._held
+        self._needed = needed_models(jobs, self._held)
+        if self._pages or self._tally.unclaimed:
+            named = {file.key for job in jobs for file in job.files or ()}
             self._pages = {key: asks for key, asks in self._pages.items() if key in named}
-        self._tally.write_off(named)
+            self._tally.write_off(named)
 
     def _must_wait(self, fetch: ModelFetch) -> bool:
         return bool(self._warmer.futures) or self._warmer.keeps_off(fetch.file.key.path)

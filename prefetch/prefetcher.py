@@ -261,8 +261,7 @@ class Prefetcher:
             due = Due(plan.fetches, None)
         self._plan = plan
         self._warmer.follow(plan, due.fetches)
-        room = self._memory.room_beside(plan.pages, settings)
-        models_wait_s = self._models.plan(room, settings, now_s)
+        models_wait_s = self._models.plan(lambda: self._memory.room_beside(plan.pages, settings), settings, now_s)
         if models_wait_s is not None:
             self._due_at_s = min(self._due_at_s, now_s + models_wait_s)
 
