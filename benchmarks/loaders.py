@@ -19,54 +19,73 @@ import argparse
 import json
 import sys
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from loaderkit import beside, chart, measuring, report, window, workloads
+from loaderkit import beside, chart, report, window, workloads
+from loaderkit.measuring import STATES, Measuring, prepare
 
-SECTIONS = (*(f"{name}:{state}" for name in workloads.NAMES for state in measuring.STATES), "beside", "window")
+SECTIONS = (*(f"{name}:{state}" for name in workloads.NAMES for state in STATES), "beside", "window")
 
 
 def main() -> None:
     options = _options()
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    whole: dict[str, Any] = known
     kept = nullcontext(options.workdir) if options.workdir else tempfile.TemporaryDirectory()
     with kept as folder:
-        found = _run(Path(folder), options)
-    found["wanted_bytes"] = {**known.get("wanted_bytes", {}), **found["wanted_bytes"]}
-    whole = report.merged(known, found)
-    whole["summary"] = report.summary(whole)
+        for found in _found(Path(folder), options):
+            whole = report.merged(known, found)
+            whole["summary"] = report.summary(whole)
+            if options.json:
+                # After each round, so that a run that is broken off has not been in vain.
+                options.json.write_text(json.dumps(whole, indent=1) + "\n")
     if options.chart:
         chart.draw(whole, options.chart)
-    text = json.dumps(whole, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n")
-    else:
-        print(text)
+    if not options.json:
+        print(json.dumps(whole, indent=1))
     missed = [name for name, bar in whole["summary"]["bars"].items() if not bar["met"]]
     print(f"bars missed: {'; '.join(missed) or 'none'}", file=sys.stderr)
 
 
-def _run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _found(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What is known after each round, and at the end."""
     names = {section.partition(":")[0] for section in options.only}
-    needed = names | {"batch"} if "beside" in names else names
-    needed = needed | {"checkpoint"} if "window" in names else needed
+    needed = names | ({"batch"} if "beside" in names else set()) | ({"checkpoint"} if "window" in names else set())
     made = workloads.make(folder, options.checkpoint_mb * 1_000_000, frozenset(needed))
-    found: dict[str, Any] = {"benchmark": "loaders", "machine": report.machine(), "workloads": {}}
     begin = _wait if options.wait else lambda: None
-    for name in made:
-        states = [state for state in measuring.STATES if f"{name}:{state}" in options.only]
-        if states:
-            found["workloads"][name] = measuring.measure(made[name], states, options.rounds, options.peers, begin)
-    if "beside" in options.only:
-        measuring.prepare(made["batch"], "warm")
+    found: dict[str, Any] = {"benchmark": "loaders", "machine": report.machine(), "workloads": {}}
+    found["wanted_bytes"] = {workload.name: workload.wanted_bytes for workload in made.values()}
+    if "beside" in names:
+        prepare(made["batch"], "warm")
         begin()
         found["beside"] = beside.measure_beside(made["batch"].paths, options.rounds)
-    if "window" in options.only:
+    if "window" in names:
         found["window"] = window.measure_window(made["checkpoint"].paths[0])
-    found["wanted_bytes"] = {workload.name: workload.wanted_bytes for workload in made.values()}
-    return found
+    yield found
+    with ExitStack() as stack:
+        for taken in _rounds(made, options, begin, stack):
+            yield {**found, "workloads": taken}
+
+
+def _rounds(
+    made: Mapping[str, workloads.Workload],
+    options: argparse.Namespace,
+    begin: Callable[[], None],
+    stack: ExitStack,
+) -> Iterator[dict[str, Any]]:
+    wanted = [
+        (workload, [state for state in STATES if f"{name}:{state}" in options.only]) for name, workload in made.items()
+    ]
+    wanted = [(workload, states) for workload, states in wanted if states]
+    if not wanted:
+        return
+    measuring = Measuring(wanted, options.peers, stack)
+    for turn in range(options.rounds):
+        measuring.round(turn, begin)
+        yield measuring.found
 
 
 def _options() -> argparse.Namespace:

@@ -71,8 +71,8 @@ class Running:
             raise ContenderError(f"ended with {self._process.wait()}") from error
         return self._hear()
 
-    def peak_bytes(self, workload: Workload) -> int:
-        """Anonymous memory that one load adds at its highest, by the kernel's own count, sampled."""
+    def peak_bytes(self, workload: Workload) -> tuple[int, dict[str, Any]]:
+        """Anonymous memory that one load adds at its highest, by the kernel's own count, sampled; and its answer."""
         self.ask({"trim": True})
         before_bytes = self._anonymous_bytes()
         highest: list[int] = [before_bytes]
@@ -86,11 +86,11 @@ class Running:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            self.load(workload, hold_s=0.02)
+            answer = self.load(workload, hold_s=0.02)
         finally:
             done.set()
             watcher.join()
-        return max(highest) - before_bytes
+        return max(highest) - before_bytes, answer
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,50 +16,74 @@ from .contenders import CONTENDERS
 from .workloads import Workload
 
 STATES = ("warm", "cold")
+_TRIES = 5
+_WARM_SHARE = 0.999
 _FLOORS = {"warm": "floor: memcpy", "cold": "floor: direct"}
 FIGURES = ("returned_s", "touched_s", "read_bytes")
 
 
-def measure(
-    workload: Workload, states: Sequence[str], rounds: int, peers: str, begin: Callable[[], None]
-) -> dict[str, dict[str, Any]]:
-    """state -> `{"samples": contender -> figure -> [value of each round], "peak_bytes": contender -> bytes,
-    "absent": contender -> why it does not run here}`; the figures are `returned_s`, `touched_s` and `read_bytes`.
+class Measuring:
+    """Contenders in their processes, and what they took so far.
 
-    In every other round the order is reversed, so that nobody always follows the same. `begin` is called between the
-    start of the processes and the first clock."""
-    found: dict[str, dict[str, Any]] = {state: {"samples": {}, "peak_bytes": {}, "absent": {}} for state in states}
-    with ExitStack() as stack:
-        running, absent = _start(workload, peers, stack)
-        begin()
-        for state, measured in found.items():
-            measured["absent"] = absent
-            taking_part = [process for process in running if _takes_part(process.contender, state)]
-            for turn in range(rounds):
-                for process in taking_part if turn % 2 == 0 else taking_part[::-1]:
+    `found`: workload -> state -> `{"samples": contender -> figure -> [value of each round],
+    "peak_bytes": contender -> bytes, "absent": contender -> why it does not run here}`; the figures are `returned_s`,
+    `touched_s` and `read_bytes`."""
+
+    def __init__(self, workloads: Sequence[tuple[Workload, Sequence[str]]], peers: str, stack: ExitStack) -> None:
+        """Start those that run here, and load everything once: that checks them, imports what they import late, and
+        shows how much memory they take."""
+        self._workloads = workloads
+        self._running, absent = _start([workload for workload, _ in workloads], peers, stack)
+        self.found: dict[str, dict[str, dict[str, Any]]] = {}
+        for workload, states in workloads:
+            peaks = self._peaks(workload, absent)
+            empty = {"samples": {}, "peak_bytes": peaks, "absent": absent}
+            self.found[workload.name] = {state: json.loads(json.dumps(empty)) for state in states}
+
+    def round(self, turn: int, begin: Callable[[], None]) -> None:
+        """Every loader on every workload once; in every other round backwards, so that nobody always follows the same.
+        `begin` is called before each workload and state."""
+        for workload, states in self._workloads:
+            for state in states:
+                begin()
+                samples = self.found[workload.name][state]["samples"]
+                running = [process for process in self._running if _takes_part(process.contender, workload, state)]
+                for process in running if turn % 2 == 0 else running[::-1]:
                     prepare(workload, state)
-                    _note(measured["samples"], process.contender.name, process.load(workload))
-                print(f"{workload.name} {state}: round {turn + 1} of {rounds}", file=sys.stderr)
-        print("timed part over", file=sys.stderr, flush=True)
-        for process in running if "warm" in found else ():
+                    _note(samples, process.contender.name, process.load(workload))
+                print(f"round {turn + 1}: {workload.name} {state}", file=sys.stderr, flush=True)
+
+    def _peaks(self, workload: Workload, absent: dict[str, str]) -> dict[str, int]:
+        peaks = {}
+        for process in list(self._running):
+            contender = process.contender
+            if workload.name not in contender.workloads:
+                continue
             prepare(workload, "warm")
-            if _takes_part(process.contender, "warm"):
-                found["warm"]["peak_bytes"][process.contender.name] = process.peak_bytes(workload)
-    return found
+            try:
+                peaks[contender.name], answer = process.peak_bytes(workload)
+                _check(answer, workload, contender)
+            except ContenderError as error:
+                absent[contender.name] = f"{workload.name}: {error}"
+                self._running.remove(process)
+        return peaks
 
 
-def _start(workload: Workload, peers: str, stack: ExitStack) -> tuple[list[Running], dict[str, str]]:
-    """The processes of those that run here, each after a first load: that one imports, and grows the heap that the
-    later ones find. And why the others do not."""
+def _start(workloads: Sequence[Workload], peers: str, stack: ExitStack) -> tuple[list[Running], dict[str, str]]:
+    """The processes of those that can load the smallest of the workloads, and why the others do not."""
     running, absent = [], {}
-    prepare(workload, "warm")
     for contender in CONTENDERS:
-        if workload.name not in contender.workloads:
+        smallest = min(
+            (workload for workload in workloads if workload.name in contender.workloads),
+            key=lambda workload: workload.wanted_bytes,
+            default=None,
+        )
+        if smallest is None:
             continue
         try:
             process = Running(contender, peers)
             stack.callback(process.close)
-            _check(process.load(workload), workload, contender)
+            process.load(smallest)
             running.append(process)
         except ContenderError as error:
             absent[contender.name] = str(error)
@@ -74,18 +99,25 @@ def _note(samples: dict[str, dict[str, list[float]]], name: str, answer: dict[st
 def prepare(workload: Workload, state: str) -> None:
     """Bring all of its files into the page cache, or out of it, and see to it that this has worked."""
     for path in workload.files:
-        if state == "cold":
-            drop_file(path)
-        elif resident_bytes(path) != os.path.getsize(path):
-            warm_file(path, cancelled=lambda: False)
-        left_bytes = resident_bytes(path)
-        if left_bytes != (0 if state == "cold" else os.path.getsize(path)):
-            raise SystemExit(f"{path}: {left_bytes} bytes are in the page cache; nothing {state} can be measured here")
+        if not any(_is(path, state) for _ in range(_TRIES)):
+            raise SystemExit(f"{path}: {resident_bytes(path)} bytes are in the page cache and cannot be made {state}")
 
 
-def _takes_part(contender: Contender, state: str) -> bool:
+def _is(path: str, state: str) -> bool:
+    size_bytes = os.path.getsize(path)
+    if state == "cold":
+        drop_file(path)
+        return resident_bytes(path) == 0
+    if resident_bytes(path) != size_bytes:
+        warm_file(path, cancelled=lambda: False)
+    # The kernel may take a page back at any time.
+    return (resident_bytes(path) or 0) >= _WARM_SHARE * size_bytes
+
+
+def _takes_part(contender: Contender, workload: Workload, state: str) -> bool:
     """Memory is the floor of a warm load, the disk that of a cold one."""
-    return contender.memory != "floor" or contender.name.startswith(_FLOORS[state])
+    here = workload.name in contender.workloads
+    return here and (contender.memory != "floor" or contender.name.startswith(_FLOORS[state]))
 
 
 def _check(answer: dict[str, Any], workload: Workload, contender: Contender) -> None:

@@ -30,6 +30,7 @@ _OURS = {contender.name for contender in CONTENDERS if contender.ours}
 def merged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """The report of both runs: samples are put together, all else is that of the later one."""
     report = {**before, **after, "workloads": {**before.get("workloads", {})}}
+    report["wanted_bytes"] = {**before.get("wanted_bytes", {}), **after.get("wanted_bytes", {})}
     for name, states in after.get("workloads", {}).items():
         known = dict(report["workloads"].get(name, {}))
         for state, found in states.items():
@@ -56,7 +57,8 @@ def medians(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         for name, figures in found["samples"].items()
     }
     for name, nbytes in found["peak_bytes"].items():
-        rows[name]["peak_bytes"] = nbytes
+        if name in rows:
+            rows[name]["peak_bytes"] = nbytes
     return dict(sorted(rows.items(), key=lambda row: row[1]["touched_s"]))
 
 

@@ -233,6 +233,10 @@ class TestChoices:
             loader = ModelLoader(dtype=torch.float64)
             loader.load_checkpoint(tmp_path / "model.pt", cancelled=lambda: next(answers, True))
 
+    def test_a_pickle_that_is_cancelled_first_is_not_opened(self, tmp_path):
+        with pytest.raises(LoadCancelledError):
+            ModelLoader().load_checkpoint(tmp_path / "absent.pt", cancelled=lambda: True)
+
     def test_low_cpu_mem_usage_streams_what_is_cast(self, saved):
         result = ModelLoader(low_cpu_mem_usage=True, dtype=torch.float16).load_checkpoint(saved)
         assert result.metrics.strategy == "streaming"
