@@ -54,7 +54,7 @@ class Pace:
 
         One reader takes a line in order, so a fetch has to start early enough for all that come after it there.
         """
-        if self.job_s is None:
+        if self.job_s is None or not self.rates:
             return Due(tuple(fetches), None)
         lines: dict[Hashable, list[Fetch]] = {}
         for fetch in fetches:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from ..loaders.disk_kind import Disk
 from .disks import Disks
@@ -24,6 +25,13 @@ LAST = 1 << 30
 """The turn of a read that no due fetch asks for any more."""
 
 
+class Place(NamedTuple):
+    """A fetch in the order of what is due."""
+
+    turn: int
+    fetch: Fetch
+
+
 class Schedule:
     """Owned by the event loop.
 
@@ -41,8 +49,13 @@ class Schedule:
         self._disks = disks
         self._begin = begin
         self._keeps_off = keeps_off
-        self._due: dict[FetchKey, tuple[int, Fetch]] = {}
-        self._lines: dict[Line, deque[Fetch]] = {}
+        self._due: Sequence[Fetch] = ()
+        self._placed = 0
+        """How many of `_due` stand in their lines. The others follow when a line runs dry: most plans are replaced by
+        the next one long before."""
+        self._lines: dict[Line, deque[Place]] = {}
+        self._places: dict[FetchKey, Place] = {}
+        """Where the reads stand that are going on or paused."""
         self._awaits_disks = False
         """Something is due of which the disk is not known yet: it starts with the plan that follows."""
         self._readings: dict[FetchKey, Reading] = {}
@@ -54,7 +67,8 @@ class Schedule:
 
     @property
     def is_idle(self) -> bool:
-        return not (self._readings or self._awaits_disks or any(self._lines.values()))
+        waits = self._placed < len(self._due) or any(self._lines.values())
+        return not (self._readings or self._awaits_disks or waits)
 
     def line_of(self, path: str) -> Line:
         return None if self.settings.concurrency is not None else self._disks.under(path)
@@ -67,11 +81,16 @@ class Schedule:
 
     def follow(self, due: Sequence[Fetch]) -> None:
         """Takes the place of what was due before."""
-        self._due = {fetch.key: (turn, fetch) for turn, fetch in enumerate(due)}
-        self._lines, self._awaits_disks = {}, False
-        self._disks.locate(fetch.file.path for fetch in due)
-        for fetch in due:
-            self._place(fetch)
+        paths = [fetch.file.path for fetch in due]
+        self._disks.locate(paths)
+        lines = set(map(self.line_of, paths))
+        self._awaits_disks = None in lines and self.settings.concurrency is None
+        self._due, self._placed = due, 0
+        self._lines = {line: deque() for line in lines}
+        self._places = {}
+        if self._readings:
+            places = (Place(turn, fetch) for turn, fetch in enumerate(due) if fetch.key in self._readings)
+            self._places = {place.fetch.key: place for place in places}
         self.balance()
 
     def ended(self, reading: Reading) -> None:
@@ -79,7 +98,7 @@ class Schedule:
 
     def make_room(self, key: FetchKey) -> bool:
         """The cache had no room for this one: gives up a read that is paused for later. False when there is none."""
-        turn = self._due[key][0] if key in self._due else LAST
+        turn = self._places[key].turn if key in self._places else LAST
         held = [r for r in self._readings.values() if r.is_paused and r.fetch.tier == "resident"]
         victim = max(held, key=self._turn, default=None)
         if victim is None or self._turn(victim) <= turn:
@@ -90,27 +109,18 @@ class Schedule:
 
     def clear(self) -> None:
         """Stops everything."""
-        self._lines, self._awaits_disks = {}, False
+        self._due, self._placed, self._lines, self._awaits_disks = (), 0, {}, False
         for reading in self._readings.values():
             reading.cancel()
 
     def balance(self) -> None:
         """Starts, pauses and resumes, so that on every disk the nearest needs are being read."""
         self.is_yielding = False
-        readings: dict[Line, list[Reading]] = {line: [] for line, waiting in self._lines.items() if waiting}
+        readings: dict[Line, list[Reading]] = {line: [] for line in self._lines}
         for reading in self._readings.values():
             readings.setdefault(self.line_of(reading.fetch.file.path), []).append(reading)
         for line, its in readings.items():
             self._balance_line(line, its)
-
-    def _place(self, fetch: Fetch) -> None:
-        if fetch.key in self._readings:
-            return
-        line = self.line_of(fetch.file.path)
-        if line is None and self.settings.concurrency is None:
-            self._awaits_disks = True
-        else:
-            self._lines.setdefault(line, deque()).append(fetch)
 
     def _balance_line(self, line: Line, readings: list[Reading]) -> None:
         going = deque(sorted((r for r in readings if not r.is_cancelled), key=self._turn))
@@ -119,14 +129,14 @@ class Schedule:
         paused: list[Reading] = []
         takes_more = True
         while free > 0:
-            fetch = self._next(line) if takes_more else None
-            if fetch is not None and (not going or self._due[fetch.key][0] < self._turn(going[0])):
-                takes_more = self._start(line, fetch)
+            waiting = self._next(line) if takes_more else None
+            if waiting is not None and (not going or waiting.turn < self._turn(going[0])):
+                takes_more = self._start(line, waiting)
                 if not takes_more:
                     continue
             elif going:
                 reading = going.popleft()
-                if self._must_yield(reading.fetch) and not reading.is_demanded:
+                if not reading.is_demanded and self._must_yield(self._place_of(reading).fetch):
                     paused.append(reading)
                     continue
                 reading.resume()
@@ -147,37 +157,54 @@ class Schedule:
             return self.settings.concurrency or 1
         return self._disks.readers(line, self.settings)
 
-    def _next(self, line: Line) -> Fetch | None:
+    def _next(self, line: Line) -> Place | None:
         """The nearest that waits in the line and may start."""
-        for fetch in self._lines.get(line, ()):
-            if fetch.tier == "resident" and any(reading.gives_room for reading in self._readings.values()):
+        if line is None and self.settings.concurrency is None:
+            return None  # not until it is known what disk these lie on
+        gives_room = any(reading.gives_room for reading in self._readings.values())
+        for waiting in self._waiting(line):
+            if waiting.fetch.tier == "resident" and gives_room:
                 return None
-            if not self._must_yield(fetch):
-                return fetch
+            if not self._must_yield(waiting.fetch):
+                return waiting
         return None
 
-    def _start(self, line: Line, fetch: Fetch) -> bool:
+    def _waiting(self, line: Line) -> Iterator[Place]:
+        """The line, nearest first, and after it what has not been placed yet."""
+        yield from self._lines.get(line, ())
+        while self._placed < len(self._due):
+            place = Place(self._placed, self._due[self._placed])
+            self._placed += 1
+            if place.fetch.key in self._readings:
+                continue
+            its_line = self.line_of(place.fetch.file.path)
+            self._lines.setdefault(its_line, deque()).append(place)
+            if its_line == line:
+                yield place
+
+    def _start(self, line: Line, place: Place) -> bool:
         """False when every thread is taken: the read that is paused for longest gives its own back."""
         if len(self._readings) >= THREADS:
             paused = [r for r in self._readings.values() if r.is_paused]
             if paused:
                 max(paused, key=self._turn).cancel()
             return False
-        self._lines[line].remove(fetch)
-        self._readings[fetch.key] = reading = self._begin(fetch)
+        self._lines[line].remove(place)
+        self._places[place.fetch.key] = place
+        self._readings[place.fetch.key] = reading = self._begin(place.fetch)
         reading.beside = self.beside(reading)
         return True
 
     def _must_yield(self, fetch: Fetch) -> bool:
         """A file of the running job goes on whatever that job reads."""
-        if fetch.key in self._due and self._due[fetch.key][1].position == 0:
-            return False
-        if not self._keeps_off(self._disks.under(fetch.file.path)):
+        if fetch.position == 0 or not self._keeps_off(self._disks.under(fetch.file.path)):
             return False
         self.is_yielding = True
         return True
 
     def _turn(self, reading: Reading) -> int:
-        if reading.is_demanded:
-            return DEMANDED
-        return self._due[reading.fetch.key][0] if reading.fetch.key in self._due else LAST
+        return DEMANDED if reading.is_demanded else self._place_of(reading).turn
+
+    def _place_of(self, reading: Reading) -> Place:
+        fetch = reading.fetch
+        return self._places.get(fetch.key) or Place(LAST, fetch._replace(position=LAST))
