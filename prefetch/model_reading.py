@@ -35,7 +35,6 @@ class ModelReading:
 
     def cancel(self) -> None:
         self._cancel.set()
-        self.resume()
 
     def run(self, machine: Machine) -> Outcome:
         self.has_begun = True
