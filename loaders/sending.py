@@ -35,6 +35,7 @@ class Sending:
         self._lock = threading.Lock()
         self._last: CopyEvent | None = None
         self._stopped = False
+        self._cancelled: Callable[[], bool] | None = None
 
     def run(self, threads: int, pool: Executor | None, cancelled: Callable[[], bool] | None) -> CopyEvent | None:
         """Returns the event of the copy that was queued last, which is that of all, when every copy is queued. `pool`
@@ -42,8 +43,9 @@ class Sending:
 
         Raises what a writer raises, LoadCancelledError between two slots once `cancelled()` is true, and
         SafetensorsLoadError when the device refuses a copy, each after what was queued is complete."""
+        self._cancelled = cancelled
         try:
-            self._share_out(threads, pool, cancelled)
+            self._share_out(threads, pool)
         except BaseException as error:
             if self._last is not None:
                 with suppress(RuntimeError):
@@ -53,19 +55,20 @@ class Sending:
                 raise SafetensorsLoadError(self._name, f"cannot go to {self._device.device}: {cause}") from error
             raise
         finally:
-            # An error keeps this frame, and a thread of the pool its last task until it gets another: neither may keep
-            # the device's buffer.
+            # An error keeps this frame, a pool its tasks until a thread gets round to them, cancelled ones too: none may
+            # keep the device's buffer, or what the caller's `cancelled` knows.
             del self._source, self._target
+            self._cancelled = None
         return self._last
 
-    def _share_out(self, threads: int, pool: Executor | None, cancelled: Callable[[], bool] | None) -> None:
+    def _share_out(self, threads: int, pool: Executor | None) -> None:
         spans = chunk_spans(self._source.nbytes, self._ring.slot_bytes, threads)
         turns = iter(spans)
         ended: list[Future[None]] = []
         helpers = 0 if pool is None else min(threads, len(spans)) - 1
-        futures = [pool.submit(self._work, turns, cancelled) for _ in range(helpers)] if pool is not None else []
+        futures = [pool.submit(self._work, turns) for _ in range(helpers)] if pool is not None else []
         try:
-            self._work(turns, cancelled)
+            self._work(turns)
         finally:
             # One that has not started by now has nothing left to do.
             ended += [future for future in futures if not future.cancel()]
@@ -75,9 +78,9 @@ class Sending:
         while ended:
             ended.pop().result()
 
-    def _work(self, turns: Iterator[tuple[int, int]], cancelled: Callable[[], bool] | None) -> None:
+    def _work(self, turns: Iterator[tuple[int, int]]) -> None:
         try:
-            while (span := self._next(turns, cancelled)) is not None:
+            while (span := self._next(turns)) is not None:
                 start, end = span
                 with self._ring.slot() as slot:
                     part = slot.memory[: end - start]
@@ -90,10 +93,10 @@ class Sending:
             self._stopped = True
             raise
 
-    def _next(self, turns: Iterator[tuple[int, int]], cancelled: Callable[[], bool] | None) -> tuple[int, int] | None:
+    def _next(self, turns: Iterator[tuple[int, int]]) -> tuple[int, int] | None:
         with self._lock:
             span = None if self._stopped else next(turns, None)
-            if span is not None and cancelled is not None and cancelled():
+            if span is not None and self._cancelled is not None and self._cancelled():
                 raise LoadCancelledError(self._name, "cancelled while it was being uploaded")
             return span
 

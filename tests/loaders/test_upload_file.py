@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,6 +189,30 @@ def test_memory_arrives_as_it_stands(
     assert device.overwritten == 0
     del arrived
     assert (device.allocated_bytes, device.pinned_bytes) == (0, 0)
+
+
+def test_a_pool_that_lags_behind_keeps_nothing_of_an_upload():
+    """Its one thread is busy elsewhere, so that the task of this upload stays in its queue."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    class Caller:
+        def never(self) -> bool:
+            return False
+
+    buffer, caller = bytearray(64), Caller()
+    specs = specs_of_tensors({"all": torch.frombuffer(buffer, dtype=torch.uint8)}, buffer)
+    assert specs is not None
+    transfer = DeviceTransfer(FakeDevice(), slots=2, slot_bytes=16, fillers=2)
+    with transfer, transfer._using_staging() as staging:
+        assert staging.pool is not None
+        blocking = staging.pool.submit(lambda: (busy.set(), go_on.wait(30)))
+        assert busy.wait(30)
+        transfer.send("ink", MemorySource(buffer, specs), cancelled=caller.never)
+        gone = weakref.ref(caller)
+        del caller
+        assert gone() is None
+        go_on.set()
+        blocking.result()
 
 
 def test_views_of_elsewhere_are_not_taken_for_part_of_the_block():
