@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.host,
+    pytest.mark.timeout(400),  # the first test starts ComfyUI, which lists 10,000 files
     pytest.mark.skipif(
         HostInstall.from_environment() is None, reason="needs a real ComfyUI: set COMFYUI_PATH and COMFYUI_PYTHON"
     ),
