@@ -55,7 +55,7 @@ class Sending:
                 raise SafetensorsLoadError(self._name, f"cannot go to {self._device.device}: {cause}") from error
             raise
         finally:
-            # An error keeps this frame, a pool its tasks until a thread gets round to them, cancelled ones too: none may
+            # An error keeps this frame, a pool its tasks until a thread gets to them, cancelled ones too: none may
             # keep the device's buffer, or what the caller's `cancelled` knows.
             del self._source, self._target
             self._cancelled = None
