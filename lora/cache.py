@@ -274,14 +274,17 @@ class AdapterCache:
             raise AdapterLoadCancelledError(flight.file.name, "cancelled")
         if flight.error is not None:
             raise type(flight.error)(flight.error.name, flight.error.reason)
-        return flight.held
+        with self._lock:
+            return flight.claim()
 
     def _leave(self, flight: Flight, cancelled: Cancelled) -> None:
         with self._lock:
-            if flight.held is not None:
-                self._ended.append(flight.held.residency.holds)
-            elif not flight.landed:
+            if not flight.landed:
                 flight.leave(cancelled)
+                return
+            held = flight.claim()
+            if held is not None:
+                self._ended.append(held.residency.holds)
 
     def _fly(self, flight: Flight, limiter: RateLimit | None = None) -> Held | None:
         """Blocks: loads the file and lands the flight, whatever happens. None when a prefetch found no room."""

@@ -25,9 +25,9 @@ def never() -> bool:
 
 
 class Flight:
-    """One load of one file. `board`, `leave` and `land` are called under the lock of the cache.
+    """One load of one file. `board`, `leave`, `land` and `claim` are called under the lock of the cache.
 
-    It lands with an adapter (`held`), with an `error`, or with neither: then it was abandoned, and a waiter that still
+    It lands with an adapter, with an `error`, or with neither: then it was abandoned, and a waiter that still
     wants the adapter starts a flight of its own.
     """
 
@@ -37,7 +37,7 @@ class Flight:
         """Passengers who will use the adapter as soon as it is there."""
         self.read_s = 0.0
         """What its read took, as far as it has come."""
-        self.held: Held | None = None
+        self._held: Held | None = None
         self.error: AdapterLoadError | None = None
         self._passengers: list[Cancelled] = []
         self._landed = threading.Event()
@@ -60,8 +60,19 @@ class Flight:
         return all(cancelled() for cancelled in tuple(self._passengers))
 
     def land(self, held: Held | None, error: AdapterLoadError | None) -> None:
-        self.held, self.error = held, error
+        """The one who took off keeps `held`; every other passenger claims it or leaves."""
+        self._passengers.pop()
+        self._held, self.error = (held if self._passengers else None), error
         self._landed.set()
+
+    def claim(self) -> Held | None:
+        """What a landed flight has brought. The last one empties it: the traceback of a demand that gave up keeps the
+        flight, and must not keep the adapter."""
+        self._passengers.pop()
+        held = self._held
+        if not self._passengers:
+            self._held = None
+        return held
 
     def wait(self, cancelled: Cancelled) -> bool:
         """Blocks until the flight has landed; False when `cancelled` turned true first."""

@@ -91,6 +91,9 @@ def test_a_cancelled_waiter_leaves_while_the_load_goes_on(house: House) -> None:
     assert prefetch.result() == "ready"
     view = house.cache.snapshot().adapters[0]
     assert (view.state, view.leases, view.waiting) == ("ready", 0, 0)
+    house.cache.clear()
+    assert demand.error is not None
+    assert house.budget.used_bytes == 0, "the traceback of the one who gave up keeps nothing"
 
 
 def test_when_everybody_has_cancelled_the_load_stops(house: House) -> None:
