@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from .job import QueuedJob, References
@@ -29,9 +29,10 @@ class ReferenceBook:
         self._clock = clock
         self._known: dict[str, References] = {}
 
-    def forget(self, but: Container[str]) -> None:
-        """Drops the references of all jobs but those."""
-        self._known = {job_id: known for job_id, known in self._known.items() if job_id in but}
+    def forget(self, job_ids: Iterable[str]) -> None:
+        """Drops the references of jobs that are out of sight."""
+        for job_id in job_ids:
+            self._known.pop(job_id, None)
 
     async def read(self, jobs: Sequence[QueuedJob]) -> Mapping[str, References]:
         """References per job id, those of `jobs` read now unless they are known."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 _POLL_S = 0.005
-"""How late a demand that joins a held read gets it going: `until` is a flag of the cache that nobody can wait on."""
+"""How late a held read goes on. Asking again costs a held thread little; an event in each of the many readings that
+are never held would cost the event loop more."""
 
 
 class Gate:
@@ -16,25 +16,20 @@ class Gate:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.held_s = 0.0
         """How long somebody has stood before it."""
+        self.is_open = True
         self._clock = clock
-        self._open = threading.Event()
-        self._open.set()
-
-    @property
-    def is_open(self) -> bool:
-        return self._open.is_set()
 
     def open(self) -> None:
-        self._open.set()
+        self.is_open = True
 
     def close(self) -> None:
-        self._open.clear()
+        self.is_open = False
 
     def pass_through(self, until: Callable[[], bool]) -> None:
-        """Returns once it is open, or soon after `until()` is true."""
-        if self._open.is_set():
+        """Returns soon after it is open or `until()` is true."""
+        if self.is_open:
             return
         started_s = self._clock()
-        while not (until() or self._open.wait(_POLL_S)):
-            pass
+        while not (self.is_open or until()):
+            time.sleep(_POLL_S)
         self.held_s += self._clock() - started_s

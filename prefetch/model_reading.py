@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from ..loaders.rate_limit import RateLimit
@@ -10,6 +9,10 @@ from .gate import Gate
 from .machine import Machine
 from .model_plan import ModelFetch
 from .reading import Meter, Outcome, warm_pages
+
+NEGLIGIBLE_SHARE = 16
+"""A model of which so little is missing is not read anew: below a balloon pages vanish one by one while memory is
+plenty, and gigabytes are not read again for that."""
 
 
 class ModelReading:
@@ -19,13 +22,9 @@ class ModelReading:
     def __init__(self, fetch: ModelFetch, limiter: Callable[[], RateLimit | None]) -> None:
         self.fetch = fetch
         self.has_begun = False
+        self.is_cancelled = False
         self._gate = Gate()
-        self._cancel = threading.Event()
-        self.meter = Meter(limiter, self._gate, self._cancel.is_set)
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._cancel.is_set()
+        self.meter = Meter(limiter, self._gate, self._must_stop)
 
     def pause(self) -> None:
         self._gate.close()
@@ -34,12 +33,23 @@ class ModelReading:
         self._gate.open()
 
     def cancel(self) -> None:
-        self._cancel.set()
+        self.is_cancelled = True
 
     def run(self, machine: Machine) -> Outcome:
         self.has_begun = True
         if self.is_cancelled:
             return Outcome("cancelled")
         started_s, file = machine.clock(), self.fetch.file
-        outcome = warm_pages(file.path, file.size_bytes, machine, self._cancel.is_set, self.meter)
+        negligible_bytes = file.size_bytes // NEGLIGIBLE_SHARE
+        outcome = warm_pages(
+            file.path,
+            file.size_bytes,
+            machine,
+            self._must_stop,
+            self.meter,
+            negligible_bytes=negligible_bytes,
+        )
         return outcome._replace(seconds=machine.clock() - started_s - self._gate.held_s)
+
+    def _must_stop(self) -> bool:
+        return self.is_cancelled

@@ -87,8 +87,9 @@ class QueueBoard:
         if not self._started.issuperset(gone):
             # A long queue costs to look through: only for jobs that were not seen to start.
             ran_unseen = tuple(self._depart(before, {job.job_id for job in visible}))
-        self._by_id = {job_id: needs for job_id, needs in self._by_id.items() if job_id in inside}
-        self._book.forget(inside)
+        for job_id in gone:
+            self._by_id.pop(job_id, None)
+        self._book.forget(gone)
         self._started.difference_update(gone)
         return Observed(True, ran_unseen)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -17,9 +16,6 @@ from .plan import Fetch
 
 if TYPE_CHECKING:
     from ..lora.cache import AdapterCache
-
-
-NEGLIGIBLE_SHARE = 16
 
 
 class Outcome(NamedTuple):
@@ -47,14 +43,10 @@ class Reading:
         """It was cancelled while it did not read, so that it does not read any more."""
         self.beside = 1
         """How many shared the disk when it began, itself included."""
+        self.is_cancelled = False
         self._has_begun = False
-        self._cancel = threading.Event()
         self._gate = Gate()
-        self.meter = Meter(limiter, self._gate, self._cancel.is_set, joined)
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._cancel.is_set()
+        self.meter = Meter(limiter, self._gate, self._must_stop, joined)
 
     @property
     def is_paused(self) -> bool:
@@ -68,7 +60,7 @@ class Reading:
     def cancel(self) -> None:
         if not self.is_cancelled:
             self.stopped_idle = self.is_paused
-        self._cancel.set()
+        self.is_cancelled = True
         self._gate.open()
 
     def pause(self) -> None:
@@ -91,11 +83,14 @@ class Reading:
             outcome = self._make_resident(cache)
         else:
             file = self.fetch.file
-            outcome = warm_pages(file.path, file.size_bytes, machine, self._cancel.is_set, self.meter)
+            outcome = warm_pages(file.path, file.size_bytes, machine, self._must_stop, self.meter)
         return outcome._replace(seconds=machine.clock() - started_s - self._gate.held_s)
 
+    def _must_stop(self) -> bool:
+        return self.is_cancelled
+
     def _make_resident(self, cache: AdapterCache) -> Outcome:
-        state = cache.prefetch(self.fetch.file, cancelled=self._cancel.is_set, limiter=self.meter)
+        state = cache.prefetch(self.fetch.file, cancelled=self._must_stop, limiter=self.meter)
         read_bytes = self.fetch.file.size_bytes if state == "ready" else 0
         return Outcome(state, read_bytes, problem="it cannot be loaded" if state == "failed" else "")
 
@@ -142,16 +137,19 @@ class Meter(RateLimit):
         return True
 
 
-def is_whole(kept_bytes: int, size_bytes: int) -> bool:
-    """True when so little is missing that reading the file anew is not worth it: below a balloon, pages vanish one by
-    one while memory is plenty."""
-    return size_bytes - kept_bytes <= size_bytes // NEGLIGIBLE_SHARE
-
-
-def warm_pages(path: str, size_bytes: int, machine: Machine, cancelled: Callable[[], bool], meter: Meter) -> Outcome:
-    """Brings the file into the page cache, unless it is there. Blocking; `cancelled` is asked between two chunks."""
+def warm_pages(
+    path: str,
+    size_bytes: int,
+    machine: Machine,
+    cancelled: Callable[[], bool],
+    meter: Meter,
+    *,
+    negligible_bytes: int = 0,
+) -> Outcome:
+    """Brings the file into the page cache, unless all but `negligible_bytes` of it are there. Blocking; `cancelled` is
+    asked between two chunks."""
     try:
-        if is_whole(machine.resident_bytes(path) or 0, size_bytes):
+        if (machine.resident_bytes(path) or 0) >= size_bytes - negligible_bytes:
             return Outcome("already")
         nbytes = machine.warm_file(path, cancelled=cancelled, limiter=meter)
         kept = machine.resident_bytes(path)
@@ -168,7 +166,7 @@ def no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str
     for key in keys:
         with suppress(OSError, SafetensorsLoadError):
             kept = resident_bytes(key.path)
-            if kept is not None and not is_whole(kept, key.size_bytes):
+            if kept is not None and kept < key.size_bytes:
                 gone.add(key)
     return gone
 

@@ -75,6 +75,8 @@ class Schedule:
 
     def beside(self, reading: Reading) -> int:
         """How many share the disk of `reading`, itself included."""
+        if len(self._readings) < 2:
+            return 1
         line = self.line_of(reading.fetch.file.path)
         others = (other for other in self._readings.values() if other is not reading and not other.is_paused)
         return 1 + sum(self.line_of(other.fetch.file.path) == line for other in others)
@@ -123,6 +125,9 @@ class Schedule:
             self._balance_line(line, its)
 
     def _balance_line(self, line: Line, readings: list[Reading]) -> None:
+        if not readings:
+            self._fill(line)
+            return
         going = deque(sorted((r for r in readings if not r.is_cancelled), key=self._turn))
         # What was told to stop may still be inside a chunk.
         free = self._readers(line) - sum(r.is_cancelled and not r.stopped_idle for r in readings)
@@ -147,6 +152,13 @@ class Schedule:
             reading.pause()
         for reading in paused[MOST_PAUSED:]:
             reading.cancel()
+
+    def _fill(self, line: Line) -> None:
+        """The usual case: nothing is being read there, so that nobody can be overtaken."""
+        for _ in range(self._readers(line)):
+            waiting = self._next(line)
+            if waiting is None or not self._start(line, waiting):
+                return
 
     def _readers(self, line: Line) -> int:
         measuring = self._disks.measuring
