@@ -65,6 +65,7 @@ class ModeRun:
             "median_job_ms": 1000 * statistics.median(self.run_s),
             "peak_of_budget": self.peak_share,
             "images_identical": self.digests == cold.digests,
+            "waits_ms": [round(1000 * wait_s, 2) for wait_s in self.waits_s],
         }
 
 
@@ -106,9 +107,16 @@ def recorded_waits(client: HostClient, ids: Sequence[str]) -> tuple[list[float],
 
 def stacked_prompts(batch: Batch, math: str) -> list[Any]:
     names = batch.names
+    stacks = [(name, *earlier) for name, earlier in zip(names, [(), *((name,) for name in names)], strict=False)]
     return [
-        flux_graph([(name, 0.8, 0.0), (before, 0.5, 0.0)], loader="stack", math=math, hold_s=batch.hold_s, tag=name)
-        for before, name in zip([names[-1], *names], names, strict=False)
+        flux_graph(
+            [(name, 0.8 / (place + 1), 0.0) for place, name in enumerate(stack)],
+            loader="stack",
+            math=math,
+            hold_s=batch.hold_s,
+            tag=stack[0],
+        )
+        for stack in stacks
     ]
 
 
