@@ -222,7 +222,7 @@ class WarmStack(OnDemand):
         self._plan = self._horizon.plan(self._limits, warm)
         self.cache.plan_uses(self._plan.next_uses)
         if self._forecast is None or self._plan.fetches:
-            return self._meter.pace(self._clock()).due(self._plan.fetches)
+            return self._meter.pace(self._clock()).due(self._plan.fetches, self._plan.rest)
         self._plan = speculate(self._plan, tuple(self._forecast.next_uses()), self._limits, warm)
         return Due(self._plan.fetches, None)
 

@@ -56,5 +56,9 @@ def _is_large(payload: object) -> bool:
         return False
     if len(prompt) > LARGE_INPUTS:
         return True
-    inputs = (node.get("inputs") for node in prompt.values() if isinstance(node, dict))
-    return sum(len(value) for value in inputs if isinstance(value, dict)) > LARGE_INPUTS
+    count = 0
+    for node in prompt.values():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        if isinstance(inputs, dict):
+            count += len(inputs)
+    return count > LARGE_INPUTS

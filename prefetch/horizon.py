@@ -14,6 +14,9 @@ from .plan import Fetch, Limits, Plan, Warm
 _USES_PER_JOB = 1 << 20
 """A ticket is the ordinal of a job times this, plus the place of the use in the job: tickets sort as needs do."""
 
+NEAREST = 32
+"""Fetches that a plan names. Most plans are replaced after a few reads; what comes later is counted, not named."""
+
 
 class _Firsts:
     """The ticket of each file's earliest use, and the files themselves."""
@@ -97,7 +100,9 @@ class Horizon:
     Most looks at a queue find its first job gone and a new last one: that costs by the job, not by the horizon.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nearest: int = NEAREST) -> None:
+        """`nearest`: how many fetches a plan names."""
+        self._nearest = nearest
         self._jobs: tuple[JobNeeds, ...] = ()
         self._head = 0
         """Ordinal of the first job."""
@@ -123,16 +128,19 @@ class Horizon:
         """Earliest need first, each tier just as deep as its bytes reach."""
         acquired, pages = self._acquired.firsts, _Firsts()
         resident, spilled = acquired.parted(limits.resident_bytes, warm.no_room)
-        fetches = self._fetches(resident, "resident", limits.resident_bytes, limits.depth_jobs, warm)
+        cold = self._cold(resident, "resident", limits.resident_bytes, limits.depth_jobs, warm)
         if limits.page_bytes is not None:
             pages = self._read.firsts.merged(spilled)
-            fetches += self._fetches(pages, "page", limits.page_bytes, limits.depth_jobs, warm)
-            fetches.sort(key=itemgetter(0))
+            cold += self._cold(pages, "page", limits.page_bytes, limits.depth_jobs, warm)
+        cold.sort(key=itemgetter(0))
+        files = {"resident": resident.files, "page": pages.files}
+        nearest, rest = cold[: self._nearest], cold[self._nearest :]
         return Plan(
-            tuple(fetch for _, fetch in fetches),
+            tuple(Fetch(files[tier][key], tier, self._position(ticket)) for ticket, key, tier in nearest),
             frozenset(resident.tickets),
             frozenset(pages.tickets),
             {key: ticket // _USES_PER_JOB - self._head for key, ticket in acquired.tickets.items()},
+            tuple((key.size_bytes, ticket // _USES_PER_JOB - self._head) for ticket, key, _ in rest),
         )
 
     def _uses_of(self, use: Use) -> _Uses:
@@ -141,17 +149,16 @@ class Horizon:
     def _position(self, ticket: int) -> int:
         return ticket // _USES_PER_JOB - self._head
 
-    def _fetches(
+    def _cold(
         self, firsts: _Firsts, tier: Tier, limit_bytes: int | None, depth_jobs: int | None, warm: Warm
-    ) -> list[tuple[int, Fetch]]:
-        """What is within reach and not warm, each with its ticket, earliest first."""
+    ) -> list[tuple[int, AdapterKey, Tier]]:
+        """What is within reach and not warm, with the ticket of its first use."""
         tickets = firsts.tickets
         end = self._end_of_reach(firsts, limit_bytes or 0)
         if depth_jobs is not None:
             end = min(end, (self._head + depth_jobs + 1) * _USES_PER_JOB)
         cold = set(tickets).difference(warm.resident if tier == "resident" else warm.pages, warm.failed)
-        due = sorted((tickets[key], key) for key in cold if tickets[key] < end)
-        return [(ticket, Fetch(firsts.files[key], tier, self._position(ticket))) for ticket, key in due]
+        return [(ticket, key, tier) for key in cold if (ticket := tickets[key]) < end]
 
     def _end_of_reach(self, firsts: _Firsts, limit_bytes: int) -> float:
         """The first ticket that is out of reach.

@@ -49,10 +49,11 @@ class Pace:
     line_of: Callable[[str], Hashable] = field(default=_one_line, compare=False)
     """The line in which the file with that path stands."""
 
-    def due(self, fetches: Sequence[Fetch]) -> Due:
+    def due(self, fetches: Sequence[Fetch], rest: Sequence[tuple[int, int]] = ()) -> Due:
         """Those of `fetches` that have to start now if every job is to find its files, margin included. In order.
 
-        One reader takes a line in order, so a fetch has to start early enough for all that come after it there.
+        One reader takes a line in order, so a fetch has to start early enough for all that come after it there. `rest`
+        (bytes, position) comes after all of them; where it lies is not said, so it counts as behind them all.
         """
         if self.job_s is None or not self.rates:
             return Due(tuple(fetches), None)
@@ -61,6 +62,10 @@ class Pace:
             lines.setdefault(self.line_of(fetch.file.path), []).append(fetch)
         due: set[FetchKey] = set()
         waits_s: list[float] = []
+        if rest:
+            count, wait_s = self.due_count([*((fetch.file.size_bytes, fetch.position) for fetch in fetches), *rest])
+            due.update(fetch.key for fetch in fetches[:count])
+            waits_s += [] if wait_s is None else [wait_s]
         for line, its in lines.items():
             reads = [(fetch.file.size_bytes, fetch.position) for fetch in its]
             count, wait_s = self._due_in_line(reads, self.rates.get(line), self.job_s)

@@ -54,7 +54,7 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`fetches` in the order in which to start them; the rest of the visible queue is warm, refused or too far.
+    """`fetches` in the order in which to start them, and `rest` after them; the others are warm, refused or too far.
 
     The depth counts what is warm as well, so a plan stays right while its fetches are carried out.
     """
@@ -65,6 +65,8 @@ class Plan:
     pages: frozenset[AdapterKey] = frozenset()
     next_uses: Mapping[AdapterKey, int] = field(default_factory=dict)
     """Position of the first job that acquires the adapter from the cache."""
+    rest: tuple[tuple[int, int], ...] = ()
+    """Bytes and position of what is to be read after `fetches`, which the next plan names."""
 
     def wants(self, key: FetchKey) -> bool:
         return key.key in (self.resident if key.tier == "resident" else self.pages)

@@ -254,7 +254,9 @@ class Prefetcher:
         if plan.next_uses != self._plan.next_uses:
             self._cache.plan_uses(plan.next_uses)
         now_s = self._machine.clock()
-        due = self._warmer.meter.pace(now_s).due(plan.fetches) if settings.just_in_time else Due(plan.fetches, None)
+        due = Due(plan.fetches, None)
+        if settings.just_in_time:
+            due = self._warmer.meter.pace(now_s).due(plan.fetches, plan.rest)
         self._due_at_s = float("inf") if due.wait_s is None else now_s + due.wait_s
         if settings.enabled and settings.predict and not plan.fetches:
             plan = speculate(plan, tuple(self._forecast.next_uses()), self._limits, self._warmer.warm())

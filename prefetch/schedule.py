@@ -66,9 +66,13 @@ class Schedule:
         return tuple(self._readings.values())
 
     @property
+    def has_placed_all(self) -> bool:
+        """Nothing that is due still waits for its turn."""
+        return self._placed >= len(self._due) and not any(self._lines.values())
+
+    @property
     def is_idle(self) -> bool:
-        waits = self._placed < len(self._due) or any(self._lines.values())
-        return not (self._readings or self._awaits_disks or waits)
+        return self.has_placed_all and not (self._readings or self._awaits_disks)
 
     def line_of(self, path: str) -> Line:
         return None if self.settings.concurrency is not None else self._disks.under(path)

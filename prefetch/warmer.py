@@ -201,7 +201,8 @@ class Warmer:
             outcome = Outcome("cancelled")
         self._record(fetch, outcome, beside)
         self._schedule.balance()
-        self._changed(outcome.state == "no_room" or (outcome.state == "cancelled" and self._plan.wants(fetch.key)))
+        is_outdated = outcome.state == "no_room" or (outcome.state == "cancelled" and self._plan.wants(fetch.key))
+        self._changed(is_outdated or (self._schedule.has_placed_all and bool(self._plan.rest)))
 
     def _record(self, fetch: Fetch, outcome: Outcome, beside: int) -> None:
         key = fetch.file.key

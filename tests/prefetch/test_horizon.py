@@ -26,7 +26,7 @@ def needs(job_id: str, uses: Sequence[tuple[LoraFile, bool]]) -> JobNeeds:
     return JobNeeds(QueuedJob(job_id, None), References(), tuple(found))
 
 
-def planned_anew(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
+def planned_anew(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm, nearest: int) -> Plan:
     """The definition: every use of every job, one after the other."""
     fetches: list[Fetch] = []
     wanted: dict[str, set[AdapterKey]] = {"resident": set(), "page": set()}
@@ -49,7 +49,8 @@ def planned_anew(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
             warmed = warm.resident if tier == "resident" else warm.pages
             if tier not in ended and not too_deep and use.key not in warmed and use.key not in warm.failed:
                 fetches.append(Fetch(use.file, tier, position))  # type: ignore[arg-type]  # a key of `wanted`
-    return Plan(tuple(fetches), frozenset(wanted["resident"]), frozenset(wanted["page"]), next_uses)
+    rest = tuple((fetch.file.size_bytes, fetch.position) for fetch in fetches[nearest:])
+    return Plan(tuple(fetches[:nearest]), frozenset(wanted["resident"]), frozenset(wanted["page"]), next_uses, rest)
 
 
 class Queue(RuleBasedStateMachine):
@@ -57,7 +58,7 @@ class Queue(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.horizon = Horizon()
+        self.horizon = Horizon(nearest=3)
         self.jobs: list[JobNeeds] = []
         self.submitted = 0
         self.limits = Limits(30, 30)
@@ -108,7 +109,7 @@ class Queue(RuleBasedStateMachine):
     def plans_are_the_same(self) -> None:
         self.horizon.follow(self.jobs)
         plan = self.horizon.plan(self.limits, self.warm)
-        assert plan == planned_anew(self.jobs, self.limits, self.warm)
+        assert plan == planned_anew(self.jobs, self.limits, self.warm, 3)
 
 
 TestQueue = Queue.TestCase
@@ -118,7 +119,7 @@ TestQueue.settings = settings(max_examples=120, stateful_step_count=25, deadline
 @given(st.lists(USES, max_size=6), BUDGETS, BUDGETS)
 def test_a_queue_seen_once(queue: list[list[tuple[LoraFile, bool]]], resident: int | None, pages: int | None) -> None:
     jobs = [needs(str(i), uses) for i, uses in enumerate(queue)]
-    horizon = Horizon()
+    horizon = Horizon(nearest=3)
     horizon.follow(jobs)
     limits = Limits(resident, pages)
-    assert horizon.plan(limits, Warm()) == planned_anew(jobs, limits, Warm())
+    assert horizon.plan(limits, Warm()) == planned_anew(jobs, limits, Warm(), 3)

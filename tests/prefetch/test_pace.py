@@ -160,3 +160,13 @@ async def test_a_deferred_fetch_starts_when_it_is_due_and_not_at_the_next_occasi
         await world.settle()
     assert len(world.page_reads) == before + 1
     await world.close()
+
+
+def test_what_a_plan_only_counts_makes_the_files_before_it_due_too() -> None:
+    pace = Pace(10.0, {None: 100.0})
+    assert positions(pace.due([fetch(9)]).fetches) == []
+    assert positions(pace.due([fetch(9)], [(100, 9)] * 80).fetches) == [9]
+    alone, followed = pace.due([fetch(9)]).wait_s, pace.due([fetch(9)], [(100, 9)] * 8).wait_s
+    assert alone is not None
+    assert followed is not None
+    assert followed < alone

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from warmstack.prefetch.horizon import NEAREST
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
 
 from .world import CHUNK_BYTES, World
@@ -28,6 +29,14 @@ async def test_the_running_job_comes_first_then_queue_order(world: World) -> Non
     world.start("3")
     await world.settle()
     assert world.page_reads == [world.path(names[i]) for i in (2, 0, 1, 3)]
+
+
+async def test_what_a_plan_only_counts_is_read_after_what_it_names(world: World) -> None:
+    names = [world.lora(f"{i:02d}") for i in range(NEAREST + 8)]
+    for name in names:
+        world.submit(name, name)
+    await world.settle()
+    assert world.page_reads == [world.path(name) for name in names]
 
 
 async def test_a_job_put_in_front_overtakes(world: World) -> None:
