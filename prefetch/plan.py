@@ -32,8 +32,7 @@ class Fetch(NamedTuple):
         return FetchKey(self.file.key, self.tier)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How much may be warmed. A tier with None is switched off."""
 
     resident_bytes: int | None

@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -160,7 +159,7 @@ class Prefetcher:
     def plan_for(self, payload: object) -> list[PlannedLora]:
         """What a job with `payload` would load, and where from. Blocking: it looks at the files."""
         references = self._references(payload)
-        shelves = replace(self._shown[0].shelves, resident=resident_keys(self._cache.snapshot()))
+        shelves = self._shown[0].shelves._replace(resident=resident_keys(self._cache.snapshot()))
         needs = [
             Need(reference, self._resolver.resolve_one(reference.name, suggest=not reference.guessed))
             for reference in references.loras

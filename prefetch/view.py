@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..lora.file import AdapterKey
 from .job import UnknownReference
@@ -28,16 +27,15 @@ if TYPE_CHECKING:
     from ..lora.cache_stats import CacheSnapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Shelves:
+class Shelves(NamedTuple):
     """Which files are where."""
 
-    limits: Limits = field(default_factory=lambda: Limits(None, None))
+    limits: Limits = Limits(None, None)
     resident: Container[AdapterKey] = frozenset()
     pages: Container[AdapterKey] = frozenset()
     loading: Container[FetchKey] = frozenset()
     no_room: Container[AdapterKey] = frozenset()
-    failed: Mapping[AdapterKey, str] = field(default_factory=dict)
+    failed: Mapping[AdapterKey, str] = {}
 
     def tier_of(self, need: Need) -> Tier | None:
         if not need.is_readable or need.key is None or need.file is None:
@@ -56,26 +54,25 @@ class Shelves:
         return "ready" if key in (self.resident if tier == "resident" else self.pages) else "cold"
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """Immutable, and equal to another when nothing that a status shows has changed."""
 
     enabled: bool = True
     jobs: tuple[JobNeeds, ...] = ()
     queued_jobs: int = 0
-    shelves: Shelves = field(default_factory=Shelves)
+    shelves: Shelves = Shelves()
     in_flight: tuple[FetchStatus, ...] = ()
-    page: PageStatus = field(default_factory=PageStatus)
-    predictor: PredictorStats = field(default_factory=lambda: PredictorStats(0, 0, False))
+    page: PageStatus = PageStatus()
+    predictor: PredictorStats = PredictorStats(0, 0, False)
     under_pressure: bool = False
     history: tuple[JobRecord, ...] = ()
     paused: str = ""
-    models: ModelPicture = field(default_factory=ModelPicture)
+    models: ModelPicture = ModelPicture()
 
     def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
         """Joined with the cache's numbers of this moment. Both revisions only grow, and so does their sum."""
         stats = cached.stats
-        shelves = replace(self.shelves, resident=resident_keys(cached))
+        shelves = self.shelves._replace(resident=resident_keys(cached))
         models = self.models.of_jobs()
         return PrefetchStatus(
             revision=revision + cached.revision,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
@@ -109,7 +108,7 @@ class Warmer:
     def shelves(self, limits: Limits) -> Shelves:
         """Without what the cache knows better, and without the page budget, which moves with every look at memory."""
         return Shelves(
-            limits=replace(limits, page_bytes=limits.page_bytes and 1),
+            limits=limits._replace(page_bytes=limits.page_bytes and 1),
             pages=self._pages,
             loading=frozenset(reading.fetch.key for reading in self.readings),
             no_room=self._no_room,
