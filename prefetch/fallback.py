@@ -14,6 +14,7 @@ from .values import MAX_ROWS, MAX_TEXT_CHARS, NAME_FIELDS, is_on, number_in, par
 
 MAX_DEPTH = 4
 
+_NAME_FIELDS = frozenset(NAME_FIELDS)
 _PLAIN = frozenset({int, float, bool, type(None)})
 
 _LORA_KEY = re.compile(r"lora|lyco", re.IGNORECASE)
@@ -60,14 +61,15 @@ def _read(node: Node) -> Iterator[Found]:
 def _in_rows(node: Node, value: object, depth: int) -> Iterator[Found]:
     if depth > MAX_DEPTH:
         return
+    if isinstance(value, dict):
+        # Options of all kinds come this way: most name nothing, and are told by their keys alone.
+        if not _NAME_FIELDS.isdisjoint(value) and any(isinstance(value.get(name), str) for name in NAME_FIELDS):
+            yield from entry(node, value, guessed=True)
+            return
+        value = list(value.values())
     if isinstance(value, list):
         for item in value[:MAX_ROWS]:
-            yield from _in_rows(node, item, depth + 1)
-    elif isinstance(value, dict):
-        if any(isinstance(value.get(name), str) for name in NAME_FIELDS):
-            yield from entry(node, value, guessed=True)
-        else:
-            for item in list(value.values())[:MAX_ROWS]:
+            if isinstance(item, list | dict):
                 yield from _in_rows(node, item, depth + 1)
 
 

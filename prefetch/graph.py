@@ -117,7 +117,7 @@ def ordered_nodes(prompt: Mapping[str, object], outputs: Sequence[str] | None) -
             node = node_of(prompt, item)
             if node is not None:
                 stack.append(node)
-                stack += [link for link in reversed(_links(node)) if link not in seen]
+                stack += reversed(_links(node))
 
 
 def upstream(node: Node, key: str) -> set[str]:
