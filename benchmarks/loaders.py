@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderkit import beside, chart, report, window, workloads
+from loaderkit.contenders import CONTENDERS
 from loaderkit.measuring import STATES, Measuring, prepare
 
 SECTIONS = (*(f"{name}:{state}" for name in workloads.NAMES for state in STATES), "beside", "window")
@@ -82,9 +83,10 @@ def _rounds(
     wanted = [(workload, states) for workload, states in wanted if states]
     if not wanted:
         return
-    measuring = Measuring(wanted, options.peers, stack)
+    contenders = [found for found in CONTENDERS if not options.ours or found.ours or found.memory == "floor"]
+    measuring = Measuring(wanted, contenders, options.peers, begin, stack)
     for turn in range(options.rounds):
-        measuring.round(turn, begin)
+        measuring.round(turn)
         yield measuring.found
 
 
@@ -96,7 +98,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workdir", type=_made, help="where the files are made and stay; a disk, not a tmpfs")
     parser.add_argument("--peers", default="", help="a folder with loaders that this Python lacks")
     parser.add_argument("--json", type=Path, help="the report, which an earlier run may have begun")
-    parser.add_argument("--wait", action="store_true", help="start every loader, then wait for Enter before the clock")
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for Enter before every stretch of at most a minute or so, for a machine that is shared",
+    )
     parser.add_argument("--chart", type=Path, help="draw the report (SVG)")
     return parser.parse_args()
 

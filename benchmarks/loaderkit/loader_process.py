@@ -43,6 +43,7 @@ def _measure(load: Any, workload: dict[str, Any]) -> dict[str, Any]:
         # Freed memory that malloc keeps would hide what the next load takes.
         ctypes.CDLL(None).malloc_trim(0)
         return {}
+    getattr(load, "before", lambda workload: None)(workload)
     before_bytes = _read_bytes()
     started_s = time.perf_counter()
     loaded = load(workload)

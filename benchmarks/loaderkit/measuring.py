@@ -12,7 +12,6 @@ from typing import Any
 from warmstack.loaders import drop_file, resident_bytes, warm_file
 
 from .contender import Contender, ContenderError, Running
-from .contenders import CONTENDERS
 from .workloads import Workload
 
 STATES = ("warm", "cold")
@@ -29,23 +28,33 @@ class Measuring:
     "peak_bytes": contender -> bytes, "absent": contender -> why it does not run here}`; the figures are `returned_s`,
     `touched_s` and `read_bytes`."""
 
-    def __init__(self, workloads: Sequence[tuple[Workload, Sequence[str]]], peers: str, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        workloads: Sequence[tuple[Workload, Sequence[str]]],
+        contenders: Sequence[Contender],
+        peers: str,
+        begin: Callable[[], None],
+        stack: ExitStack,
+    ) -> None:
         """Start those that run here, and load everything once: that checks them, imports what they import late, and
-        shows how much memory they take."""
+        shows how much memory they take. `begin` is called before each workload, here and in every round."""
         self._workloads = workloads
-        self._running, absent = _start([workload for workload, _ in workloads], peers, stack)
+        self._begin = begin
+        begin()
+        self._running, absent = _start([workload for workload, _ in workloads], contenders, peers, stack)
         self.found: dict[str, dict[str, dict[str, Any]]] = {}
         for workload, states in workloads:
+            begin()
             peaks = self._peaks(workload, absent)
             empty = {"samples": {}, "peak_bytes": peaks, "absent": absent}
             self.found[workload.name] = {state: json.loads(json.dumps(empty)) for state in states}
 
-    def round(self, turn: int, begin: Callable[[], None]) -> None:
-        """Every loader on every workload once; in every other round backwards, so that nobody always follows the same.
-        `begin` is called before each workload and state."""
+    def round(self, turn: int) -> None:
+        """Every loader on every workload once; in every other round backwards, so that nobody always follows the
+        same."""
         for workload, states in self._workloads:
             for state in states:
-                begin()
+                self._begin()
                 samples = self.found[workload.name][state]["samples"]
                 running = [process for process in self._running if _takes_part(process.contender, workload, state)]
                 for process in running if turn % 2 == 0 else running[::-1]:
@@ -69,10 +78,12 @@ class Measuring:
         return peaks
 
 
-def _start(workloads: Sequence[Workload], peers: str, stack: ExitStack) -> tuple[list[Running], dict[str, str]]:
+def _start(
+    workloads: Sequence[Workload], contenders: Sequence[Contender], peers: str, stack: ExitStack
+) -> tuple[list[Running], dict[str, str]]:
     """The processes of those that can load the smallest of the workloads, and why the others do not."""
     running, absent = [], {}
-    for contender in CONTENDERS:
+    for contender in contenders:
         smallest = min(
             (workload for workload in workloads if workload.name in contender.workloads),
             key=lambda workload: workload.wanted_bytes,

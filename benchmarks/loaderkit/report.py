@@ -89,14 +89,17 @@ def _speed_bars(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict
         peers = {name: row["touched_s"] for name, row in rows.items() if name not in _OURS and _MEMORY[name] != "floor"}
         if state == "cold":
             bars[f"cold, {workload}"] = _bar(ours_s / floor, "cold")
-            bars[f"cold, {workload}, against the fastest peer"] = _bar(ours_s / min(peers.values()), limit=1.0)
+            if peers:
+                bars[f"cold, {workload}, against the fastest peer"] = _bar(ours_s / min(peers.values()), limit=1.0)
             continue
-        if workload in ("lora", "batch"):
+        if workload in ("lora", "batch") and "safetensors load_file" in rows:
             ratio = rows["lazy"]["returned_s"] / rows["safetensors load_file"]["returned_s"]
             bars[f"warm views, {workload}"] = _bar(ratio, "warm views")
         bars[f"warm private copy, {workload}"] = _bar(ours_s / floor, "warm private copy")
-        copying = min(seconds for name, seconds in peers.items() if _MEMORY[name] == "private")
-        bars[f"ahead of peers that copy, {workload}"] = _bar(copying / ours_s, "ahead of peers that copy", least=True)
+        copying = [seconds for name, seconds in peers.items() if _MEMORY[name] == "private"]
+        if copying:
+            ratio = min(copying) / ours_s
+            bars[f"ahead of peers that copy, {workload}"] = _bar(ratio, "ahead of peers that copy", least=True)
     return bars
 
 
