@@ -19,6 +19,8 @@ MARGIN_JOBS = 2.0
 MARGIN_S = 2.0
 MARGIN_JUMPS = 2
 """Jobs that may jump the queue: each is read before what was due. They count as the one that takes longest to read."""
+SHARED_DISK = 2.0
+"""How much longer a read takes beside that of the running job."""
 TIMED_BYTES = 1 << 20
 """Reading less says more about the disk's latency than about its rate."""
 
@@ -80,6 +82,14 @@ class Pace:
         if self.job_s is None:
             return len(reads), None
         return self._due_in_line(reads, min(self.rates.values(), default=None), self.job_s)
+
+    def is_urgent(self, fetch: Fetch) -> bool:
+        """Whether its job would have to wait for it if it were not read from now on, even beside another read. False
+        while that cannot be told."""
+        bytes_per_s = self.rates.get(self.line_of(fetch.file.path))
+        if self.job_s is None or bytes_per_s is None:
+            return False
+        return self._starts_in_s(fetch.position, self.job_s) < SHARED_DISK * fetch.file.size_bytes / bytes_per_s
 
     def _due_in_line(
         self, reads: Sequence[tuple[int, int]], bytes_per_s: float | None, job_s: float

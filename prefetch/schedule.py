@@ -40,15 +40,21 @@ class Schedule:
     """
 
     def __init__(
-        self, disks: Disks, begin: Callable[[Fetch], Reading], keeps_off: Callable[[Disk | None], bool]
+        self,
+        disks: Disks,
+        begin: Callable[[Fetch], Reading],
+        keeps_off: Callable[[Disk | None], bool],
+        is_urgent: Callable[[Fetch], bool] = lambda _: False,
     ) -> None:
-        """`begin` starts to read a file. `keeps_off(disk)`: files of later jobs leave the disk alone just now."""
+        """`begin` starts to read a file. `keeps_off(disk)`: files of later jobs leave the disk alone just now, but for
+        those that are `is_urgent`."""
         self.settings = PrefetchSettings()
         self.is_yielding = False
         """Something waits because the running job reads the same disk."""
         self._disks = disks
         self._begin = begin
         self._keeps_off = keeps_off
+        self._is_urgent = is_urgent
         self._due: Sequence[Fetch] = ()
         self._placed = 0
         """How many of `_due` stand in their lines. The others follow when a line runs dry: most plans are replaced by
@@ -212,8 +218,9 @@ class Schedule:
         return True
 
     def _must_yield(self, fetch: Fetch) -> bool:
-        """A file of the running job goes on whatever that job reads."""
-        if fetch.position == 0 or not self._keeps_off(self._disks.under(fetch.file.path)):
+        """A file of the running job goes on whatever that job reads. So does one that would be late: short jobs that
+        each read a cold file would keep the reader away from the next one's for ever."""
+        if fetch.position == 0 or not self._keeps_off(self._disks.under(fetch.file.path)) or self._is_urgent(fetch):
             return False
         self.is_yielding = True
         return True

@@ -56,7 +56,7 @@ class Warmer:
         self._changed = changed
         self._disks = Disks(machine, chores, call_soon, self._on_disks)
         self._watch = JobWatch(machine, self._disks, chores, call_soon, self._on_watch)
-        self._schedule = Schedule(self._disks, self._begin, self._watch.keeps_off)
+        self._schedule = Schedule(self._disks, self._begin, self._watch.keeps_off, self._is_urgent)
         self._futures: dict[FetchKey, Future[Outcome]] = {}
         self._plan = Plan()
         self._running: Container[AdapterKey] = frozenset()
@@ -152,10 +152,15 @@ class Warmer:
         running = tuple(takewhile(lambda needs: needs.job.running, jobs)) if yields else ()
         is_waiting = any(reading.is_demanded for reading in self._schedule.readings)
         self._watch.look(running, models if yields else (), is_waiting=is_waiting)
+        if self._schedule.is_yielding:
+            self._schedule.balance()  # what waits may have become urgent
 
     def locate(self, paths: Iterable[str]) -> None:
         """Finds out which disks these lie on."""
         self._disks.locate(paths)
+
+    def _is_urgent(self, fetch: Fetch) -> bool:
+        return self.meter.pace(self._machine.clock()).is_urgent(fetch)
 
     def keeps_off(self, path: str) -> bool:
         """Whether a file of a later job should be left alone because the running job reads the same disk."""

@@ -170,3 +170,11 @@ def test_what_a_plan_only_counts_makes_the_files_before_it_due_too() -> None:
     assert alone is not None
     assert followed is not None
     assert followed < alone
+
+
+def test_urgent_is_what_would_be_late_beside_another_read() -> None:
+    pace = Pace(10.0, {None: 100.0}, elapsed_s=4.0)
+    assert [pace.is_urgent(fetch(1, size)) for size in (290, 310)] == [False, True]
+    assert not pace.is_urgent(fetch(2, 310))
+    for unmeasured in (Pace(rates={None: 1.0}), Pace(job_s=1.0)):
+        assert not unmeasured.is_urgent(fetch(1, 10_000))

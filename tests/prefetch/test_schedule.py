@@ -154,6 +154,21 @@ def test_files_of_later_jobs_keep_off_the_disk_that_the_running_job_reads() -> N
     assert sorted(fixture.names()) == ["0", "2", "3"]
 
 
+def test_a_file_that_would_be_late_does_not_keep_off() -> None:
+    fixture = Fixture()
+    late = {FILES[3].path}
+    fixture.schedule = Schedule(  # type: ignore[arg-type]
+        fixture.disks, fixture.begin, fixture.kept_off.__contains__, lambda fetch: fetch.file.path in late
+    )
+    fixture.kept_off.update({SPINNING, FLASH})
+    fixture.schedule.follow([fetch(1), fetch(3), fetch(0)])
+    assert fixture.names() == ["3"]
+    assert fixture.schedule.is_yielding
+    late.add(FILES[0].path)
+    fixture.schedule.balance()
+    assert fixture.names() == ["3", "0"]
+
+
 def test_a_read_that_a_job_waits_for_comes_before_everything() -> None:
     fixture = Fixture()
     fixture.schedule.follow([fetch(1)])
