@@ -84,11 +84,11 @@ class Pace:
         return self._due_in_line(reads, min(self.rates.values(), default=None), self.job_s)
 
     def is_urgent(self, fetch: Fetch) -> bool:
-        """Whether its job would have to wait for it if it were not read from now on, even beside another read. False
-        while that cannot be told."""
+        """Whether its job would have to wait for it if it were not read from now on, even beside another read. While
+        that cannot be told, it is so for the next job."""
         bytes_per_s = self.rates.get(self.line_of(fetch.file.path))
         if self.job_s is None or bytes_per_s is None:
-            return False
+            return fetch.position <= 1
         return self._starts_in_s(fetch.position, self.job_s) < SHARED_DISK * fetch.file.size_bytes / bytes_per_s
 
     def _due_in_line(

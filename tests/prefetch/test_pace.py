@@ -177,4 +177,4 @@ def test_urgent_is_what_would_be_late_beside_another_read() -> None:
     assert [pace.is_urgent(fetch(1, size)) for size in (290, 310)] == [False, True]
     assert not pace.is_urgent(fetch(2, 310))
     for unmeasured in (Pace(rates={None: 1.0}), Pace(job_s=1.0)):
-        assert not unmeasured.is_urgent(fetch(1, 10_000))
+        assert [unmeasured.is_urgent(fetch(position)) for position in (1, 2)] == [True, False]

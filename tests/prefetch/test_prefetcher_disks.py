@@ -62,6 +62,7 @@ async def test_while_the_running_job_reads_its_disk_only_its_own_files_are_read_
     await disks.settle(reads=False)
     for _ in range(2):
         await poll(disks, 100 * MIB)
+    disks.submit("next")
     disks.submit("2", later, elsewhere)
     await poll(disks, 100 * MIB)
     assert in_flight(disks) == [own, elsewhere]
@@ -75,6 +76,18 @@ async def test_while_the_running_job_reads_its_disk_only_its_own_files_are_read_
     assert (in_flight(disks), disks.prefetcher.status().paused) == ([later], "")
 
 
+async def test_as_long_as_no_job_was_measured_the_next_ones_files_wait_for_nobody(disks: World) -> None:
+    own, name = disks.lora("own"), disks.lora("next")
+    disks.submit("1", own)
+    disks.start("1")
+    await disks.settle()
+    for _ in range(3):
+        await poll(disks, 100 * MIB)
+    disks.submit("2", name)
+    await disks.settle()
+    assert disks.states()["2"] == {name: "ready"}
+
+
 async def test_a_job_that_never_stops_reading_does_not_starve_the_next(disks: World) -> None:
     own, name = disks.lora("own"), disks.lora("later")
     disks.submit("1", own)
@@ -82,6 +95,7 @@ async def test_a_job_that_never_stops_reading_does_not_starve_the_next(disks: Wo
     await disks.settle()
     for _ in range(3):
         await poll(disks, 100 * MIB)
+    disks.submit("next")
     disks.submit("2", name)
     waited_s = 0.0
     while disks.states().get("2") != {name: "ready"}:
