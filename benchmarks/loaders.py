@@ -98,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workdir", type=_made, help="where the files are made and stay; a disk, not a tmpfs")
     parser.add_argument("--peers", default="", help="a folder with loaders that this Python lacks")
     parser.add_argument("--json", type=Path, help="the report, which an earlier run may have begun")
+    parser.add_argument("--ours", action="store_true", help="our strategies and the floors alone")
     parser.add_argument(
         "--wait",
         action="store_true",

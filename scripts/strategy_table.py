@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import strategy_figures
 import torch
 
 from warmstack.loaders.auto import Surroundings, choose_strategy
@@ -32,7 +33,13 @@ _MIB = 1 << 20
 def tables() -> dict[str, str]:
     """Name of the table on the page -> its text."""
     registry = StrategyRegistry.default()
-    return {"strategies": _strategies(registry), "auto": _choices(registry)}
+    figures = strategy_figures.figures()
+    return {
+        "strategies": _strategies(registry),
+        "figures": _table(figures[0], figures[1:]),
+        "wins": _wins(registry),
+        "auto": _choices(registry),
+    }
 
 
 def with_tables(page: str) -> str:
@@ -69,6 +76,16 @@ def _strategy_row(strategy: LoadingStrategy) -> tuple[str, ...]:
     takes = ("no" if reason else "yes" for reason in refusals)
     reasons = dict.fromkeys(reason for reason in refusals if reason and "not .gguf" not in reason)
     return (f"`{strategy.name}`", *takes, ", ".join(fields), strategy.summary, "; ".join(reasons))
+
+
+def _wins(registry: StrategyRegistry) -> str:
+    wins = strategy_figures.wins()
+    rows = []
+    for name in registry.strategies:
+        texts = [win.text for win in wins if win.strategy == name]
+        none = "nothing that was measured" if strategy_figures.is_measured(name) else "not measured yet"
+        rows.append((f"`{name}`", "; ".join(texts) or none))
+    return _table(("strategy", "ahead of the others with"), rows)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,13 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(13, 9), constrained_layout=True)
-    for axis, (panel, title) in zip(axes.flat, PANELS.items(), strict=True):
-        workload, _, state = panel.partition(", ")
-        _panel(axis, medians(report["workloads"][workload][state]), title)
+    workloads = report["workloads"]
+    panels = {tuple(panel.split(", ")): title for panel, title in PANELS.items()}
+    panels = {key: title for key, title in panels.items() if key[1] in workloads.get(key[0], {})}
+    rows = -(-len(panels) // 2)
+    figure, axes = pyplot.subplots(rows, 2, figsize=(13, 4.5 * rows), constrained_layout=True)
+    for axis, ((workload, state), title) in zip(axes.flat, panels.items(), strict=False):
+        _panel(axis, medians(workloads[workload][state]), title)
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in _COLOURS.values()]
     labels = ["WarmStack", "others, private copy", "others, views of the mapped file"]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
@@ -49,7 +52,8 @@ def _panel(axis: Any, rows: Mapping[str, Mapping[str, float]], title: str) -> No
         axis.axvline(floor, color="black", linewidth=1, linestyle="--")
         axis.set_xlabel(f"until every page was read; dashed: the machine's floor, {_seconds(floor)}", fontsize=8)
     axis.set_title(title, fontsize=10)
-    axis.set_xlim(right=shown[0][1] * 1.15)
+    # The slowest would press all others together; its number stands beside it.
+    axis.set_xlim(right=1.15 * sorted(seconds for _, seconds in shown)[-3])
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 
