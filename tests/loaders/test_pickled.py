@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from warmstack.loaders import PickledFileError, SafetensorsLoadError, load_pickled
@@ -83,6 +83,9 @@ def test_a_missing_file_says_so(tmp_path: Path):
 def test_a_damaged_file_is_an_ordinary_refusal(tmp_path: Path, keep: float, zipped: bool, noise: bytes):
     path = Path(save(tmp_path / "cut.pt", TENSORS, zipped=zipped))
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep)] + noise)
+    damaged = content[: int(len(content) * keep)] + noise
+    # A bare pickle has no checksum: with as many bytes in the end as before, only the numbers are others.
+    assume(len(damaged) < len(content))
+    path.write_bytes(damaged)
     with pytest.raises(SafetensorsLoadError):
         load_pickled(path)
