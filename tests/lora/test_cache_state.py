@@ -244,6 +244,7 @@ TestCache = CacheMachine.TestCase
 TestCache.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_at_length() -> None:

@@ -163,13 +163,14 @@ class CheckedPrefetcher(PrefetcherMachine):
         waste, warmed = status.page.wasted_bytes, status.page.warmed_bytes
         assert 0 <= waste <= warmed
         ids = [job.job_id for job in self.world.queue] if status.enabled else []
-        assert [job.job_id for job in status.queue] == ids
+        assert [job.job_id for job in status.queue] == ids[:HORIZON_JOBS]
 
 
 TestPrefetcher = CheckedPrefetcher.TestCase
 TestPrefetcher.settings = settings(max_examples=60, stateful_step_count=40)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_at_length() -> None:
