@@ -23,6 +23,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from warmstack.lora.cache_stats import AdapterView
 from warmstack.lora.file import AdapterKey
 from warmstack.prefetch import queue_board
+from warmstack.prefetch.queue_board import HORIZON_JOBS
 
 from .choices import BUDGET_BYTES, NAMES, PLENTY_BYTES
 from .demands import is_content
