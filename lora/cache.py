@@ -281,9 +281,7 @@ class AdapterCache:
         with self._lock:
             if not flight.landed:
                 flight.leave(cancelled)
-                return
-            held = flight.claim()
-            if held is not None:
+            elif (held := flight.claim()) is not None:
                 self._ended.append(held.residency.holds)
 
     def _fly(self, flight: Flight, limiter: RateLimit | None = None) -> Held | None:
