@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo-output
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check frontends install clean
+.PHONY: demo test check hunt frontends install clean
 
 install: $(INSTALLED)
 
@@ -21,6 +21,10 @@ test: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 check: test
+
+# Property tests on new draws, state machines at length: what `make test` repeats is what was drawn once.
+hunt: $(INSTALLED)
+	$(BIN)/python -m pytest -q --hypothesis-profile=hunt -m "not browser and not host" tests
 
 # ComfyUI's own front ends, which the browser tests serve. Without them (or without Chromium) those tests are skipped.
 frontends: $(INSTALLED)

@@ -61,7 +61,7 @@ class Schedule:
         the next one long before."""
         self._lines: dict[Line, deque[Place]] = {}
         self._places: dict[FetchKey, Place] = {}
-        """Where the reads stand that are going on or paused."""
+        """Where the reads stand that are going on, paused, or ended since the plan came."""
         self._awaits_disks = False
         """Something is due of which the disk is not known yet: it starts with the plan that follows."""
         self._readings: dict[FetchKey, Reading] = {}
@@ -197,8 +197,8 @@ class Schedule:
         while self._placed < len(self._due):
             place = Place(self._placed, self._due[self._placed])
             self._placed += 1
-            if place.fetch.key in self._readings:
-                continue
+            if place.fetch.key in self._places:
+                continue  # was being read when the plan came, and may have ended since
             its_line = self.line_of(place.fetch.file.path)
             self._lines.setdefault(its_line, deque()).append(place)
             if its_line == line:

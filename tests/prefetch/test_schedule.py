@@ -192,6 +192,17 @@ def test_only_so_many_are_kept_for_later() -> None:
     assert [r.is_cancelled for r in fixture.begun] == [True] * 5 + [False] * 5
 
 
+def test_what_was_read_while_it_waited_for_its_turn_is_not_read_again() -> None:
+    fixture = Fixture()
+    fixture.schedule.follow([fetch(16)])
+    fixture.schedule.follow([fetch(i) for i in (0, 2, 4, 16)])
+    paused, *nearer = fixture.begun
+    assert paused.is_paused, "and yet its last chunk may have been the one it was in"
+    for reading in (paused, *nearer):
+        fixture.end(reading)
+    assert (len(fixture.begun), fixture.schedule.has_placed_all) == (4, True)
+
+
 def test_a_measurement_makes_way_for_what_is_due_on_its_disk_only() -> None:
     fixture = Fixture()
     fixture.disks.measuring = SPINNING
