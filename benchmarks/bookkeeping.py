@@ -30,8 +30,8 @@ from typing import Any
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
 from warmstack.lora.catalog import LoraCatalog
-from warmstack.prefetch.job import QueuedJob
 from warmstack.prefetch.prefetcher import Prefetcher
+from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.references import references
 
 NODES = 60

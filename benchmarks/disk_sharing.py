@@ -29,9 +29,9 @@ from warmstack.loaders.page_cache import drop_file
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
 from warmstack.lora.catalog import LoraCatalog
-from warmstack.prefetch.job import QueuedJob
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import Prefetcher
+from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.settings import PrefetchSettings
 
 MIB = 1 << 20

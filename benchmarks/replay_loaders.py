@@ -21,14 +21,14 @@ from warmstack.lora.cache import AdapterCache
 from warmstack.lora.file import AdapterKey, LoraFile
 from warmstack.lora.lease import Lease
 from warmstack.lora.policies import EvictionPolicy, NextUse
-from warmstack.prefetch.forecast import Forecast
-from warmstack.prefetch.horizon import Horizon
-from warmstack.prefetch.job import LoraReference, QueuedJob, References
-from warmstack.prefetch.need import JobNeeds, Need, Resolution
-from warmstack.prefetch.pace import Due, PaceMeter
-from warmstack.prefetch.plan import FetchKey, Limits, Plan, Warm, speculate
-from warmstack.prefetch.queue_board import HORIZON_JOBS
-from warmstack.prefetch.view import resident_keys
+from warmstack.prefetch.planning.forecast import Forecast
+from warmstack.prefetch.planning.horizon import Horizon
+from warmstack.prefetch.planning.pace import Due, PaceMeter
+from warmstack.prefetch.planning.plan import FetchKey, Limits, Plan, Warm, speculate
+from warmstack.prefetch.queue.board import HORIZON_JOBS
+from warmstack.prefetch.queue.job import LoraReference, QueuedJob, References
+from warmstack.prefetch.queue.need import JobNeeds, Need, Resolution
+from warmstack.prefetch.reports.view import resident_keys
 
 Clock = Callable[[], float]
 

@@ -10,7 +10,7 @@ from ..loaders.errors import SafetensorsLoadError
 from ..loaders.page_cache import resident_bytes
 from ..lora.cache_stats import AdapterView, CacheSnapshot
 from ..lora.file import LoraFile
-from ..prefetch.status import PrefetchStatus
+from ..prefetch.reports.status import PrefetchStatus
 from .adapter_query import AdapterQuery
 
 Row = dict[str, Any]

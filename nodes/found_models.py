@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ..loaders.checkpoint import checkpoint_format
 from ..loaders.errors import SafetensorsLoadError
 from ..loaders.shards import read_index
-from ..prefetch.model_file import ModelFile
+from ..prefetch.models.file import ModelFile
 from .model_files import file_below
 
 logger = logging.getLogger("warmstack")

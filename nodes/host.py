@@ -17,7 +17,7 @@ import folder_paths
 import psutil
 from aiohttp import web
 
-from ..prefetch.job import QueuedJob
+from ..prefetch.queue.job import QueuedJob
 from .memory_state import DeviceMemory, MemoryState
 
 logger = logging.getLogger("warmstack")

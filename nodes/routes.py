@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from ..prefetch.prometheus import CONTENT_TYPE
+from ..prefetch.reports.prometheus import CONTENT_TYPE
 from .adapter_query import AdapterQuery, parse_query
 from .model_query import parse_model_query
 from .request_body import MAX_PROMPT_BODY_BYTES, RequestError, flag_in, names_in, only, read_object

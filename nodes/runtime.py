@@ -18,11 +18,11 @@ from ..lora.catalog import Found, LoraCatalog
 from ..lora.checkpoint_base import read_base_model
 from ..lora.file import LoraFile
 from ..lora.memory import default_budget_bytes
-from ..prefetch.job import QueuedJob
 from ..prefetch.machine import Machine
 from ..prefetch.prefetcher import Prefetcher
-from ..prefetch.prometheus import prometheus_text
+from ..prefetch.queue.job import QueuedJob
 from ..prefetch.references import payload_references
+from ..prefetch.reports.prometheus import prometheus_text
 from ..prefetch.settings import PrefetchSettings
 from .actions import Actions
 from .adapter_query import AdapterQuery

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..loaders.tracking import StrategySummary
 from ..lora.cache_stats import AdapterView, CacheSnapshot
 from ..lora.file import LoraFile
-from ..prefetch.status import AdapterStatus, JobRecord, JobStatus, ModelStatus, PlannedLora, PrefetchStatus
+from ..prefetch.reports.status import AdapterStatus, JobRecord, JobStatus, ModelStatus, PlannedLora, PrefetchStatus
 from .memory_state import MemoryState
 
 SCHEMA = 1

@@ -10,48 +10,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .device_status import DeviceStatus
-    from .horizon import make_plan
-    from .job import LoraReference, ModelReference, QueuedJob, References, UnknownReference
-    from .model_file import ModelFile, ModelFinder
-    from .plan import Fetch, Limits, Plan, Warm
-    from .predictor import LoRAPrefetchPredictor, PredictorStats
+    from .models.file import ModelFile, ModelFinder
+    from .planning.horizon import make_plan
+    from .planning.plan import Fetch, Limits, Plan, Warm
+    from .planning.predictor import LoRAPrefetchPredictor, PredictorStats
     from .prefetcher import Prefetcher
-    from .prometheus import prometheus_text
-    from .references import payload_references
+    from .queue.job import LoraReference, ModelReference, QueuedJob, References, UnknownReference
+    from .references.prompt import payload_references
+    from .references.texts import stack_references
+    from .reports.device_status import DeviceStatus
+    from .reports.prometheus import prometheus_text
+    from .reports.status import (
+        AdapterStatus,
+        FetchStatus,
+        JobRecord,
+        JobStatus,
+        ModelStatus,
+        PlannedLora,
+        PrefetchStatus,
+    )
     from .settings import PrefetchSettings, parse_bytes
-    from .status import AdapterStatus, FetchStatus, JobRecord, JobStatus, ModelStatus, PlannedLora, PrefetchStatus
-    from .texts import stack_references
 
 _HOMES = {
-    "AdapterStatus": "status",
-    "DeviceStatus": "device_status",
-    "Fetch": "plan",
-    "FetchStatus": "status",
-    "JobRecord": "status",
-    "JobStatus": "status",
-    "Limits": "plan",
-    "LoRAPrefetchPredictor": "predictor",
-    "LoraReference": "job",
-    "ModelFile": "model_file",
-    "ModelFinder": "model_file",
-    "ModelReference": "job",
-    "ModelStatus": "status",
-    "Plan": "plan",
-    "PredictorStats": "predictor",
-    "prometheus_text": "prometheus",
-    "PlannedLora": "status",
+    "AdapterStatus": "reports.status",
+    "DeviceStatus": "reports.device_status",
+    "Fetch": "planning.plan",
+    "FetchStatus": "reports.status",
+    "JobRecord": "reports.status",
+    "JobStatus": "reports.status",
+    "Limits": "planning.plan",
+    "LoRAPrefetchPredictor": "planning.predictor",
+    "LoraReference": "queue.job",
+    "ModelFile": "models.file",
+    "ModelFinder": "models.file",
+    "ModelReference": "queue.job",
+    "ModelStatus": "reports.status",
+    "Plan": "planning.plan",
+    "PredictorStats": "planning.predictor",
+    "prometheus_text": "reports.prometheus",
+    "PlannedLora": "reports.status",
     "PrefetchSettings": "settings",
-    "PrefetchStatus": "status",
+    "PrefetchStatus": "reports.status",
     "Prefetcher": "prefetcher",
-    "QueuedJob": "job",
-    "References": "job",
-    "UnknownReference": "job",
-    "Warm": "plan",
+    "QueuedJob": "queue.job",
+    "References": "queue.job",
+    "UnknownReference": "queue.job",
+    "Warm": "planning.plan",
     "parse_bytes": "settings",
-    "payload_references": "references",
-    "make_plan": "horizon",
-    "stack_references": "texts",
+    "payload_references": "references.prompt",
+    "make_plan": "planning.horizon",
+    "stack_references": "references.texts",
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Protocol
 from ..loaders import disk_kind, disk_probe, page_cache
 from ..loaders.rate_limit import RateLimit
 from ..lora import memory
-from . import disk_use
+from .disks import disk_use
 from .pool import DaemonPool, Pool
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..lora.file import AdapterKey
 from .machine import Machine
-from .model_plan import Room
+from .models.plan import Room
 from .pressure import next_limit_bytes, page_budget_bytes
 from .settings import PrefetchSettings
 

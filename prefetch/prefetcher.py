@@ -10,28 +10,28 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .batch_line import BatchLog
 from .device_warmer import DeviceWarmer
-from .forecast import Forecast
-from .history import JobHistory, demands
-from .horizon import Horizon
-from .job import QueuedJob, References
 from .machine import Machine
 from .memory_watch import MemoryWatch
-from .model_file import ModelFinder
-from .model_tier import ModelTier
-from .need import JobNeeds, Need
-from .pace import Due
-from .plan import Limits, Plan, speculate
-from .queue_board import QueueBoard
-from .reading import no_longer_resident
-from .references import payload_references
-from .resolver import Resolver
-from .schedule import THREADS
+from .models.file import ModelFinder
+from .models.tier import ModelTier
+from .planning.forecast import Forecast
+from .planning.horizon import Horizon
+from .planning.pace import Due
+from .planning.plan import Limits, Plan, speculate
+from .queue.board import QueueBoard
+from .queue.job import QueuedJob, References
+from .queue.need import JobNeeds, Need
+from .queue.resolver import Resolver
+from .reading.reading import no_longer_resident
+from .reading.schedule import THREADS
+from .reading.warmer import Warmer
+from .references.prompt import payload_references
+from .reports.batch_line import BatchLog
+from .reports.history import JobHistory, demands
+from .reports.status import PlannedLora, PrefetchStatus
+from .reports.view import Picture, fetch_status, planned_loras, resident_keys
 from .settings import PrefetchSettings
-from .status import PlannedLora, PrefetchStatus
-from .view import Picture, fetch_status, planned_loras, resident_keys
-from .warmer import Warmer
 
 if TYPE_CHECKING:
     from ..lora.cache import AdapterCache

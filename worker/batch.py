@@ -14,9 +14,9 @@ import torch
 
 from ..lora.errors import LoraError
 from ..lora.stack import LoraRow
-from ..prefetch.job import LoraReference, QueuedJob, References
 from ..prefetch.machine import Machine
 from ..prefetch.prefetcher import Prefetcher
+from ..prefetch.queue.job import LoraReference, QueuedJob, References
 from ..prefetch.settings import PrefetchSettings
 from .application import Application, StackError
 from .lora_worker import LoRAWorker

@@ -18,8 +18,8 @@ from hostkit.tiny_flux import write_unet
 from hostkit.tiny_sd15 import write_checkpoint
 
 from warmstack.loaders.page_cache import resident_bytes
-from warmstack.prefetch.model_reading import NEGLIGIBLE_SHARE
-from warmstack.prefetch.model_recognisers import MODEL_INPUTS
+from warmstack.prefetch.models.reading import NEGLIGIBLE_SHARE
+from warmstack.prefetch.references.model_recognisers import MODEL_INPUTS
 
 ROOT = "/warmstack/v1"
 OTHER = "sub/other.safetensors"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "prefetch"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "prefetch" / "references"))
 
 from example_nodes import RGTHREE, STOCK, Declared, ours
 from ui_workflow import BROWSER_ONLY, api_prompt

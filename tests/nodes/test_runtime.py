@@ -23,7 +23,7 @@ from warmstack.nodes.request_body import RequestError
 from warmstack.nodes.runtime import Runtime, get_runtime
 from warmstack.nodes.service import Service
 from warmstack.nodes.startup import start
-from warmstack.prefetch.job import QueuedJob
+from warmstack.prefetch.queue.job import QueuedJob
 
 sys.path.insert(0, str(Path(__file__).parent))
 

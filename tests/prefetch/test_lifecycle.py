@@ -157,7 +157,7 @@ import asyncio, json, sys, threading
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
 from warmstack.lora.catalog import LoraCatalog
-from warmstack.prefetch.job import QueuedJob
+from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import Prefetcher
 

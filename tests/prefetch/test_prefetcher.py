@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from warmstack.prefetch.horizon import NEAREST
+from warmstack.prefetch.planning.horizon import NEAREST
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
 
 from .world import CHUNK_BYTES, World

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from warmstack.loaders.disk_kind import Disk
-from warmstack.prefetch.job_reads import MOST_S, QUIET_S
-from warmstack.prefetch.pace import TIMED_BYTES, Pace, PaceMeter
+from warmstack.prefetch.disks.job_reads import MOST_S, QUIET_S
+from warmstack.prefetch.planning.pace import TIMED_BYTES, Pace, PaceMeter
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
-from warmstack.prefetch.warmer import JOB_READS
+from warmstack.prefetch.reading.warmer import JOB_READS
 
-from .test_pace import fetch, positions
+from .planning.test_pace import fetch, positions
 from .world import CHUNK_BYTES, MIB, World
 
 FAST, SLOW = Disk("9:0", "flash"), Disk("8:0", "rotating")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from warmstack.prefetch import queue_board
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
+from warmstack.prefetch.queue import board
 
 from .world import CHUNK_BYTES, World
 
@@ -37,7 +37,7 @@ async def test_a_file_that_appears_later_is_found_by_a_throttled_scan(world: Wor
     world.lora("late")
     await world.settle()
     assert world.states() == {"1": {"late": "missing"}}
-    world.now_s += queue_board.REFRESH_S
+    world.now_s += board.REFRESH_S
     await world.settle()
     assert world.states() == {"1": {"late.safetensors": "ready"}}
 
@@ -61,7 +61,7 @@ async def test_a_failed_file_is_tried_again_only_when_it_changes(world: World) -
     assert str(world.root) not in adapter.problem
     broken = False
     world.lora("a", 5 * CHUNK_BYTES)
-    world.now_s += queue_board.RESTAT_S
+    world.now_s += board.RESTAT_S
     await world.settle()
     assert world.states() == {"1": {name: "ready"}}
 
@@ -80,7 +80,7 @@ async def test_a_replaced_file_is_read_again(world: World) -> None:
     await world.settle()
     world.lora("a", 6 * CHUNK_BYTES)
     world.page_cache.clear()
-    world.now_s += queue_board.RESTAT_S
+    world.now_s += board.RESTAT_S
     await world.settle()
     assert len(world.page_reads) == 2
 
@@ -90,7 +90,7 @@ async def test_a_removed_file_is_missing(world: World) -> None:
     world.submit("1", name)
     await world.settle()
     os.unlink(world.path(name))
-    world.now_s += queue_board.RESTAT_S
+    world.now_s += board.RESTAT_S
     await world.settle()
     assert world.states() == {"1": {name: "missing"}}
 
@@ -130,6 +130,6 @@ async def test_a_damaged_file_that_was_downloaded_again_is_read(world: World) ->
     await world.settle()
     assert world.states() == {"1": {"a.safetensors": "failed"}}
     world.lora("a")
-    world.now_s += queue_board.RESTAT_S
+    world.now_s += board.RESTAT_S
     await world.settle()
     assert world.states() == {"1": {"a.safetensors": "ready"}}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from warmstack.prefetch.job import QueuedJob, References
 from warmstack.prefetch.prefetcher import Prefetcher
+from warmstack.prefetch.queue.job import QueuedJob, References
 
 from .world import World, stock_graph
 

@@ -21,10 +21,10 @@ from warmstack.lora.cache import AdapterCache
 from warmstack.lora.catalog import LoraCatalog
 from warmstack.lora.file import AdapterKey
 from warmstack.lora.loading import LoadAdapter
-from warmstack.prefetch.job import QueuedJob
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.pool import Pool
 from warmstack.prefetch.prefetcher import Prefetcher
+from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.settings import PrefetchSettings
 
 CHUNK_BYTES = 1024

@@ -13,8 +13,7 @@ from warmstack.nodes.adapter_query import AdapterQuery
 from warmstack.nodes.adapter_table import AdapterTable
 from warmstack.nodes.memory_state import DeviceMemory, MemoryState
 from warmstack.nodes.status_json import Moment, plan_json, status_json
-from warmstack.prefetch.settings import PrefetchSettings
-from warmstack.prefetch.status import (
+from warmstack.prefetch.reports.status import (
     AdapterStatus,
     FetchStatus,
     JobRecord,
@@ -23,6 +22,7 @@ from warmstack.prefetch.status import (
     PlannedLora,
     PrefetchStatus,
 )
+from warmstack.prefetch.settings import PrefetchSettings
 
 FILE = LoraFile(name="styles/ink.safetensors", path="/x/styles/ink.safetensors", size_bytes=9, mtime_ns=1)
 

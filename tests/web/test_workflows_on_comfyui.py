@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nodes"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "prefetch"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "prefetch" / "references"))
 
 from browser_kit.stub_host import QUIET
 from browser_kit.workflow_page import QUEUE, take_picture

@@ -1,0 +1,80 @@
+"""JobWatch: keeps an eye on what the running job reads, and says which disks others should keep off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+
+from ...loaders.disk_kind import Disk
+from ..machine import Machine
+from ..pool import Pool
+from ..queue.need import JobNeeds
+from .disks import Disks
+from .job_reads import JobReads
+
+
+class JobWatch:
+    """Owned by the event loop. The counters are read in `chores`: a process of many threads makes them slow."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        disks: Disks,
+        chores: Pool,
+        call_soon: Callable[[Callable[[], None]], None],
+        moved: Callable[[], None],
+    ) -> None:
+        """`moved` is called on the loop when the answers of `keeps_off` have changed."""
+        self._machine = machine
+        self._disks = disks
+        self._chores = chores
+        self._call_soon = call_soon
+        self._moved = moved
+        self._reads = JobReads()
+        self._job_ids: tuple[str, ...] = ()
+        self._its_disks: frozenset[Disk | None] = frozenset()
+        self._is_sampling = False
+        self._is_reading = False
+
+    def keeps_off(self, disk: Disk | None) -> bool:
+        """Whether reads for later jobs should leave the disk to the running job; None: a disk not known yet."""
+        where = self._its_disks
+        return self._is_reading and (disk is None or not where or disk in where or None in where)
+
+    def look(self, running: Sequence[JobNeeds], models: Iterable[str] = (), *, is_waiting: bool) -> None:
+        """Once per poll. `models`: paths that the job reads beside its LoRAs; `is_waiting`: it waits for a read of
+        ours."""
+        job_ids = tuple(needs.job.job_id for needs in running)
+        if job_ids != self._job_ids:
+            self._job_ids = job_ids
+            self._reads.forget()
+        paths = {use.file.path for needs in running for use in needs.uses}.union(models)
+        self._disks.locate(paths)
+        self._its_disks = frozenset(map(self._disks.under, paths))
+        if job_ids and not self._is_sampling:
+            self._is_sampling = True
+            with suppress(RuntimeError):  # the pool is closed: the end has come
+                sample = self._chores.submit(self._sample)
+                sample.add_done_callback(lambda future: self._landed(future, job_ids, is_waiting))
+        self._update()
+
+    def _sample(self) -> tuple[int | None, float]:
+        """In a thread."""
+        return self._machine.foreign_read_bytes(), self._machine.clock()
+
+    def _landed(self, future: Future[tuple[int | None, float]], job_ids: tuple[str, ...], is_waiting: bool) -> None:
+        read_bytes, now_s = (None, self._machine.clock()) if future.exception() else future.result()
+        self._call_soon(lambda: self._take(read_bytes, now_s, job_ids, is_waiting))
+
+    def _take(self, read_bytes: int | None, now_s: float, job_ids: tuple[str, ...], is_waiting: bool) -> None:
+        self._is_sampling = False
+        if job_ids == self._job_ids:
+            self._reads.observe(read_bytes, now_s, waits=is_waiting)
+            self._update()
+
+    def _update(self) -> None:
+        is_reading = bool(self._job_ids) and self._reads.wants_disk(self._machine.clock())
+        if is_reading != self._is_reading:
+            self._is_reading = is_reading
+            self._moved()

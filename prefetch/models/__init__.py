@@ -1,0 +1,1 @@
+"""Checkpoints and other models that the queue names, brought into the page cache."""

@@ -1,0 +1,55 @@
+"""ModelReading: one model file being brought into the page cache by a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...loaders.rate_limit import RateLimit
+from ..machine import Machine
+from ..reading.gate import Gate
+from ..reading.reading import Meter, Outcome, warm_pages
+from .plan import ModelFetch
+
+NEGLIGIBLE_SHARE = 16
+"""A model of which so little is missing is not read anew: below a balloon pages vanish one by one while memory is
+plenty, and gigabytes are not read again for that."""
+
+
+class ModelReading:
+    """Made on the event loop, `run` in a thread. Both `pause` and `cancel` take effect within one chunk; a read that
+    was paused goes on where it stopped."""
+
+    def __init__(self, fetch: ModelFetch, limiter: Callable[[], RateLimit | None]) -> None:
+        self.fetch = fetch
+        self.has_begun = False
+        self.is_cancelled = False
+        self._gate = Gate()
+        self.meter = Meter(limiter, self._gate, self._must_stop)
+
+    def pause(self) -> None:
+        self._gate.close()
+
+    def resume(self) -> None:
+        self._gate.open()
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def run(self, machine: Machine) -> Outcome:
+        self.has_begun = True
+        if self.is_cancelled:
+            return Outcome("cancelled")
+        started_s, file = machine.clock(), self.fetch.file
+        negligible_bytes = file.size_bytes // NEGLIGIBLE_SHARE
+        outcome = warm_pages(
+            file.path,
+            file.size_bytes,
+            machine,
+            self._must_stop,
+            self.meter,
+            negligible_bytes=negligible_bytes,
+        )
+        return outcome._replace(seconds=machine.clock() - started_s - self._gate.held_s)
+
+    def _must_stop(self) -> bool:
+        return self.is_cancelled

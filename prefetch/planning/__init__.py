@@ -1,0 +1,1 @@
+"""What should be warm by when: the plan, its deadlines, and guesses about jobs that are not queued yet."""

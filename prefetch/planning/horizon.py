@@ -1,0 +1,198 @@
+"""Horizon: which visible job uses each file first, kept in step with the queue instead of being read anew per plan."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence, Set
+from operator import itemgetter
+
+from ...lora.file import AdapterKey, LoraFile
+from ..queue.need import JobNeeds, Tier, Use
+from .plan import Fetch, Limits, Plan, Warm
+
+_USES_PER_JOB = 1 << 20
+"""A ticket is the ordinal of a job times this, plus the place of the use in the job: tickets sort as needs do."""
+
+NEAREST = 32
+"""Fetches that a plan names. Most plans are replaced after a few reads; what comes later is counted, not named."""
+
+
+class _Firsts:
+    """The ticket of each file's earliest use, and the files themselves."""
+
+    __slots__ = ("files", "tickets", "total_bytes")
+
+    def __init__(self) -> None:
+        self.tickets: dict[AdapterKey, int] = {}
+        self.files: dict[AdapterKey, LoraFile] = {}
+        self.total_bytes = 0
+
+    def copy(self) -> _Firsts:
+        other = _Firsts()
+        other.tickets, other.files, other.total_bytes = self.tickets.copy(), self.files.copy(), self.total_bytes
+        return other
+
+    def put(self, key: AdapterKey, file: LoraFile, ticket: int) -> None:
+        """Keeps the earlier ticket of a file that is there."""
+        known = self.tickets.get(key)
+        if known is None:
+            self.files[key] = file
+            self.total_bytes += file.size_bytes
+        self.tickets[key] = ticket if known is None else min(known, ticket)
+
+    def drop(self, key: AdapterKey) -> None:
+        del self.tickets[key]
+        self.total_bytes -= self.files.pop(key).size_bytes
+
+    def parted(self, limit_bytes: int | None, refused: Set[AdapterKey]) -> tuple[_Firsts, _Firsts]:
+        """Those that may be resident, and those that have to do with warm pages."""
+        if limit_bytes is None:
+            return _Firsts(), self
+        out = self.tickets.keys() & refused
+        if self.total_bytes > limit_bytes:
+            out |= {key for key, file in self.files.items() if file.size_bytes > limit_bytes}
+        if not out:
+            return self, _Firsts()
+        kept, spilled = self.copy(), _Firsts()
+        for key in out:
+            spilled.put(key, kept.files[key], kept.tickets[key])
+            kept.drop(key)
+        return kept, spilled
+
+    def merged(self, others: _Firsts) -> _Firsts:
+        if not others.tickets:
+            return self
+        both = self.copy()
+        for key, ticket in others.tickets.items():
+            both.put(key, others.files[key], ticket)
+        return both
+
+
+class _Uses:
+    """Every use of one kind."""
+
+    def __init__(self) -> None:
+        self.firsts = _Firsts()
+        self._later: dict[AdapterKey, deque[int]] = {}
+
+    def append(self, use: Use, ticket: int) -> None:
+        """`ticket` is later than every other."""
+        if use.key in self.firsts.tickets:
+            self._later.setdefault(use.key, deque()).append(ticket)
+        else:
+            self.firsts.put(use.key, use.file, ticket)
+
+    def pop(self, key: AdapterKey) -> None:
+        """Forgets the earliest use of `key`."""
+        later = self._later.get(key)
+        if later is None:
+            self.firsts.drop(key)
+            return
+        self.firsts.tickets[key] = later.popleft()
+        if not later:
+            del self._later[key]
+
+
+class Horizon:
+    """`follow` the queue, then ask for a `plan`. Owned by the event loop.
+
+    Most looks at a queue find its first job gone and a new last one: that costs by the job, not by the horizon.
+    """
+
+    def __init__(self, nearest: int = NEAREST) -> None:
+        """`nearest`: how many fetches a plan names."""
+        self._nearest = nearest
+        self._jobs: tuple[JobNeeds, ...] = ()
+        self._head = 0
+        """Ordinal of the first job."""
+        self._acquired = _Uses()
+        """What our own readers take from the cache."""
+        self._read = _Uses()
+        """What everybody else reads through the page cache."""
+
+    def follow(self, jobs: Sequence[JobNeeds]) -> None:
+        """Takes in the visible jobs as they are now, in running order, running first."""
+        previous, self._jobs = self._jobs, tuple(jobs)
+        gone = _gone_from_the_front(previous, self._jobs)
+        for job in previous[:gone]:
+            for use in job.uses:
+                self._uses_of(use).pop(use.key)
+        self._head += gone
+        stayed = len(previous) - gone
+        for ordinal, job in enumerate(self._jobs[stayed:], self._head + stayed):
+            for ticket, use in enumerate(job.uses, ordinal * _USES_PER_JOB):
+                self._uses_of(use).append(use, ticket)
+
+    def plan(self, limits: Limits, warm: Warm) -> Plan:
+        """Earliest need first, each tier just as deep as its bytes reach."""
+        acquired, pages = self._acquired.firsts, _Firsts()
+        resident, spilled = acquired.parted(limits.resident_bytes, warm.no_room)
+        cold = self._cold(resident, "resident", limits.resident_bytes, limits.depth_jobs, warm)
+        if limits.page_bytes is not None:
+            pages = self._read.firsts.merged(spilled)
+            cold += self._cold(pages, "page", limits.page_bytes, limits.depth_jobs, warm)
+        cold.sort(key=itemgetter(0))
+        files = {"resident": resident.files, "page": pages.files}
+        nearest, rest = cold[: self._nearest], cold[self._nearest :]
+        return Plan(
+            tuple(Fetch(files[tier][key], tier, self._position(ticket)) for ticket, key, tier in nearest),
+            frozenset(resident.tickets),
+            frozenset(pages.tickets),
+            {key: ticket // _USES_PER_JOB - self._head for key, ticket in acquired.tickets.items()},
+            tuple((key.size_bytes, ticket // _USES_PER_JOB - self._head) for ticket, key, _ in rest),
+        )
+
+    def _uses_of(self, use: Use) -> _Uses:
+        return self._acquired if use.resident else self._read
+
+    def _position(self, ticket: int) -> int:
+        return ticket // _USES_PER_JOB - self._head
+
+    def _cold(
+        self, firsts: _Firsts, tier: Tier, limit_bytes: int | None, depth_jobs: int | None, warm: Warm
+    ) -> list[tuple[int, AdapterKey, Tier]]:
+        """What is within reach and not warm, with the ticket of its first use."""
+        tickets = firsts.tickets
+        end = self._end_of_reach(firsts, limit_bytes or 0)
+        if depth_jobs is not None:
+            end = min(end, (self._head + depth_jobs + 1) * _USES_PER_JOB)
+        cold = set(tickets).difference(warm.resident if tier == "resident" else warm.pages, warm.failed)
+        return [(ticket, key, tier) for key in cold if (ticket := tickets[key]) < end]
+
+    def _end_of_reach(self, firsts: _Firsts, limit_bytes: int) -> float:
+        """The first ticket that is out of reach.
+
+        What is warm counts too, so that a plan stays right while its fetches are carried out. The first file that does
+        not fit ends the reach, so that nothing overtakes it; the first job gets its own.
+        """
+        if limit_bytes <= 0:
+            return 0
+        if firsts.total_bytes > limit_bytes:
+            left_bytes = limit_bytes
+            for key, ticket in sorted(firsts.tickets.items(), key=itemgetter(1)):
+                left_bytes -= firsts.files[key].size_bytes
+                if left_bytes < 0 and self._position(ticket) > 0:
+                    return ticket
+        return math.inf
+
+
+def make_plan(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
+    """The plan for a queue seen once. `jobs` in running order, running first."""
+    horizon = Horizon()
+    horizon.follow(jobs)
+    return horizon.plan(limits, warm)
+
+
+def _gone_from_the_front(before: tuple[JobNeeds, ...], after: tuple[JobNeeds, ...]) -> int:
+    """How many jobs of `before` have to go so that the others are the beginning of `after`."""
+    first = after[0].needs if after else None
+    for gone, job in enumerate(before):
+        # A job that has merely started is another object with the same needs.
+        if job.needs is first and len(before) - gone <= len(after) and _are_the_beginning(before[gone:], after):
+            return gone
+    return len(before)
+
+
+def _are_the_beginning(jobs: tuple[JobNeeds, ...], after: tuple[JobNeeds, ...]) -> bool:
+    return all(old.needs is new.needs for old, new in zip(jobs, after, strict=False))

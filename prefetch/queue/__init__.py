@@ -1,0 +1,1 @@
+"""The jobs that are queued, what each needs, and which files those are."""

@@ -1,0 +1,90 @@
+"""What the visible jobs need: references joined with the files they resolve to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from ...lora.file import AdapterKey, LoraFile
+from .job import LoraReference, QueuedJob, References
+
+Tier = Literal["resident", "page"]
+ResolutionState = Literal["found", "ambiguous", "missing"]
+
+
+class Resolution(NamedTuple):
+    """What the catalog and a fresh stat say about one name."""
+
+    state: ResolutionState
+    file: LoraFile | None = None
+    candidates: tuple[str, ...] = ()
+    """Names: the files that answer to an ambiguous name, or near misses of a missing one."""
+
+
+UNRESOLVED = Resolution("missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One adapter that a job will load. What every plan asks of it is worked out once."""
+
+    reference: LoraReference
+    resolution: Resolution
+    file: LoraFile | None = field(init=False)
+    key: AdapterKey | None = field(init=False)
+    is_readable: bool = field(init=False)
+    """False when it must not be read in the background: no file, a pickle, a broken header."""
+
+    def __post_init__(self) -> None:
+        file = self.resolution.file
+        object.__setattr__(self, "file", file)
+        object.__setattr__(self, "key", None if file is None else file.key)
+        object.__setattr__(self, "is_readable", file is not None and not file.is_pickle and not file.problem)
+
+    @property
+    def is_certain(self) -> bool:
+        """False for a guess that the catalog does not know: it was no LoRA."""
+        return self.resolution.state == "found" or not self.reference.guessed
+
+
+class Use(NamedTuple):
+    """One file that a job reads, in one of the two ways."""
+
+    key: AdapterKey
+    file: LoraFile
+    resident: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobNeeds:
+    """One visible job, its references resolved as far as they can be."""
+
+    job: QueuedJob
+    references: References
+    needs: tuple[Need, ...]
+    uses: tuple[Use, ...] = field(init=False)
+    """What of `needs` can be warmed, each once."""
+    keys: frozenset[AdapterKey] = field(init=False, compare=False)
+    """The files of `uses`."""
+
+    def __post_init__(self) -> None:
+        uses = [
+            Use(need.key, need.file, need.reference.resident)
+            for need in self.needs
+            if need.is_readable and need.key is not None and need.file is not None
+        ]
+        object.__setattr__(self, "uses", tuple(dict.fromkeys(uses)))
+        object.__setattr__(self, "keys", frozenset(use.key for use in uses))
+
+
+def needs_of(job: QueuedJob, references: References, resolutions: Mapping[str, Resolution]) -> JobNeeds:
+    """The certain needs of a job; one not resolved yet counts as missing."""
+    needs = (Need(reference, resolutions.get(reference.name, UNRESOLVED)) for reference in references.loras)
+    return JobNeeds(job, references, tuple(need for need in needs if need.is_certain))
+
+
+def shown_name(name: str) -> str:
+    """`name` as a status may show it: an absolute path, which some nodes post, is cut to its last part."""
+    is_absolute = name.startswith(("/", "\\", "~")) or name[1:3] in (":\\", ":/")
+    return name.replace("\\", "/").rsplit("/", 1)[-1] if is_absolute else name

@@ -1,0 +1,1 @@
+"""Carrying the plan out: which file is read now, pausing, resuming, cancelling."""

@@ -1,0 +1,176 @@
+"""Reading: one file being warmed by a thread, and how it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ...loaders.errors import LoadCancelledError, SafetensorsLoadError
+from ...loaders.rate_limit import RateLimit
+from ...lora.file import AdapterKey
+from ..machine import Machine
+from ..planning.plan import Fetch
+from .gate import Gate
+
+if TYPE_CHECKING:
+    from ...lora.cache import AdapterCache
+
+
+class Outcome(NamedTuple):
+    """How one reading ended. `already`: nothing had to be read."""
+
+    state: Literal["ready", "already", "no_room", "failed", "cancelled"]
+    read_bytes: int = 0
+    keeps_pages: bool = True
+    """False where the page cache does not show what was just read, so that asking it again means nothing."""
+    problem: str = ""
+    seconds: float = 0.0
+
+
+class Reading:
+    """Made on the event loop, `run` in a thread. `cancel` and `pause` take effect within one chunk."""
+
+    def __init__(
+        self, fetch: Fetch, limiter: Callable[[], RateLimit | None], joined: Callable[[], None] = lambda: None
+    ) -> None:
+        """`joined` is called in the reading thread when a demand begins to wait for this read."""
+        self.fetch = fetch
+        self.gives_room = False
+        """It was cancelled for its reservation, which a nearer file needs."""
+        self.stopped_idle = False
+        """It was cancelled while it did not read, so that it does not read any more."""
+        self.beside = 1
+        """How many shared the disk when it began, itself included."""
+        self.is_cancelled = False
+        self._has_begun = False
+        self._gate = Gate()
+        self.meter = Meter(limiter, self._gate, self._must_stop, joined)
+
+    @property
+    def is_paused(self) -> bool:
+        return not self._gate.is_open
+
+    @property
+    def is_demanded(self) -> bool:
+        """A job waits for it: no gate and no limit holds it any more."""
+        return self.meter.is_demanded
+
+    def cancel(self) -> None:
+        if not self.is_cancelled:
+            self.stopped_idle = self.is_paused
+        self.is_cancelled = True
+        self._gate.open()
+
+    def pause(self) -> None:
+        """What has not begun is cancelled: it has nothing to lose, and would hold a thread."""
+        if not self._has_begun:
+            self.cancel()
+            self.stopped_idle = True
+        elif not self.is_cancelled:
+            self._gate.close()
+
+    def resume(self) -> None:
+        self._gate.open()
+
+    def run(self, cache: AdapterCache, machine: Machine) -> Outcome:
+        self._has_begun = True
+        if self.is_cancelled:
+            return Outcome("cancelled")
+        started_s = machine.clock()
+        if self.fetch.tier == "resident":
+            outcome = self._make_resident(cache)
+        else:
+            file = self.fetch.file
+            outcome = warm_pages(file.path, file.size_bytes, machine, self._must_stop, self.meter)
+        return outcome._replace(seconds=machine.clock() - started_s - self._gate.held_s)
+
+    def _must_stop(self) -> bool:
+        return self.is_cancelled
+
+    def _make_resident(self, cache: AdapterCache) -> Outcome:
+        state = cache.prefetch(self.fetch.file, cancelled=self._must_stop, limiter=self.meter)
+        read_bytes = self.fetch.file.size_bytes if state == "ready" else 0
+        return Outcome(state, read_bytes, problem="it cannot be loaded" if state == "failed" else "")
+
+
+class Meter(RateLimit):
+    """Counts the chunks that pass on their way through the gate to the limit that holds at the moment."""
+
+    def __init__(
+        self,
+        limiter: Callable[[], RateLimit | None],
+        gate: Gate | None = None,
+        is_cancelled: Callable[[], bool] = lambda: True,
+        joined: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`is_cancelled`: whether the read itself was told to stop, as far as the meter can tell; `joined` is called
+        when it was not and yet nothing may hold it any more: a demand has joined it."""
+        super().__init__(math.inf)
+        self.done_bytes = 0
+        self.is_demanded = False
+        self._limiter = limiter
+        self._gate = gate or Gate()
+        self._is_cancelled = is_cancelled
+        self._joined = joined
+        self._asked_bytes = 0
+
+    def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
+        self.done_bytes += self._asked_bytes
+        self._asked_bytes = nbytes
+
+        def released() -> bool:
+            return cancelled is not None and cancelled() and self._is_released()
+
+        released()
+        self._gate.pass_through(released)
+        limiter = self._limiter()
+        if limiter is not None:
+            limiter.spend(nbytes, released)
+
+    def _is_released(self) -> bool:
+        """Whoever hands us `cancelled` also says so when a demand has joined; the two are told apart here."""
+        if not self.is_demanded and not self._is_cancelled():
+            self.is_demanded = True
+            self._joined()
+        return True
+
+
+def warm_pages(
+    path: str,
+    size_bytes: int,
+    machine: Machine,
+    cancelled: Callable[[], bool],
+    meter: Meter,
+    *,
+    negligible_bytes: int = 0,
+) -> Outcome:
+    """Brings the file into the page cache, unless all but `negligible_bytes` of it are there. Blocking; `cancelled` is
+    asked between two chunks."""
+    try:
+        if (machine.resident_bytes(path) or 0) >= size_bytes - negligible_bytes:
+            return Outcome("already")
+        nbytes = machine.warm_file(path, cancelled=cancelled, limiter=meter)
+        kept = machine.resident_bytes(path)
+    except LoadCancelledError:
+        return Outcome("cancelled", meter.done_bytes)
+    except (OSError, SafetensorsLoadError) as error:
+        return Outcome("failed", meter.done_bytes, problem=_reason(error))
+    return Outcome("ready", nbytes, keeps_pages=kept is not None and 2 * kept >= size_bytes)
+
+
+def no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str], int | None]) -> set[AdapterKey]:
+    """Which of these files the page cache no longer holds whole. Blocking; a file that is gone counts as held."""
+    gone = set()
+    for key in keys:
+        with suppress(OSError, SafetensorsLoadError):
+            kept = resident_bytes(key.path)
+            if kept is not None and kept < key.size_bytes:
+                gone.add(key)
+    return gone
+
+
+def _reason(error: OSError | SafetensorsLoadError) -> str:
+    """Without the path, which both carry."""
+    return error.reason if isinstance(error, SafetensorsLoadError) else error.strerror or type(error).__name__

@@ -1,0 +1,234 @@
+"""Warmer: carries out the plan. Knows what is being read, what is warm, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING
+
+from ...loaders.rate_limit import RateLimit
+from ...lora.file import AdapterKey, LoraFile
+from ..disks.disks import Disks
+from ..disks.job_watch import JobWatch
+from ..machine import Machine
+from ..planning.pace import PaceMeter
+from ..planning.plan import Fetch, FetchKey, Limits, Plan, Warm
+from ..pool import Pool
+from ..queue.need import JobNeeds
+from ..reports.metrics import PageTally
+from ..reports.view import Shelves
+from ..settings import PrefetchSettings
+from .reading import Outcome, Reading
+from .schedule import Schedule
+
+if TYPE_CHECKING:
+    from ...lora.cache import AdapterCache
+
+MAX_FAILURES = 4096
+JOB_READS = "the running job reads this disk"
+
+
+class Warmer:
+    """Owned by the event loop; `call_soon` brings the end of a reading back onto it."""
+
+    def __init__(
+        self,
+        cache: AdapterCache,
+        machine: Machine,
+        readers: Pool,
+        chores: Pool,
+        call_soon: Callable[[Callable[[], None]], None],
+        changed: Callable[[bool], None],
+    ) -> None:
+        """`changed(replan)` is called on the loop whenever a reading has ended; True when the plan no longer fits."""
+        self.tally = PageTally()
+        self.meter = PaceMeter(lambda path: self._schedule.line_of(path))
+        self.resident: frozenset[AdapterKey] = frozenset()
+        """Adapters in the cache at the last look, and those brought there since."""
+        self.limiter: RateLimit | None = None
+        self._cache = cache
+        self._machine = machine
+        self._pool = readers
+        self._chores = chores
+        self._call_soon = call_soon
+        self._changed = changed
+        self._disks = Disks(machine, chores, call_soon, self._on_disks)
+        self._watch = JobWatch(machine, self._disks, chores, call_soon, self._on_watch)
+        self._schedule = Schedule(self._disks, self._begin, self._watch.keeps_off, self._is_urgent)
+        self._futures: dict[FetchKey, Future[Outcome]] = {}
+        self._plan = Plan()
+        self._running: Container[AdapterKey] = frozenset()
+        # Replaced and never changed, so that a picture of the state can keep them.
+        self._pages: Mapping[AdapterKey, bool] = {}
+        self._failed: Mapping[AdapterKey, str] = {}
+        self._no_room: frozenset[AdapterKey] = frozenset()
+
+    @property
+    def pages(self) -> Mapping[AdapterKey, bool]:
+        """Files whose pages are warm -> whether the page cache can be asked if they still are."""
+        return self._pages
+
+    @property
+    def failed(self) -> Mapping[AdapterKey, str]:
+        """Files that could not be read -> why; a changed file has another key."""
+        return self._failed
+
+    @property
+    def no_room(self) -> frozenset[AdapterKey]:
+        """Adapters that the cache has refused for now."""
+        return self._no_room
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Reads going on or paused for somebody; those told to stop are left out."""
+        return tuple(reading for reading in self._schedule.readings if not reading.is_cancelled)
+
+    @property
+    def futures(self) -> tuple[Future[Outcome], ...]:
+        """Every read that has not ended, told to stop or not."""
+        return tuple(self._futures.values())
+
+    @property
+    def paused(self) -> str:
+        """Why files that are due are not being read; "" when they are."""
+        return JOB_READS if self._schedule.is_yielding else ""
+
+    def configure(self, settings: PrefetchSettings) -> None:
+        """Takes effect with the next plan."""
+        rate = settings.read_limit_bytes_per_s
+        self.limiter = None if rate is None else RateLimit(rate)
+        self._schedule.settings = settings
+
+    def warm(self) -> Warm:
+        """The plan's view of what need not be fetched."""
+        return Warm(self.resident, self._pages, self._failed, self._no_room)
+
+    def shelves(self, limits: Limits) -> Shelves:
+        """Without what the cache knows better, and without the page budget, which moves with every look at memory."""
+        return Shelves(
+            limits=limits._replace(page_bytes=limits.page_bytes and 1),
+            pages=self._pages,
+            loading=frozenset(reading.fetch.key for reading in self.readings),
+            no_room=self._no_room,
+            failed=self._failed,
+        )
+
+    def retry_refused(self) -> None:
+        """The queue has moved: what the cache had no room for may fit now."""
+        self._no_room = frozenset()
+
+    def claim(self, running: Container[AdapterKey]) -> None:
+        """What running jobs read: warming it is not in vain any more."""
+        self._running = running
+
+    def follow(self, plan: Plan, due: Sequence[Fetch]) -> None:
+        """Stops reads that nobody wants any more and starts those of `due` that come first."""
+        self._plan = plan
+        for reading in self._schedule.readings:
+            if not plan.wants(reading.fetch.key):
+                reading.cancel()
+        if not self._pages.keys() <= plan.pages:
+            self._pages = {key: asks for key, asks in self._pages.items() if key in plan.pages}
+        self.tally.write_off(plan.pages)
+        self._schedule.follow(due)
+
+    def stop_unneeded(self, jobs: Sequence[JobNeeds]) -> None:
+        """Stops reads for jobs that have gone, without the cost of a plan."""
+        for reading in self._schedule.readings:
+            if not any(reading.fetch.file.key in job.keys for job in jobs):
+                reading.cancel()
+
+    def stop(self) -> None:
+        """Cancels everything."""
+        self._disks.stop_measuring()
+        self._schedule.clear()
+
+    def look_at_job(self, jobs: Sequence[JobNeeds], models: Iterable[str]) -> None:
+        """Once per poll: does the running job read? `jobs`: the visible ones, running first; `models`: paths of what it
+        reads beside LoRAs."""
+        yields = self._schedule.settings.yield_to_job
+        running = tuple(takewhile(lambda needs: needs.job.running, jobs)) if yields else ()
+        is_waiting = any(reading.is_demanded for reading in self._schedule.readings)
+        self._watch.look(running, models if yields else (), is_waiting=is_waiting)
+        if self._schedule.is_yielding:
+            self._schedule.balance()  # what waits may have become urgent
+
+    def locate(self, paths: Iterable[str]) -> None:
+        """Finds out which disks these lie on."""
+        self._disks.locate(paths)
+
+    def _is_urgent(self, fetch: Fetch) -> bool:
+        return self.meter.pace(self._machine.clock()).is_urgent(fetch)
+
+    def keeps_off(self, path: str) -> bool:
+        """Whether a file of a later job should be left alone because the running job reads the same disk."""
+        return self._watch.keeps_off(self._disks.under(path))
+
+    def survey(self, files: Sequence[LoraFile]) -> None:
+        """Uses a moment in which nothing is read to get to know the disks of the library."""
+        if self._schedule.is_idle and not self._watch.keeps_off(None):
+            self._disks.survey(files, self._schedule.settings)
+
+    def forget_pages(self, keys: Container[AdapterKey]) -> None:
+        """The kernel has taken these back."""
+        self._pages = {key: asks for key, asks in self._pages.items() if key not in keys}
+
+    def _on_disks(self) -> None:
+        """What is due depends on the disk, and so does how much of it is read at a time."""
+        self._schedule.balance()
+        self._changed(True)
+
+    def _on_watch(self) -> None:
+        self._schedule.balance()
+        self._changed(False)
+
+    def _begin(self, fetch: Fetch) -> Reading:
+        joined = partial(self._call_soon, self._schedule.balance)
+        reading = Reading(fetch, lambda: self.limiter, joined)
+        future = self._futures[fetch.key] = self._pool.submit(partial(reading.run, self._cache, self._machine))
+        future.add_done_callback(partial(self._landed, reading))
+        return reading
+
+    def _landed(self, reading: Reading, future: Future[Outcome]) -> None:
+        """In the thread that has read."""
+        self._call_soon(partial(self._ended, reading, future))
+
+    def _ended(self, reading: Reading, future: Future[Outcome]) -> None:
+        fetch = reading.fetch
+        del self._futures[fetch.key]
+        beside = min(reading.beside, self._schedule.beside(reading))
+        self._schedule.ended(reading)
+        outcome = _outcome_of(future)
+        if outcome.state == "no_room" and self._schedule.make_room(fetch.key):
+            outcome = Outcome("cancelled")
+        self._record(fetch, outcome, beside)
+        self._schedule.balance()
+        is_outdated = outcome.state == "no_room" or (outcome.state == "cancelled" and self._plan.wants(fetch.key))
+        self._changed(is_outdated or (self._schedule.has_placed_all and bool(self._plan.rest)))
+
+    def _record(self, fetch: Fetch, outcome: Outcome, beside: int) -> None:
+        key = fetch.file.key
+        if fetch.tier == "page" and outcome.read_bytes:
+            self.tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._running)
+            # A later load finds the pages warm: only this read tells what a cold one costs, unless it was held back.
+            if outcome.state == "ready" and self.limiter is None:
+                self._cache.record_cold_read(key, outcome.seconds)
+        if outcome.state == "ready":
+            self.meter.count_read(outcome.read_bytes, outcome.seconds, key.path, beside=beside)
+        if outcome.state == "failed":
+            self._failed = {**dict(islice(self._failed.items(), MAX_FAILURES)), key: outcome.problem}
+        elif outcome.state == "no_room":
+            self._no_room |= {key}
+        elif fetch.tier == "resident" and outcome.state in ("ready", "already"):
+            self.resident |= {key}
+        elif fetch.tier == "page" and outcome.state in ("ready", "already") and key in self._plan.pages:
+            self._pages = {**self._pages, key: outcome.keeps_pages}
+
+
+def _outcome_of(future: Future[Outcome]) -> Outcome:
+    if future.cancelled():
+        return Outcome("cancelled")
+    error = future.exception()
+    return future.result() if error is None else Outcome("failed", problem=type(error).__name__)

@@ -1,0 +1,54 @@
+"""references: the LoRAs and the models that one queued graph will load, read from its JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..queue.job import LoraReference, ModelReference, References, UnknownReference
+from .fallback import Generic
+from .graph import ordered_nodes, upstream
+from .model_recognisers import MODEL_INPUTS, named_models
+from .recognisers import PLAIN_CLASSES, RECOGNISERS
+
+_GENERIC = (Generic(),)
+_STACK_READERS = {"WarmStackLoadLoraStack": "lora_stack"}
+"""Our nodes that acquire adapters on behalf of the stack nodes before them, whatever pack those are of."""
+
+
+def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = None) -> References:
+    """Every LoRA and model that `prompt` names on the way to `outputs` (all nodes when None), in an order in which
+    nodes can run.
+
+    Total: a broken prompt gives what can be read of it. Names are as written; rows that are off or of strength zero
+    are left out.
+    """
+    loras: list[LoraReference] = []
+    unknown: list[UnknownReference] = []
+    models: list[ModelReference] = []
+    resident: set[str] = set()
+    for node in ordered_nodes(prompt, outputs):
+        if node.class_type in _STACK_READERS:
+            resident |= upstream(node, _STACK_READERS[node.class_type])
+        if node.class_type in MODEL_INPUTS:
+            models += named_models(node)
+        if node.class_type in PLAIN_CLASSES:
+            continue
+        shapes = RECOGNISERS.get(node.class_type, _GENERIC)
+        for shape in shapes:
+            for found in shape.read(node):
+                if isinstance(found, LoraReference):
+                    loras.append(found)
+                else:
+                    unknown.append(found)
+    if resident:
+        loras = [replace(lora, resident=True) if lora.node_id in resident else lora for lora in loras]
+    return References(tuple(loras), tuple(unknown), tuple(models))
+
+
+def payload_references(payload: object) -> References:
+    """`references` for a job's payload: a prompt, or a pair `(prompt, outputs)`."""
+    prompt, outputs = payload if isinstance(payload, tuple) and len(payload) == 2 else (payload, None)
+    if not isinstance(prompt, dict):
+        return References()
+    return references(prompt, outputs if isinstance(outputs, list | tuple) else None)

@@ -1,0 +1,169 @@
+"""Picture: the prefetcher's state at one moment, and what a status shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...lora.file import AdapterKey
+from ..models.view import ModelPicture
+from ..planning.plan import FetchKey, Limits, tier_of
+from ..planning.predictor import PredictorStats
+from ..queue.job import UnknownReference
+from ..queue.need import JobNeeds, Need, Tier, Use, shown_name
+from ..reading.reading import Reading
+from .status import (
+    AdapterState,
+    AdapterStatus,
+    FetchStatus,
+    JobRecord,
+    JobStatus,
+    PageStatus,
+    PlannedLora,
+    PrefetchStatus,
+)
+
+if TYPE_CHECKING:
+    from ...lora.cache_stats import CacheSnapshot
+
+
+class Shelves(NamedTuple):
+    """Which files are where."""
+
+    limits: Limits = Limits(None, None)
+    resident: Container[AdapterKey] = frozenset()
+    pages: Container[AdapterKey] = frozenset()
+    loading: Container[FetchKey] = frozenset()
+    no_room: Container[AdapterKey] = frozenset()
+    failed: Mapping[AdapterKey, str] = {}
+
+    def tier_of(self, need: Need) -> Tier | None:
+        if not need.is_readable or need.key is None or need.file is None:
+            return None
+        return tier_of(Use(need.key, need.file, need.reference.resident), self.limits, self.no_room)
+
+    def state_of(self, need: Need) -> AdapterState:
+        file, key = need.file, need.key
+        if file is None or key is None:
+            return "ambiguous" if need.resolution.state == "ambiguous" else "missing"
+        if file.problem or key in self.failed:
+            return "failed"
+        tier = self.tier_of(need)
+        if tier is not None and FetchKey(key, tier) in self.loading:
+            return "loading"
+        return "ready" if key in (self.resident if tier == "resident" else self.pages) else "cold"
+
+
+class Picture(NamedTuple):
+    """Immutable, and equal to another when nothing that a status shows has changed."""
+
+    enabled: bool = True
+    jobs: tuple[JobNeeds, ...] = ()
+    queued_jobs: int = 0
+    shelves: Shelves = Shelves()
+    in_flight: tuple[FetchStatus, ...] = ()
+    page: PageStatus = PageStatus()
+    predictor: PredictorStats = PredictorStats(0, 0, False)
+    under_pressure: bool = False
+    history: tuple[JobRecord, ...] = ()
+    paused: str = ""
+    models: ModelPicture = ModelPicture()
+
+    def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
+        """Joined with the cache's numbers of this moment. Both revisions only grow, and so does their sum."""
+        stats = cached.stats
+        shelves = self.shelves._replace(resident=resident_keys(cached))
+        models = self.models.of_jobs()
+        return PrefetchStatus(
+            revision=revision + cached.revision,
+            enabled=self.enabled,
+            hits=stats.hits,
+            joins=stats.joins,
+            misses=stats.misses,
+            wait_s=stats.wait_s,
+            load_s=stats.load_s,
+            hidden_share=stats.hidden_share,
+            wasted_bytes=stats.wasted_bytes + self.page.wasted_bytes,
+            page=self.page,
+            predictor=self.predictor,
+            under_pressure=self.under_pressure,
+            in_flight=(*self.in_flight, *self.models.in_flight),
+            queued_jobs=self.queued_jobs,
+            queue=tuple(
+                JobStatus(
+                    needs.job.job_id,
+                    needs.job.running,
+                    tuple(_adapters(needs, shelves)),
+                    models.get(needs.job.job_id, ()),
+                )
+                for needs in self.jobs
+            ),
+            history=self.history,
+            paused=self.paused,
+            models=self.models.page,
+            waits=stats.waits,
+            demand_bytes=stats.demand_bytes,
+            read_bytes=stats.read_bytes,
+            prefetched_bytes=stats.prefetched_bytes,
+            pollution=stats.pollution,
+        )
+
+
+def resident_keys(cached: CacheSnapshot) -> frozenset[AdapterKey]:
+    """Adapters that are in memory, or that a demand is bringing there."""
+    return frozenset(view.key for view in cached.adapters if view.state != "failed")
+
+
+def fetch_status(reading: Reading) -> FetchStatus:
+    file = reading.fetch.file
+    return FetchStatus(file.name, reading.fetch.tier, min(reading.meter.done_bytes, file.size_bytes), file.size_bytes)
+
+
+def planned_loras(needs: Iterable[Need], unknown: Iterable[UnknownReference], shelves: Shelves) -> list[PlannedLora]:
+    """What is certain of `needs`, then what only a run can tell."""
+    certain = [_planned(need, shelves) for need in needs if need.is_certain]
+    return certain + [_planned_unknown(reference) for reference in unknown]
+
+
+def _planned(need: Need, shelves: Shelves) -> PlannedLora:
+    reference, file = need.reference, need.file
+    return PlannedLora(
+        name=reference.name,
+        state=need.resolution.state,
+        file="" if file is None else file.name,
+        tier=shelves.tier_of(need),
+        size_bytes=0 if file is None else file.size_bytes,
+        candidates=need.resolution.candidates,
+        warm=shelves.state_of(need),
+        strength_model=reference.strength_model,
+        strength_clip=reference.strength_clip,
+        node_id=reference.node_id,
+        class_type=reference.class_type,
+    )
+
+
+def _planned_unknown(unknown: UnknownReference) -> PlannedLora:
+    return PlannedLora(
+        name="",
+        state="unknown",
+        file="",
+        tier=None,
+        size_bytes=0,
+        warm="unknown",
+        node_id=unknown.node_id,
+        class_type=unknown.class_type,
+        reason=unknown.reason,
+    )
+
+
+def _adapters(job: JobNeeds, shelves: Shelves) -> Iterator[AdapterStatus]:
+    for need in job.needs:
+        file, key = need.file, need.key
+        if file is None or key is None:
+            problem = ", ".join(need.resolution.candidates)
+            yield AdapterStatus(shown_name(need.reference.name), shelves.state_of(need), None, 0, problem)
+        else:
+            problem = file.problem or shelves.failed.get(key, "")
+            yield AdapterStatus(file.name, shelves.state_of(need), shelves.tier_of(need), file.size_bytes, problem)
+    for unknown in job.references.unknown:
+        yield AdapterStatus("", "unknown", None, 0, f"{unknown.class_type}: {unknown.reason}")

@@ -1,0 +1,146 @@
+"""Whether the running job reads: from how its bytes grow, for a bounded time, and only on its own disks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstack.loaders.page_cache import drop_file, resident_bytes
+from warmstack.prefetch.disks.disk_use import OUR_THREADS, foreign_read_bytes
+from warmstack.prefetch.disks.job_reads import BUSY_BYTES_PER_S, LEAST_S, MOST_S, QUIET_S, JobReads
+from warmstack.prefetch.planning.steps import Steps
+
+MIB = 1 << 20
+POLL_S = 0.25
+
+
+def followed(rates: list[float], start_s: float = 0.0) -> tuple[JobReads, list[bool]]:
+    """One sample per poll, with these bytes per second between them."""
+    reads, total, answers = JobReads(), 0.0, []
+    reads.observe(0, start_s)
+    for i, rate in enumerate(rates, 1):
+        total += rate * POLL_S
+        reads.observe(int(total), start_s + i * POLL_S)
+        answers.append(reads.wants_disk(start_s + i * POLL_S))
+    return reads, answers
+
+
+def test_a_job_that_reads_wants_the_disk_and_one_that_samples_does_not() -> None:
+    assert followed([0, BUSY_BYTES_PER_S * 2, 0, 0, 0])[1] == [False, True, True, True, False]
+    assert followed([BUSY_BYTES_PER_S * 0.9] * 5)[1] == [False] * 5
+
+
+def test_gaps_between_two_files_do_not_count() -> None:
+    assert all(followed([BUSY_BYTES_PER_S * 2, 0, BUSY_BYTES_PER_S * 2, 0, 0, BUSY_BYTES_PER_S * 2])[1])
+
+
+def test_one_that_never_stops_reading_is_yielded_to_for_a_while_only() -> None:
+    answers = followed([BUSY_BYTES_PER_S * 2.0] * int(3 * MOST_S / POLL_S))[1]
+    assert sum(answers) * POLL_S == pytest.approx(MOST_S)
+    assert answers[0]
+    assert not any(answers[int(MOST_S / POLL_S) :])
+
+
+def test_after_a_quiet_moment_it_is_yielded_to_again() -> None:
+    burst = [BUSY_BYTES_PER_S * 2.0] * int(MOST_S / POLL_S + 4)
+    assert followed([*burst, 0.0, 0.0, 0.0, 0.0, BUSY_BYTES_PER_S * 2.0])[1][-5:] == [False] * 4 + [True]
+
+
+@given(st.lists(st.floats(0, 4 * BUSY_BYTES_PER_S), max_size=200))
+def test_no_stretch_of_yielding_is_longer_than_the_limit(rates: list[float]) -> None:
+    longest = stretch = 0
+    for answer in followed(rates)[1]:
+        stretch = stretch + 1 if answer else 0
+        longest = max(longest, stretch)
+    assert longest * POLL_S <= MOST_S
+
+
+def test_a_job_that_waits_for_a_read_of_ours_wants_the_disk_where_nobody_counts() -> None:
+    reads = JobReads()
+    reads.observe(None, 1.0, waits=True)
+    assert reads.wants_disk(1.0)
+    assert not reads.wants_disk(1.1 + QUIET_S)
+
+
+def test_another_job_starts_with_a_clean_sheet() -> None:
+    reads, _ = followed([BUSY_BYTES_PER_S * 2])
+    reads.forget()
+    assert not reads.wants_disk(POLL_S)
+    reads.observe(1 << 40, 1.0)
+    assert not reads.wants_disk(1.0), "what was read before it began is not its own"
+
+
+def test_samples_that_lie_too_near_or_too_far_apart_say_nothing() -> None:
+    reads = JobReads()
+    reads.observe(0, 0.0)
+    reads.observe(1 << 40, LEAST_S / 2)
+    assert not reads.wants_disk(LEAST_S / 2)
+    reads = JobReads()
+    reads.observe(0, 0.0)
+    reads.observe(1 << 40, 60.0)
+    assert not reads.wants_disk(60.0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nobody counts by thread elsewhere")
+def test_what_our_readers_read_is_not_the_jobs(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("ours", "theirs")]
+    for path in paths:
+        path.write_bytes(os.urandom(8 * MIB))
+        drop_file(path)
+    if foreign_read_bytes() is None or any(resident_bytes(path) != 0 for path in paths):
+        pytest.skip("this system hides its counters or keeps its pages")
+    done, proceed = threading.Event(), threading.Event()
+
+    def read_ours() -> None:
+        paths[0].read_bytes()
+        done.set()
+        proceed.wait(20)
+
+    before = foreign_read_bytes()
+    thread = threading.Thread(target=read_ours, name=f"{OUR_THREADS[0]}-0", daemon=True)
+    thread.start()
+    assert done.wait(20)
+    between = foreign_read_bytes()
+    paths[1].read_bytes()
+    after = foreign_read_bytes()
+    proceed.set()
+    thread.join(20)
+    assert before is not None
+    assert between is not None
+    assert after is not None
+    assert between - before < MIB
+    assert after - between >= 8 * MIB
+
+
+def test_a_system_that_does_not_count_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warmstack.prefetch.disks.disk_use._counted", lambda path: int("hidden"))
+    assert foreign_read_bytes() is None
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert foreign_read_bytes() is None
+
+
+def test_steps_tell_what_is_left_of_them() -> None:
+    steps = Steps()
+    assert steps.left_s(0.0) is None
+    for step in range(1, 6):
+        steps.observe(step / 20, 10.0 + 2 * step)
+    assert steps.left_s(20.0) == pytest.approx(15 * 2.0)
+    assert steps.left_s(21.0) == pytest.approx(15 * 2.0 - 1.0)
+    assert steps.left_s(100.0) == 0.0
+
+
+def test_the_steps_of_another_piece_of_work_start_anew() -> None:
+    steps = Steps()
+    for step, now_s in ((0.5, 0.0), (0.9, 1.0), (0.1, 2.0)):
+        steps.observe(step, now_s)
+    assert steps.left_s(2.0) is None
+    steps.observe(0.2, 3.0)
+    assert steps.left_s(3.0) == pytest.approx(8.0)
+    steps.observe(None, 4.0)
+    assert steps.left_s(4.0) is None

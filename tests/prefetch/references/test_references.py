@@ -1,0 +1,282 @@
+"""References from graphs: every row of the table, the generic rules, links, and whatever a client may post."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from warmstack.prefetch.queue.job import References
+from warmstack.prefetch.references import payload_references, references
+from warmstack.prefetch.references.recognisers import PLAIN_CLASSES, RECOGNISERS
+
+from .recogniser_cases import CASES, Inputs
+
+CLASSES = sorted(CASES)
+
+
+def read(class_type: str, inputs: Inputs, **others: tuple[str, Inputs]) -> References:
+    prompt = {"1": {"class_type": class_type, "inputs": inputs}}
+    prompt |= {node_id: {"class_type": kind, "inputs": given} for node_id, (kind, given) in others.items()}
+    return references(prompt, ["1"])
+
+
+def names(found: References) -> tuple[str, ...]:
+    return tuple(lora.name for lora in found.loras)
+
+
+def test_every_row_of_the_table_has_a_fixture() -> None:
+    assert CASES.keys() == RECOGNISERS.keys()
+
+
+@pytest.mark.parametrize("class_type", CLASSES)
+def test_every_fixture_has_all_three_variants(class_type: str) -> None:
+    """An empty variant, or one of inputs that the row does not read, would pass whatever the row did."""
+    active, inactive, malformed = CASES[class_type].active, CASES[class_type].inactive, CASES[class_type].malformed
+    assert active
+    assert inactive != active != malformed
+    if RECOGNISERS[class_type]:
+        assert family(active) & family(inactive)
+        assert family(active) & family(malformed)
+
+
+def family(inputs: Inputs) -> set[str]:
+    """Names of inputs without the numbers that tell rows apart."""
+    return {re.sub(r"\d+", "#", key.lower()) for key in inputs}
+
+
+@pytest.mark.parametrize("class_type", CLASSES)
+def test_active(class_type: str) -> None:
+    case = CASES[class_type]
+    found = read(class_type, case.active)
+    assert names(found) == case.names
+    assert bool(found.unknown) == case.unknown
+    assert not any(lora.guessed for lora in found.loras)
+
+
+@pytest.mark.parametrize("class_type", CLASSES)
+def test_inactive(class_type: str) -> None:
+    assert names(read(class_type, CASES[class_type].inactive)) == ()
+
+
+@pytest.mark.parametrize("class_type", CLASSES)
+def test_malformed(class_type: str) -> None:
+    assert names(read(class_type, CASES[class_type].malformed)) == ()
+
+
+def test_strengths_are_read_as_the_class_means_them() -> None:
+    assert read("LoraLoaderModelOnly", {"lora_name": "a", "strength_model": 0.5}).loras[0].strength_clip == 0.0
+    manager = read("Lora Loader (LoraManager)", {"loras": [{"name": "a", "strength": "0.5", "active": True}]}).loras[0]
+    assert (manager.strength_model, manager.strength_clip) == (0.5, 0.5)
+    a1111 = read("WarmStackLoraTags", {"text": "<lora:a:0.8:0.4>", "syntax": "a1111"}).loras[0]
+    assert (a1111.strength_model, a1111.strength_clip) == (0.4, 0.8)
+    comfy = read("LoraTagLoader", {"text": "<lora:a:0.8:0.4>"}).loras[0]
+    assert (comfy.strength_model, comfy.strength_clip) == (0.8, 0.4)
+
+
+def test_a_computed_strength_is_unknown_and_not_zero() -> None:
+    found = read("LoraLoaderModelOnly", {"lora_name": "a", "strength_model": ["2", 0]}, **{"2": ("MathExpression", {})})
+    assert [(lora.name, lora.strength_model) for lora in found.loras] == [("a", None)]
+
+
+@pytest.mark.parametrize(
+    ("switch", "loaded"), [(True, ("on",)), (False, ("off",)), (["4", 0], ("on",)), (["5", 0], ("off", "on"))]
+)
+def test_a_branch_that_its_switch_leaves_out_names_nothing(switch: Any, loaded: tuple[str, ...]) -> None:
+    others = {
+        "2": ("LoraLoaderModelOnly", {"lora_name": "off", "strength_model": 1}),
+        "3": ("LoraLoaderModelOnly", {"lora_name": "on", "strength_model": 1}),
+        "4": ("PrimitiveBoolean", {"value": True}),
+        "5": ("SomeCondition", {}),
+    }
+    found = read("ComfySwitchNode", {"switch": switch, "on_false": ["2", 0], "on_true": ["3", 0]}, **others)
+    assert names(found) == loaded
+
+
+@pytest.mark.parametrize("class_type", sorted(PLAIN_CLASSES))
+def test_classes_that_load_no_lora_are_not_guessed_at(class_type: str) -> None:
+    assert class_type not in RECOGNISERS
+    assert read(class_type, {"text": "a cat <lora:a:1>", "lora_name": "a", "rows": [{"lora": "a"}]}) == References()
+
+
+def test_links_are_followed_to_literals() -> None:
+    others = {
+        "2": ("Reroute", {"": ["3", 0]}),
+        "3": ("PrimitiveString", {"value": "ink.safetensors"}),
+        "4": ("PrimitiveFloat", {"value": 0}),
+    }
+    linked = {"lora_name": ["2", 0], "strength_model": 1}
+    assert names(read("LoraLoaderModelOnly", linked, **others)) == ("ink.safetensors",)
+    assert names(read("LoraLoaderModelOnly", {**linked, "strength_model": ["4", 0]}, **others)) == ()
+    assert names(
+        read(
+            "easy loraStack",
+            {"toggle": True, "num_loras": ["5", 0], "lora_1_name": "a", "lora_2_name": "b"},
+            **{"5": ("easy int", {"value": 1})},
+        )
+    ) == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("class_type", "inputs"),
+    [
+        ("LoraLoader", {"lora_name": ["2", 0], "strength_model": 1}),
+        ("LoraLoader", {"lora_name": ["nowhere", 0], "strength_model": 1}),
+        ("CR Load LoRA", {"switch": ["2", 0], "lora_name": "a", "strength_model": 1}),
+        ("LoRA Stacker", {"lora_count": ["2", 0], "lora_name_1": "a"}),
+        ("easy loraSwitcher", {"toggle": True, "select": ["2", 0], "num_loras": 2, "lora_1_name": "a"}),
+        ("LoraTagLoader", {"text": ["2", 0]}),
+        ("SwarmLoraLoader", {"lora_names": ["2", 0]}),
+        ("Lora Loader (LoraManager)", {"loras": ["2", 0]}),
+        ("WarmStackLoadLoraStack", {"loras": ["2", 0]}),
+        ("XY Input: LoRA", {"input_mode": "LoRA Batch", "lora_count": 1, "lora_name_1": "a"}),
+        (
+            "Lora Randomizer (LoraManager)",
+            {"roll_mode": "always", "execution_seed": 7, "loras": [{"name": "a", "active": True}]},
+        ),
+        ("FaceDetailer", {"wildcard": "__loras/any__"}),
+        ("LoraLoader", {"lora_name": "x" * 5000, "strength_model": 1}),
+        ("LoraTagLoader", {"text": "<lora:a:1>" + "x" * 100_000}),
+    ],
+)
+def test_what_only_a_run_can_tell_is_reported_and_not_guessed(class_type: str, inputs: Inputs) -> None:
+    found = read(class_type, inputs, **{"2": ("RandomChoice", {"seed": 1})})
+    assert names(found) == ()
+    assert [unknown.class_type for unknown in found.unknown] == [class_type]
+
+
+def test_one_unreadable_tag_does_not_hide_the_others() -> None:
+    found = read("LoraTagLoader", {"text": "<lora:a:one> <lora:b:1> <lora::1>"})
+    assert names(found) == ("b",)
+    assert len(found.unknown) == 2
+
+
+def test_only_nodes_that_the_outputs_need_count_and_come_in_running_order() -> None:
+    def loader(name: str, model: list[Any]) -> dict[str, Any]:
+        return {"class_type": "LoraLoaderModelOnly", "inputs": {"lora_name": name, "strength_model": 1, "model": model}}
+
+    prompt = {
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
+        "3": loader("second", ["2", 0]),
+        "2": loader("first", ["1", 0]),
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}},
+        "7": loader("muted", ["1", 0]),
+    }
+    assert names(references(prompt, ["9"])) == ("first", "second")
+    assert set(names(references(prompt))) == {"first", "second", "muted"}
+    assert names(payload_references((prompt, ("9",)))) == ("first", "second")
+    assert names(payload_references(prompt)) == names(references(prompt))
+
+
+def test_a_stack_that_ends_in_our_loader_is_resident_whatever_pack_built_it() -> None:
+    rows = {"switch_1": "On", "lora_name_1": "a", "model_weight_1": 1, "clip_weight_1": 1}
+    ours = read(
+        "WarmStackLoadLoraStack", {"loras": "<lora:b:1>", "lora_stack": ["2", 0]}, **{"2": ("CR LoRA Stack", rows)}
+    )
+    assert [(lora.name, lora.resident) for lora in ours.loras] == [("a", True), ("b", True)]
+    theirs = read("CR Apply LoRA Stack", {"lora_stack": ["2", 0]}, **{"2": ("CR LoRA Stack", rows)})
+    assert [(lora.name, lora.resident) for lora in theirs.loras] == [("a", False)]
+
+
+GENERIC = [
+    ({"lora": "a.safetensors", "strength": 1}, ("a.safetensors",)),
+    ({"my_lora_name": "a", "my_lora_strength": 0.0}, ()),
+    ({"style_lora_1": "a", "style_lora_2": "b", "lora_count": 1}, ("a",)),
+    ({"lora_1": "a", "enable_1": False, "lora_2": "b", "enable_2": True}, ("b",)),
+    ({"lora_1": "a", "weight_1": 0, "lora_2": "b", "weight_2": 0.5}, ("b",)),
+    ({"lora_1": "a", "lora_2": "b", "select": 2}, ("b",)),
+    ({"lora_name": "a", "enabled": False}, ()),
+    ({"lora_name": "a", "toggle": "Off"}, ()),
+    ({"lora_name": "a", "bypass": True}, ()),
+    ({"row": {"on": True, "lora": "a", "strength": 1}}, ("a",)),
+    ({"row": {"on": False, "lora": "a", "strength": 1}}, ()),
+    ({"rows": [{"lora_name": "a"}, {"name": "b", "enabled": False}]}, ("a",)),
+    ({"data": '{"rows": [{"lora": "a"}, {"lora": "None"}]}'}, ("a",)),
+    ({"anything": "cat <lyco:a:0.5>"}, ("a",)),
+    ({"lycoris_name": "a"}, ("a",)),
+    (
+        {
+            "lora_strength": "strength",
+            "lora_a": "None",
+            "lora_b": "[None]",
+            "lora_c": "Select the LoRA to add to the text",
+        },
+        (),
+    ),
+    ({"ckpt_name": "model.safetensors", "text": "a cat", "seed": 3}, ()),
+]
+
+
+@pytest.mark.parametrize(("inputs", "expected"), GENERIC)
+def test_unknown_classes_are_read_by_generic_rules_as_guesses(inputs: Inputs, expected: tuple[str, ...]) -> None:
+    found = read("SomebodysNewLoader", inputs)
+    assert names(found) == expected
+    assert all(lora.guessed for lora in found.loras)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["<lora:a:1>", "<lora:", '[{"name":1}]', "None"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=8) | st.sampled_from(["name", "lora", "on", "__value__"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+KEYS = sorted({key for case in CASES.values() for key in (*case.active, *case.inactive)})
+LINKS = st.tuples(st.sampled_from(["1", "2", "3", "x"]), st.integers(0, 2)).map(list)
+NODES = st.fixed_dictionaries(
+    {
+        "class_type": st.sampled_from([*CLASSES, "PrimitiveString", "Reroute", "New Loader"]) | JSON,
+        "inputs": st.dictionaries(st.sampled_from([*KEYS, "value", ""]), LINKS | JSON, max_size=6) | JSON,
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["1", "2", "3"]), NODES | JSON, max_size=3), st.none() | st.lists(JSON, max_size=3)
+)
+def test_nothing_that_json_can_say_raises(prompt: Any, outputs: Any) -> None:
+    for found in (payload_references((prompt, outputs)), payload_references(prompt), payload_references(outputs)):
+        assert all(isinstance(lora.name, str) and lora.name for lora in found.loras)
+        assert all(isinstance(unknown.reason, str) for unknown in found.unknown)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([c for c in CLASSES if CASES[c].names]), JSON)
+def test_cycles_through_a_recognised_node_end(class_type: str, value: Any) -> None:
+    cycle = {key: ["2", 0] for key in CASES[class_type].active}
+    found = read(class_type, cycle, **{"2": ("Reroute", {"": ["3", 0]}), "3": ("PrimitiveString", {"value": ["2", 0]})})
+    assert names(found) == ()
+
+
+HOSTILE = [
+    ("New Loader", {"lora_" + str(i): "x" for i in range(5000)}),
+    ("New Loader", {"rows": [{"lora": "a"}] * 100_000}),
+    ("New Loader", {"text": "<lora:" * 100_000}),
+    ("New Loader", {"text": "[" * 60_000}),
+    ("New Loader", {"lora_name": "a" * 10_000_000}),
+    ("FaceDetailer", {"wildcard": "{" * 60_000 + "_" * 60_000}),
+    ("FaceDetailer", {"wildcard": "<" * 30_000 + "__" * 15_000}),
+    ("Lora Loader (LoraManager)", {"loras": [{"name": "a", "active": True}] * 100_000}),
+    ("WarmStackLoadLoraStack", {"loras": "[" * 60_000}),
+    ("SwarmLoraLoader", {"lora_names": "a," * 1_000_000}),
+]
+
+
+@pytest.mark.parametrize(("class_type", "inputs"), HOSTILE)
+def test_giant_values_are_cut_off(class_type: str, inputs: Inputs) -> None:
+    started_s = time.process_time()
+    found = read(class_type, inputs)
+    assert len(found.loras) <= 5000
+    # A quadratic reading of these takes minutes.
+    assert time.process_time() - started_s < 5.0
