@@ -48,6 +48,7 @@ class TestHold:
     CATEGORY = "test"
 
     def hold(self, latent, seconds, tag):
+        print(f"holding for {seconds} s", flush=True)
         time.sleep(seconds)
         return (latent,)
 
