@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
 from hostkit.client import HostClient
 from hostkit.models import lora_path, write_models
 from hostkit.server import HostInstall, HostServer, make_base_directory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,8 @@ from hostkit.client import HostClient
 from hostkit.graphs import CHECKPOINT
 from hostkit.server import PACK_FOLDER
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "nodes"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "prefetch"))
-
-from example_nodes import STOCK, Declared, ours
-from ui_workflow import api_prompt
+from ..nodes.example_nodes import STOCK, Declared, ours
+from ..prefetch.references.ui_workflow import api_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))

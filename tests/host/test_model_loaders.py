@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from warmstack.nodes.model_weights import strategy_names
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nodes"))
-
-from model_writer import write_gguf, write_shards
+from ..nodes.model_writer import write_gguf, write_shards
 
 INDEX = "shards/model.safetensors.index.json"
 KINDS = ("F32", "F16", "BF16", "Q8_0")

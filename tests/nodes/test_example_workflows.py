@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "prefetch" / "references"))
-
-from example_nodes import RGTHREE, STOCK, Declared, ours
-from ui_workflow import BROWSER_ONLY, api_prompt
-
 from warmstack.prefetch.references import references
+
+from ..prefetch.references.ui_workflow import BROWSER_ONLY, api_prompt
+from .example_nodes import RGTHREE, STOCK, Declared, ours
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))

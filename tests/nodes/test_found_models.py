@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,7 @@ import torch
 
 from warmstack.nodes.found_models import FoundModels
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from model_writer import write_shards
+from .model_writer import write_shards
 
 
 def write(path: Path, nbytes: int = 8) -> Path:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from example_nodes import ours
+from .example_nodes import ours
 
 _PAGES = Path(__file__).resolve().parents[2] / "web" / "docs"
 _INPUTS = {node_id: declared.sockets | set(declared.widgets) for node_id, declared in ours().items()}

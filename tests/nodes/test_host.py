@@ -12,9 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import fake_host
+from . import fake_host
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,7 @@ from warmstack.loaders.progress import LoadProgress
 from warmstack.nodes.model_files import ModelFileError
 from warmstack.nodes.model_weights import check_weights, read_weights, strategy_names, weights_state
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from model_writer import write_gguf, write_shards
+from .model_writer import write_gguf, write_shards
 
 
 @pytest.fixture

@@ -25,9 +25,7 @@ from warmstack.nodes.service import Service
 from warmstack.nodes.startup import start
 from warmstack.prefetch.queue.job import QueuedJob
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import fake_host
+from . import fake_host
 
 
 def write_lora(folder: Path, name: str, rank: int = 4) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from browser_kit.fake_backend import FakeBackend, a_busy_evening
-from fetch_frontends import DEFAULT_DIRECTORY, VERSIONS, static_folder
+from .browser_kit.fake_backend import FakeBackend, a_busy_evening
+from .fetch_frontends import DEFAULT_DIRECTORY, VERSIONS, static_folder
 
 if TYPE_CHECKING:
-    from browser_kit.component import ComponentPage
-    from browser_kit.opened import OpenedStub
     from playwright.sync_api import Browser
+
+    from .browser_kit.component import ComponentPage
+    from .browser_kit.opened import OpenedStub
 
 CHROME = os.environ.get("CHROME", "/usr/bin/chromium")
 FRONTENDS = Path(os.environ.get("WARMSTACK_FRONTENDS", DEFAULT_DIRECTORY))
@@ -77,8 +75,8 @@ def backend() -> FakeBackend:
 @pytest.fixture
 def opened(browser: Browser, static: Path, backend: FakeBackend) -> Iterator[Callable[..., OpenedStub]]:
     """`opened(width=..., settings=...)` boots the front end; at the end nothing of ours may have gone wrong."""
-    from browser_kit.opened import OpenedStub
-    from browser_kit.stub_host import StubHost
+    from .browser_kit.opened import OpenedStub
+    from .browser_kit.stub_host import StubHost
 
     everything: list[OpenedStub] = []
 
@@ -95,8 +93,8 @@ def opened(browser: Browser, static: Path, backend: FakeBackend) -> Iterator[Cal
 @pytest.fixture
 def component(browser: Browser, backend: FakeBackend) -> Iterator[Callable[..., ComponentPage]]:
     """`component(width=..., query=...)` opens the panel alone; same last check."""
-    from browser_kit.component import PAGE, ComponentPage
-    from browser_kit.stub_host import StubHost
+    from .browser_kit.component import PAGE, ComponentPage
+    from .browser_kit.stub_host import StubHost
 
     everything: list[ComponentPage] = []
 

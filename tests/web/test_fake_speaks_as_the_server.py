@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from browser_kit.fake_backend import FakeBackend
 
 from warmstack.lora.cache_stats import AdapterView, CacheSnapshot, CacheStats
 from warmstack.lora.file import LoraFile
@@ -23,6 +22,8 @@ from warmstack.prefetch.reports.status import (
     PrefetchStatus,
 )
 from warmstack.prefetch.settings import PrefetchSettings
+
+from .browser_kit.fake_backend import FakeBackend
 
 FILE = LoraFile(name="styles/ink.safetensors", path="/x/styles/ink.safetensors", size_bytes=9, mtime_ns=1)
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from browser_kit.fake_backend import FakeBackend
+from .browser_kit.fake_backend import FakeBackend
 
 if TYPE_CHECKING:
-    from browser_kit.opened import OpenedStub
+    from .browser_kit.opened import OpenedStub
 
 APP = "window.comfyAPI.app.app"
 NAMES = ["styles/ink_wash_v3.safetensors", "styles/risograph_two_tone.safetensors"]

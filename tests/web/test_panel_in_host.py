@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from browser_kit.fake_backend import GIB, MIB, FakeBackend
+from .browser_kit.fake_backend import GIB, MIB, FakeBackend
 
 if TYPE_CHECKING:
-    from browser_kit.opened import OpenedStub
+    from .browser_kit.opened import OpenedStub
 
     Open = Callable[..., OpenedStub]
 

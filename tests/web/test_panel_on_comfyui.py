@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from browser_kit.stub_host import QUIET
 from hostkit.graphs import sd15_graph
 from hostkit.models import lora_path, write_models
 from hostkit.server import HostInstall, HostServer, make_base_directory
 from hostkit.tiny_lora import write_sd15_lora
 
+from .browser_kit.stub_host import QUIET
+
 if TYPE_CHECKING:
-    from browser_kit.opened import Opened
     from playwright.sync_api import Browser
+
+    from .browser_kit.opened import Opened
 
 pytestmark = [
     pytest.mark.host,
@@ -59,7 +57,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
 
 @pytest.fixture
 def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
-    from browser_kit.opened import Opened
+    from .browser_kit.opened import Opened
 
     opened = Opened(browser, f"{host.client.url}/")
     opened.boot()
@@ -199,9 +197,10 @@ def test_the_keyboard_alone_opens_warms_pins_and_evicts(host: HostServer, view: 
 def test_narrow_and_readable_in_dark_and_light(
     browser: Browser, host: HostServer, palette: str, tmp_path: Path
 ) -> None:
-    from browser_kit.axe import serious_violations
-    from browser_kit.opened import Opened
     from playwright.sync_api import expect
+
+    from .browser_kit.axe import serious_violations
+    from .browser_kit.opened import Opened
 
     host.client.post("/settings", {"Comfy.ColorPalette": palette})
     opened = Opened(browser, f"{host.client.url}/", width=400, height=1000)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser_kit.fake_backend import MIB, FakeBackend, Row
+
+from .browser_kit.fake_backend import MIB, FakeBackend, Row
 
 if TYPE_CHECKING:
-    from browser_kit.component import ComponentPage
+    from .browser_kit.component import ComponentPage
 
     Component = Callable[..., ComponentPage]
 
@@ -333,7 +334,7 @@ def test_axe_finds_nothing_serious(component: Component, backend: FakeBackend, p
     view = component(height=1600)
     view.page.wait_for_timeout(600)
     view.page.evaluate("(palette) => document.documentElement.classList.add(palette)", palette)
-    from browser_kit.axe import serious_violations
+    from .browser_kit.axe import serious_violations
 
     assert serious_violations(view.page, "warmstack-panel") == []
 

@@ -5,28 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nodes"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "prefetch" / "references"))
-
-from browser_kit.stub_host import QUIET
-from browser_kit.workflow_page import QUEUE, take_picture
-from example_nodes import RGTHREE, STOCK, ours
 from hostkit.models import lora_path, write_models
 from hostkit.server import HostInstall, HostServer, make_base_directory
 from hostkit.tiny_lora import write_sd15_lora
-from ui_workflow import Json, api_prompt
+
+from ..nodes.example_nodes import RGTHREE, STOCK, ours
+from ..prefetch.references.ui_workflow import Json, api_prompt
+from .browser_kit.stub_host import QUIET
+from .browser_kit.workflow_page import QUEUE, take_picture
 
 if TYPE_CHECKING:
-    from browser_kit.opened import Opened
     from playwright.sync_api import Browser
+
+    from .browser_kit.opened import Opened
 
 PACK = os.environ.get("COMFYUI_RGTHREE", "")
 
@@ -62,7 +58,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
 
 @pytest.fixture
 def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
-    from browser_kit.opened import Opened
+    from .browser_kit.opened import Opened
 
     opened = Opened(browser, f"{host.client.url}/")
     opened.boot()

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser_kit.fake_backend import FakeBackend
-from fetch_frontends import VERSIONS
+
+from .browser_kit.fake_backend import FakeBackend
+from .fetch_frontends import VERSIONS
 
 if TYPE_CHECKING:
-    from browser_kit.opened import OpenedStub
+    from .browser_kit.opened import OpenedStub
 
     Open = Callable[..., OpenedStub]
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser_kit.fake_backend import FakeBackend, a_busy_evening
+
+from .browser_kit.fake_backend import FakeBackend, a_busy_evening
 
 if TYPE_CHECKING:
-    from browser_kit.opened import OpenedStub
     from playwright.sync_api import Browser, Locator, Page
+
+    from .browser_kit.opened import OpenedStub
 
 APP = "window.comfyAPI.app.app"
 ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
@@ -27,8 +29,8 @@ LINOCUT = {"name": "styles/linocut.safetensors", "strength_model": 1, "strength_
 @pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
 def booted(request: pytest.FixtureRequest, browser: Browser, static: Path) -> Iterator[tuple[OpenedStub, FakeBackend]]:
     """One front end for all tests of a version and a way of drawing: booting it is most of the work."""
-    from browser_kit.opened import OpenedStub
-    from browser_kit.stub_host import StubHost
+    from .browser_kit.opened import OpenedStub
+    from .browser_kit.stub_host import StubHost
 
     backend = a_busy_evening()
     view = OpenedStub(browser, StubHost(static, backend, {"Comfy.VueNodes.Enabled": request.param}))
@@ -306,7 +308,7 @@ def test_axe_finds_nothing_serious_on_the_node(page: Page) -> None:
     expect(editor.locator("[data-state=missing]")).to_have_count(1)
     editor.get_by_role("button", name="Add LoRA").click()
     editor.get_by_role("combobox").last.fill("st")
-    from browser_kit.axe import serious_violations
+    from .browser_kit.axe import serious_violations
 
     assert serious_violations(page, ".ws-stack") == []
 

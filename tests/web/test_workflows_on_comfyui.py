@@ -6,32 +6,28 @@ WARMSTACK_THUMBNAILS=example_workflows renews the pictures of the examples.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nodes"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "prefetch" / "references"))
-
-from browser_kit.stub_host import QUIET
-from browser_kit.workflow_page import QUEUE, take_picture
-from example_nodes import STOCK, ours
 from hostkit.models import lora_path, write_models
 from hostkit.server import HostInstall, HostServer, make_base_directory
 from hostkit.tiny_lora import write_sd15_lora
-from lora_templates import WIDGETS as TEMPLATE_WIDGETS
-from lora_templates import lora_templates, output_nodes
-from ui_workflow import Json, api_prompt
 
 from warmstack.prefetch.references import references
 
+from ..nodes.example_nodes import STOCK, ours
+from ..prefetch.references.lora_templates import WIDGETS as TEMPLATE_WIDGETS
+from ..prefetch.references.lora_templates import lora_templates, output_nodes
+from ..prefetch.references.ui_workflow import Json, api_prompt
+from .browser_kit.stub_host import QUIET
+from .browser_kit.workflow_page import QUEUE, take_picture
+
 if TYPE_CHECKING:
-    from browser_kit.opened import Opened
     from playwright.sync_api import Browser
+
+    from .browser_kit.opened import Opened
 
 pytestmark = [
     pytest.mark.host,
@@ -64,7 +60,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
 
 @pytest.fixture
 def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
-    from browser_kit.opened import Opened
+    from .browser_kit.opened import Opened
 
     opened = Opened(browser, f"{host.client.url}/")
     opened.boot()
@@ -116,7 +112,7 @@ def test_every_job_of_the_sweep_takes_the_next_lora_of_the_category(view: Opened
 def test_templates_are_converted_as_the_front_end_does_it(browser: Browser, host: HostServer) -> None:
     """The tests of the references without a browser stand on this converter. Faults do not count here: the front end
     asks a server outside about nodes that this host lacks."""
-    from browser_kit.opened import Opened
+    from .browser_kit.opened import Opened
 
     def loras(prompt: Json) -> list[tuple[object, ...]]:
         found = references(prompt, output_nodes(prompt)).loras
@@ -135,7 +131,7 @@ def test_templates_are_converted_as_the_front_end_does_it(browser: Browser, host
 
 
 def test_the_outer_value_of_a_promoted_widget_is_queued(browser: Browser, host: HostServer) -> None:
-    from browser_kit.opened import Opened
+    from .browser_kit.opened import Opened
 
     saved, shown = "uso-flux1-dit-lora-v1.safetensors", f"{NAMES[0]}.safetensors"
     workflow = lora_templates()["flux1_dev_uso_reference_image_gen.json"]
