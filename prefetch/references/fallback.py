@@ -17,7 +17,6 @@ MAX_DEPTH = 4
 _NAME_FIELDS = frozenset(NAME_FIELDS)
 _PLAIN = frozenset({int, float, bool, type(None)})
 
-_LORA_KEY = re.compile(r"lora|lyco", re.IGNORECASE)
 _INDEX = re.compile(r"(\d{1,4})\D*$")
 _COUNT_KEY = re.compile(r"count|^num|_num", re.IGNORECASE)
 _SWITCH_KEY = re.compile(r"switch|enable|toggle|active|(^|_)on(_|$)", re.IGNORECASE)
@@ -42,7 +41,7 @@ def _read(node: Node) -> Iterator[Found]:
         if isinstance(raw, dict) or (isinstance(raw, list) and not is_link(raw)):
             yield from _in_rows(node, raw, 0)
             continue
-        lora_like = _LORA_KEY.search(key) is not None and not _STRENGTH_KEY.search(key)
+        lora_like = _names_loras(key)
         # Value nodes behind a link are read for themselves too: only a LoRA-like key makes a link worth following.
         text = raw if isinstance(raw, str) else node.value(key) if lora_like else None
         if not isinstance(text, str):
@@ -58,6 +57,11 @@ def _read(node: Node) -> Iterator[Found]:
                 yield from named(node, text, *siblings.strengths_of(index), guessed=True)
 
 
+def _names_loras(key: str) -> bool:
+    lowered = key.lower()
+    return ("lora" in lowered or "lyco" in lowered) and not _STRENGTH_KEY.search(key)
+
+
 def _in_rows(node: Node, value: object, depth: int) -> Iterator[Found]:
     if depth > MAX_DEPTH:
         return
@@ -69,7 +73,7 @@ def _in_rows(node: Node, value: object, depth: int) -> Iterator[Found]:
         value = list(value.values())
     if isinstance(value, list):
         for item in value[:MAX_ROWS]:
-            if isinstance(item, list | dict):
+            if item and isinstance(item, (list, dict)):
                 yield from _in_rows(node, item, depth + 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
@@ -52,6 +52,9 @@ LAZY_SWITCHES: Mapping[str, tuple[str, str, str]] = {
 """Node classes that run only one of two branches -> the switch, the branch when it is off, the branch when it is on."""
 
 
+_NUMBERS = frozenset({int, float})
+
+
 @dataclass(frozen=True, slots=True)
 class Computed:
     """A value that exists only once the graph runs. `source` is the class of the node that computes it."""
@@ -75,7 +78,7 @@ class Node(NamedTuple):
 
 def is_link(value: object) -> TypeGuard[list[Any]]:
     """The host's own test: `["12", 0]`."""
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) in (int, float)
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) in _NUMBERS
 
 
 def follow(prompt: Mapping[str, object], value: object) -> object:
@@ -103,36 +106,42 @@ def node_of(prompt: Mapping[str, object], node_id: str) -> Node | None:
     return Node(node_id, class_type, inputs, prompt)
 
 
-def ordered_nodes(prompt: Mapping[str, object], outputs: Sequence[str] | None) -> Iterator[Node]:
-    """Nodes that `outputs` need (all when None), each after the nodes it depends on. A cycle is cut, never followed."""
+def ordered_nodes(
+    prompt: Mapping[str, object], outputs: Sequence[str] | None, passed_over: Container[str] = ()
+) -> Iterator[Node]:
+    """Nodes that `outputs` need (all when None), each after the nodes it depends on. A cycle is cut, never followed.
+
+    Classes in `passed_over` are walked through but not given: most nodes of a graph name nothing.
+    """
     roots = list(prompt) if outputs is None else [node_id for node_id in outputs if isinstance(node_id, str)]
     seen: set[str] = set()
-    stack: list[str | Node] = list(reversed(roots))
+    stack: list[str | Node] = roots[::-1]
     while stack:
         item = stack.pop()
         if isinstance(item, Node):
             yield item
         elif item not in seen:
             seen.add(item)
-            node = node_of(prompt, item)
-            if node is not None:
-                stack.append(node)
-                stack += reversed(_links(node))
+            # What `node_of` does, written out: this is asked of every node of every job.
+            raw = prompt.get(item)
+            if not isinstance(raw, dict):
+                continue
+            class_type, inputs = raw.get("class_type"), raw.get("inputs")
+            if not isinstance(class_type, str) or not isinstance(inputs, dict):
+                continue
+            if class_type not in passed_over:
+                stack.append(Node(item, class_type, inputs, prompt))
+            skipped = _skipped_branch(Node(item, class_type, inputs, prompt)) if class_type in LAZY_SWITCHES else None
+            below = len(stack)
+            for key, value in inputs.items():
+                if type(value) is list and is_link(value) and key != skipped:
+                    stack.insert(below, value[0])
 
 
 def upstream(node: Node, key: str) -> set[str]:
     """Ids of all nodes that input `key` of `node` depends on."""
     value = node.inputs.get(key)
     return {n.node_id for n in ordered_nodes(node.prompt, [value[0]])} if is_link(value) else set()
-
-
-def _links(node: Node) -> list[str]:
-    """The nodes that `node` has inputs from, but for a branch that will not run."""
-    if node.class_type in LAZY_SWITCHES:
-        skipped = _skipped_branch(node)
-        return [value[0] for key, value in node.inputs.items() if is_link(value) and key != skipped]
-    # Lists are rare among inputs: the cheap test first, since this is asked of every input of every queued job.
-    return [value[0] for value in node.inputs.values() if type(value) is list and is_link(value)]
 
 
 def _skipped_branch(node: Node) -> str | None:

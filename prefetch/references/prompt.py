@@ -12,6 +12,7 @@ from .model_recognisers import MODEL_INPUTS, named_models
 from .recognisers import PLAIN_CLASSES, RECOGNISERS
 
 _GENERIC = (Generic(),)
+_NAMELESS = PLAIN_CLASSES - MODEL_INPUTS.keys()
 _STACK_READERS = {"WarmStackLoadLoraStack": "lora_stack"}
 """Our nodes that acquire adapters on behalf of the stack nodes before them, whatever pack those are of."""
 
@@ -27,15 +28,14 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
     unknown: list[UnknownReference] = []
     models: list[ModelReference] = []
     resident: set[str] = set()
-    for node in ordered_nodes(prompt, outputs):
+    for node in ordered_nodes(prompt, outputs, _NAMELESS):
         if node.class_type in _STACK_READERS:
             resident |= upstream(node, _STACK_READERS[node.class_type])
         if node.class_type in MODEL_INPUTS:
             models += named_models(node)
         if node.class_type in PLAIN_CLASSES:
             continue
-        shapes = RECOGNISERS.get(node.class_type, _GENERIC)
-        for shape in shapes:
+        for shape in RECOGNISERS.get(node.class_type, _GENERIC):
             for found in shape.read(node):
                 if isinstance(found, LoraReference):
                     loras.append(found)
