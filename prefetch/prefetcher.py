@@ -15,8 +15,8 @@ from .machine import Machine
 from .memory_watch import MemoryWatch
 from .models.file import ModelFinder
 from .models.tier import ModelTier
-from .planning.forecast import Forecast
 from .planning.horizon import Horizon
+from .planning.lasting_forecast import LastingForecast
 from .planning.pace import Due
 from .planning.plan import Limits, Plan, speculate
 from .queue.board import QueueBoard
@@ -108,7 +108,7 @@ class Prefetcher:
         self._due_at_s = float("inf")
         self._queued_jobs = 0
         self._publishing: asyncio.TimerHandle | None = None
-        self._forecast = Forecast()
+        self._forecast = LastingForecast(catalog, self._machine, self._chores, self._call_soon, self._on_change)
         self._history = JobHistory()
         self._batch = BatchLog()
         self._shown = Picture(enabled=self._settings.enabled), 0
@@ -202,6 +202,7 @@ class Prefetcher:
             self._spawn(self._models.look_up())
         if settings.enabled:
             self._take_starts()
+            self._forecast.follow(settings)
             await self._housekeep()
             self._warmer.look_at_job(self._board.needs, self._models.read_by_job)
             if not self._models.futures:
@@ -374,6 +375,7 @@ class Prefetcher:
         self._device.stop()
         for task in tasks:
             task.cancel()
+        self._forecast.keep()
         self._chores.close()
         self._readers.close()
         try:

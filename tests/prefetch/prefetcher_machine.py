@@ -75,6 +75,7 @@ class PrefetcherMachine(RuleBasedStateMachine):
             budget_bytes=BUDGET_BYTES,
             load=self.load,
             reads=self.reads,
+            state_folder=self.folder / "state",
             concurrency=concurrency,
         )
         self.world.on_chunk = self.on_chunk

@@ -88,6 +88,7 @@ class CheckedPrefetcher(PrefetcherMachine):
         self.only_adapters_in_the_folders_are_opened()
         self.nothing_is_raised_into_the_host()
         self.only_what_somebody_wants_is_read()
+        self.what_is_kept_over_restarts_is_plain()
         if self.is_running:
             self.the_status_is_plain_and_honest()
         else:
@@ -145,6 +146,12 @@ class CheckedPrefetcher(PrefetcherMachine):
         assert {fetch.name.removesuffix(".safetensors") for fetch in status.in_flight} <= wanted
         if not status.enabled:
             assert status.in_flight == ()
+
+    def what_is_kept_over_restarts_is_plain(self) -> None:
+        kept = self.folder / "state" / "habits.json"
+        if kept.exists():
+            used = {name for run in json.loads(kept.read_bytes())["runs"] for name, _ in run["loras"]}
+            assert used <= {f"{name}.safetensors" for name in NAMES}
 
     def after_the_end_nothing_is_left(self) -> None:
         assert self.world.prefetcher.status().in_flight == ()

@@ -91,6 +91,7 @@ class World:
         budget_bytes: int = 64 * MIB,
         load: LoadAdapter = load_adapter,
         reads: ManualPool | None = None,
+        state_folder: Path | None = None,
         **settings: Any,
     ) -> None:
         self.root = root
@@ -124,6 +125,7 @@ class World:
             probe=lambda paths, cancelled: self.probe(paths, cancelled),
             foreign_read_bytes=lambda: self.job_read_bytes,
             progress=lambda: self.progress,
+            state_folder=state_folder,
         )
         self.prefetcher: Prefetcher = self.build()
         self.task: asyncio.Task[None] | None = None
@@ -197,6 +199,15 @@ class World:
         self.prefetcher.close()
         if self.task is not None:
             await self.task
+
+    async def restart(self) -> None:
+        """The same queue and disks in a new process: nothing is in memory any more."""
+        await self.close()
+        self.cache.clear()
+        self.page_cache.clear()
+        self.page_reads.clear()
+        self.task = None
+        self.build()
 
     def states(self) -> dict[str, dict[str, str]]:
         """job -> adapter -> state, as a status shows them."""
