@@ -13,10 +13,11 @@ from .browser_kit.fake_backend import FakeBackend, a_busy_evening
 from .fetch_frontends import DEFAULT_DIRECTORY, VERSIONS, static_folder
 
 if TYPE_CHECKING:
+    from hostkit.server import HostServer
     from playwright.sync_api import Browser
 
     from .browser_kit.component import ComponentPage
-    from .browser_kit.opened import OpenedStub
+    from .browser_kit.opened import Opened, OpenedStub
 
 CHROME = os.environ.get("CHROME", "/usr/bin/chromium")
 FRONTENDS = Path(os.environ.get("WARMSTACK_FRONTENDS", DEFAULT_DIRECTORY))
@@ -91,6 +92,17 @@ def opened(browser: Browser, static: Path, backend: FakeBackend) -> Iterator[Cal
 
 
 @pytest.fixture
+def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
+    """The front end of the module's own `host`, a real ComfyUI; same last check."""
+    from .browser_kit.opened import Opened
+
+    opened = Opened(browser, f"{host.client.url}/")
+    opened.boot()
+    yield opened
+    _close([opened])
+
+
+@pytest.fixture
 def component(browser: Browser, backend: FakeBackend) -> Iterator[Callable[..., ComponentPage]]:
     """`component(width=..., query=...)` opens the panel alone; same last check."""
     from .browser_kit.component import PAGE, ComponentPage
@@ -109,7 +121,7 @@ def component(browser: Browser, backend: FakeBackend) -> Iterator[Callable[..., 
     _close(everything)
 
 
-def _close(views: Sequence[OpenedStub]) -> None:
+def _close(views: Sequence[Opened]) -> None:
     faults = [fault for view in views for fault in view.faults()]
     for view in views:
         view.close()

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hostkit.graphs import sd15_graph
-from hostkit.models import lora_path, write_models
-from hostkit.server import HostInstall, HostServer, make_base_directory
-from hostkit.tiny_lora import write_sd15_lora
+from hostkit.models import lora_path
+from hostkit.server import HostServer
 
-from .browser_kit.stub_host import QUIET
+from .browser_kit.real_host import NEEDS_COMFYUI, make_base, running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -22,11 +21,8 @@ if TYPE_CHECKING:
     from .browser_kit.opened import Opened
 
 pytestmark = [
-    pytest.mark.host,
+    *NEEDS_COMFYUI,
     pytest.mark.timeout(400),  # the first test starts ComfyUI, which lists 10,000 files
-    pytest.mark.skipif(
-        HostInstall.from_environment() is None, reason="needs a real ComfyUI: set COMFYUI_PATH and COMFYUI_PYTHON"
-    ),
 ]
 
 NAMES = [f"styles/ink{index}.safetensors" for index in range(6)]
@@ -40,32 +36,19 @@ RUN = f"async () => {{ await {APP}.queuePrompt(0) }}"
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    base = make_base_directory(tmp_path_factory.mktemp("comfyui"))
-    write_models(base, flux=False)
-    for seed, name in enumerate(NAMES):
-        write_sd15_lora(lora_path(base, name), seed=seed)
+    base = make_base(tmp_path_factory.mktemp("comfyui"), NAMES)
     for name in LIBRARY:
         path = lora_path(base, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.hardlink_to(lora_path(base, NAMES[0]))
-    install = HostInstall.from_environment()
-    assert install is not None, "the tests are skipped before this"
-    with HostServer(install, base) as server:
-        server.client.post("/settings", QUIET)
+    with running(base) as server:
         yield server
 
 
 @pytest.fixture
-def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
-    from .browser_kit.opened import Opened
-
-    opened = Opened(browser, f"{host.client.url}/")
-    opened.boot()
-    opened.open_panel()
-    yield opened
-    faults = opened.faults()
-    opened.close()
-    assert faults == []
+def view(view: Opened) -> Opened:
+    view.open_panel()
+    return view
 
 
 def test_follows_a_queue_from_the_first_chip_to_the_last(host: HostServer, view: Opened) -> None:

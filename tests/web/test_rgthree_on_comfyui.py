@@ -10,62 +10,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hostkit.models import lora_path, write_models
-from hostkit.server import HostInstall, HostServer, make_base_directory
-from hostkit.tiny_lora import write_sd15_lora
+from hostkit.server import HostServer
 
 from ..nodes.example_nodes import RGTHREE, STOCK, ours
 from ..prefetch.references.ui_workflow import Json, api_prompt
-from .browser_kit.stub_host import QUIET
+from .browser_kit.real_host import NEEDS_COMFYUI, make_base, running
 from .browser_kit.workflow_page import QUEUE, take_picture
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
     from .browser_kit.opened import Opened
 
 PACK = os.environ.get("COMFYUI_RGTHREE", "")
 
 pytestmark = [
-    pytest.mark.host,
-    pytest.mark.skipif(
-        HostInstall.from_environment() is None or not PACK,
-        reason="needs a real ComfyUI and rgthree-comfy: set COMFYUI_PATH, COMFYUI_PYTHON and COMFYUI_RGTHREE",
-    ),
+    *NEEDS_COMFYUI,
+    pytest.mark.skipif(not PACK, reason="needs rgthree-comfy: set COMFYUI_RGTHREE, a checkout of it"),
 ]
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example_workflows" / "with_rgthree.json"
 WIDGETS = {name: declared.widgets for name, declared in (STOCK | RGTHREE | ours()).items()}
-NAMES = ("characters/mira", "styles/ink", "styles/moss", "styles/oil")
+LORAS = [f"{name}.safetensors" for name in ("characters/mira", "styles/ink", "styles/moss", "styles/oil")]
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    base = make_base_directory(tmp_path_factory.mktemp("comfyui"))
+    base = make_base(tmp_path_factory.mktemp("comfyui"), LORAS)
     # A copy: the pack writes beside itself.
     shutil.copytree(PACK, base / "custom_nodes" / "rgthree-comfy", ignore=shutil.ignore_patterns(".git"))
-    write_models(base, flux=False)
-    for seed, name in enumerate(NAMES):
-        write_sd15_lora(lora_path(base, f"{name}.safetensors"), seed=seed)
-    checkpoints = base / "models" / "checkpoints"
-    (checkpoints / "sd_xl_base_1.0.safetensors").symlink_to(checkpoints / "tiny_sd15.safetensors")
-    install = HostInstall.from_environment()
-    assert install is not None, "the tests are skipped before this"
-    with HostServer(install, base) as server:
-        server.client.post("/settings", QUIET)
+    with running(base) as server:
         yield server
-
-
-@pytest.fixture
-def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
-    from .browser_kit.opened import Opened
-
-    opened = Opened(browser, f"{host.client.url}/")
-    opened.boot()
-    yield opened
-    faults = opened.faults()
-    opened.close()
-    assert faults == []
 
 
 def read() -> Json:

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hostkit.models import lora_path, write_models
-from hostkit.server import HostInstall, HostServer, make_base_directory
-from hostkit.tiny_lora import write_sd15_lora
+from hostkit.server import HostServer
 
 from warmstack.prefetch.references import references
 
@@ -21,7 +19,7 @@ from ..nodes.example_nodes import STOCK, ours
 from ..prefetch.references.lora_templates import WIDGETS as TEMPLATE_WIDGETS
 from ..prefetch.references.lora_templates import lora_templates, output_nodes
 from ..prefetch.references.ui_workflow import Json, api_prompt
-from .browser_kit.stub_host import QUIET
+from .browser_kit.real_host import NEEDS_COMFYUI, make_base, running
 from .browser_kit.workflow_page import QUEUE, take_picture
 
 if TYPE_CHECKING:
@@ -29,45 +27,20 @@ if TYPE_CHECKING:
 
     from .browser_kit.opened import Opened
 
-pytestmark = [
-    pytest.mark.host,
-    pytest.mark.skipif(
-        HostInstall.from_environment() is None, reason="needs a real ComfyUI: set COMFYUI_PATH and COMFYUI_PYTHON"
-    ),
-]
+pytestmark = NEEDS_COMFYUI
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
 FILES = sorted(path for path in EXAMPLES.glob("*.json") if path.stem != "with_rgthree")
 """The other one is `test_rgthree_on_comfyui`'s."""
 WIDGETS = {name: declared.widgets for name, declared in (STOCK | ours()).items()}
-NAMES = ("characters/mira", "styles/ink", "styles/moss", "styles/oil", "styles/pastel")
+STYLES = [f"styles/{name}.safetensors" for name in ("ink", "moss", "oil", "pastel")]
+LORAS = ["characters/mira.safetensors", *STYLES]
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    base = make_base_directory(tmp_path_factory.mktemp("comfyui"))
-    write_models(base, flux=False)
-    for seed, name in enumerate(NAMES):
-        write_sd15_lora(lora_path(base, f"{name}.safetensors"), seed=seed)
-    checkpoints = base / "models" / "checkpoints"
-    (checkpoints / "sd_xl_base_1.0.safetensors").symlink_to(checkpoints / "tiny_sd15.safetensors")
-    install = HostInstall.from_environment()
-    assert install is not None, "the tests are skipped before this"
-    with HostServer(install, base) as server:
-        server.client.post("/settings", QUIET)
+    with running(make_base(tmp_path_factory.mktemp("comfyui"), LORAS)) as server:
         yield server
-
-
-@pytest.fixture
-def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
-    from .browser_kit.opened import Opened
-
-    opened = Opened(browser, f"{host.client.url}/")
-    opened.boot()
-    yield opened
-    faults = opened.faults()
-    opened.close()
-    assert faults == []
 
 
 def read(path: Path) -> Json:
@@ -104,7 +77,7 @@ def test_every_job_of_the_sweep_takes_the_next_lora_of_the_category(view: Opened
     asked = view.page.evaluate("window.asked")
     inputs = [node["inputs"] for prompt in asked for node in prompt.values()]
     loras = [values["lora_name"] for values in inputs if "lora_name" in values]
-    assert loras == [f"{name}.safetensors" for name in NAMES if name.startswith("styles/")]
+    assert loras == STYLES
 
 
 @pytest.mark.slow
@@ -133,7 +106,7 @@ def test_templates_are_converted_as_the_front_end_does_it(browser: Browser, host
 def test_the_outer_value_of_a_promoted_widget_is_queued(browser: Browser, host: HostServer) -> None:
     from .browser_kit.opened import Opened
 
-    saved, shown = "uso-flux1-dit-lora-v1.safetensors", f"{NAMES[0]}.safetensors"
+    saved, shown = "uso-flux1-dit-lora-v1.safetensors", LORAS[0]
     workflow = lora_templates()["flux1_dev_uso_reference_image_gen.json"]
     outer = next(node for node in workflow["nodes"] if saved in (node.get("widgets_values") or ()) and not node["mode"])
     outer["widgets_values"][outer["widgets_values"].index(saved)] = shown
