@@ -125,7 +125,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     workloads = report["workloads"]
     rows = -(-len(workloads) // 4)
     figure, axes = pyplot.subplots(rows, 4, figsize=(15, 4 * rows + 0.6), squeeze=False)
-    colours = dict(zip((*LOADERS, PREDICTING), pyplot.get_cmap("Set2").colors, strict=False))  # type: ignore[attr-defined]
+    palette = pyplot.get_cmap("Set2")
+    colours: dict[str, Any] = {loader: palette(index) for index, loader in enumerate(LOADERS)}
     colours |= {OURS: "black", PREDICTING: "tab:red"}
     handles: dict[str, Any] = {}
     for axis, (name, seeds) in zip(axes.flat, workloads.items(), strict=False):

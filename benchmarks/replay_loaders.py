@@ -235,7 +235,7 @@ class WarmStack(OnDemand):
         return self._needs[job.id]
 
 
-class _Memory:
+class _Memory(bytearray):
     """Stands for the buffer of an adapter that takes no memory."""
 
 

@@ -103,7 +103,7 @@ def track_loading_performance(
             finish(outcome, started_s)
             return outcome
 
-        return awaited if inspect.iscoroutinefunction(function) else blocking  # type: ignore[return-value]
+        return awaited if inspect.iscoroutinefunction(function) else blocking  # type: ignore[return-value]  # called as `function` is
 
     return decorate if function is None else decorate(function)
 

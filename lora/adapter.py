@@ -18,6 +18,7 @@ from ..loaders.pickled import load_pickled
 from ..loaders.private import allocate, read_tensors
 from ..loaders.rate_limit import RateLimit
 from ..loaders.tensor_file import Storage
+from ..loaders.views import Buffer
 from .errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
 from .file import AdapterKey, LoraFile
 
@@ -38,7 +39,7 @@ class Adapter:
     nbytes: int
     """Bytes of all tensors together."""
     storage: Storage
-    buffer: object | None
+    buffer: Buffer | None
     """Owner of private memory: weakly referable, alive exactly as long as any tensor of the file. None if mapped."""
     prepared: MutableMapping[Hashable, object] = field(default_factory=dict)
     """What a front end derived from the tensors, by its own key (a base model's key map): it dies with the adapter."""

@@ -95,7 +95,7 @@ class DeviceAdapter:
         views = self._views()
         if adapter.key != self.key or adapter.buffer is None:
             raise ValueError("another file, or one without memory of its own, has no twins here")
-        origin = address_of(adapter.buffer)  # type: ignore[arg-type]
+        origin = address_of(adapter.buffer)
 
         def twin(tensor: torch.Tensor) -> torch.Tensor:
             found = views.twin(tensor, origin)

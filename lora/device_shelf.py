@@ -215,7 +215,8 @@ class DeviceShelf:
         """Blocks: sends the adapter and lands the flight, whatever happens. None when there was no room."""
         place: ShelfPlace | None = None
         try:
-            source = MemorySource(adapter.buffer, specs)  # type: ignore[arg-type]
+            assert adapter.buffer is not None, "specs tell where tensors stand in it"
+            source = MemorySource(adapter.buffer, specs)
             flight.nbytes = source.nbytes
             reservation = self._make_room(flight)
             if reservation is not None:

@@ -60,6 +60,6 @@ def specs_of(adapter: Adapter) -> Mapping[str, TensorSpec] | None:
         return None
     specs = adapter.prepared.get(_SPECS)
     if not isinstance(specs, dict):
-        found = specs_of_tensors(adapter.tensors, adapter.buffer)  # type: ignore[arg-type]
+        found = specs_of_tensors(adapter.tensors, adapter.buffer)
         specs = adapter.prepared[_SPECS] = {} if found is None else found
     return specs

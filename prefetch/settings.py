@@ -92,7 +92,7 @@ class PrefetchSettings:
         for name in changes:
             if name not in known:
                 raise ValueError(f"no setting {name!r}; there are {', '.join(sorted(known))}")
-        return replace(self, **{name: _parsed(name, value) for name, value in changes.items()})  # type: ignore[arg-type]
+        return replace(self, **{name: _parsed(name, value) for name, value in changes.items()})  # type: ignore[arg-type]  # checked by __post_init__
 
     def as_json(self) -> dict[str, bool | int | None]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

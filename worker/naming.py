@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from diffusers.utils.state_dict_utils import (
@@ -62,6 +62,12 @@ class LoraPipeline(Protocol):
     """What is asked of a diffusers pipeline: any class with a LoRA loader mixin."""
 
     _lora_loadable_modules: list[str]
+    device: torch.device
+
+    def __call__(self, **inputs: Any) -> Any: ...
+
+    @classmethod
+    def lora_state_dict(cls, state: dict[str, torch.Tensor], /, **options: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,7 @@ def _converted(
     unet = getattr(pipeline, "unet", None)
     options = {"unet_config": unet.config} if unet is not None else {}
     try:
-        answer = type(pipeline).lora_state_dict(dict(tensors), **options)  # type: ignore[attr-defined]
+        answer = type(pipeline).lora_state_dict(dict(tensors), **options)
         state = answer[0] if isinstance(answer, tuple) else answer
         return {part: _in_peft_names(part, keys) for part, keys in _split(pipeline, state).items()}
     except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as problem:

@@ -50,5 +50,5 @@ class Generator:
         }
         given = {name: value for name, value in asked.items() if value is not None}
         noise = torch.Generator("cpu").manual_seed(request.seed)
-        image: Image = pipeline(prompt=request.prompt, generator=noise, **given).images[0]  # type: ignore[operator]
+        image: Image = pipeline(prompt=request.prompt, generator=noise, **given).images[0]
         return image

@@ -79,7 +79,7 @@ def _pass(options: RunOptions, mode: Mode, pipeline: LoraPipeline, console: Cons
         LoRAWorkerConfig(
             lora_directories=options.loras,
             memory_limit_mb=options.memory_limit_mb,
-            device=str(pipeline.device) if settings.device_tier else None,  # type: ignore[attr-defined]
+            device=str(pipeline.device) if settings.device_tier else None,
             device_budget_mb=_mebibytes(settings.device_budget_bytes),
             pinned_budget_mb=_mebibytes(settings.pinned_budget_bytes),
         )

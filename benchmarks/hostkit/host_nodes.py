@@ -11,7 +11,7 @@ class TestConditioning:
     """Conditioning without a text encoder: seeded noise of the width that the model wants."""
 
     @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
+    def INPUT_TYPES(cls):
         return {
             "required": {
                 "width": ("INT", {"default": 64}),
@@ -34,7 +34,7 @@ class TestHold:
     """Stands in for the time that a GPU works and the CPU waits: a job as long as the test needs."""
 
     @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
+    def INPUT_TYPES(cls):
         return {
             "required": {
                 "latent": ("LATENT",),
@@ -57,7 +57,7 @@ class TestDigest:
     """SHA-256 over the float image: stricter than comparing the 8-bit PNGs."""
 
     @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
+    def INPUT_TYPES(cls):
         return {"required": {"image": ("IMAGE",)}}
 
     RETURN_TYPES = ()
@@ -80,7 +80,7 @@ class TestModelDigest:
     picture."""
 
     @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
+    def INPUT_TYPES(cls):
         return {"required": {"model": ("MODEL",)}, "optional": {"clip": ("CLIP",)}}
 
     RETURN_TYPES = ()
@@ -100,7 +100,7 @@ class TestModules:
     """Which of the named modules this process has imported."""
 
     @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
+    def INPUT_TYPES(cls):
         return {"required": {"names": ("STRING", {"default": ""}), "tag": ("STRING", {"default": ""})}}
 
     RETURN_TYPES = ()

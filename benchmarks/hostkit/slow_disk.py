@@ -13,7 +13,7 @@ class TestSlowDisk:
     """From now on, no more than so many bytes per second come from the disk."""
 
     @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
+    def INPUT_TYPES(cls):
         return {"required": {"bytes_per_s": ("INT", {"default": 0, "max": 1 << 40})}}
 
     RETURN_TYPES = ()

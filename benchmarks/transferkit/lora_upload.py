@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,9 +71,9 @@ def measure_ways(rig: Rig, lora: Lora, transfer: DeviceTransfer) -> dict[str, fl
         "pinned copy": lambda: target.copy_(pinned, non_blocking=True),
         "pageable": lambda: target.copy_(flat),
         "each .to()": lambda: {key: tensor.to(rig.device) for key, tensor in lora.file.tensors.items()},
-        "resident": lambda: lora.resident(transfer).use(),
+        "resident": partial(_send_resident, lora, transfer),
         "resident, every view": lambda: dict(lora.resident(transfer).use()),
-        "file": lambda: transfer.upload_file(lora.path).use(),
+        "file": partial(_send_file, lora, transfer),
         "gathered": lambda: transfer.upload("lora", lora.file.tensors, buffer=lora.file.buffer).use(),
     }
     return rig.medians_s(contenders)
@@ -85,13 +86,11 @@ def measure_staging(rig: Rig, lora: Lora) -> list[dict[str, float]]:
         for slots in SLOTS:
             for mib in SLOT_MIB:
                 with DeviceTransfer(rig.copies(), slots=slots, slot_bytes=mib << 20, fillers=fillers) as transfer:
-                    median_s = rig.medians_s(
-                        {
-                            "resident": lambda transfer=transfer: lora.resident(transfer).use(),  # type: ignore[misc]
-                            "file": lambda transfer=transfer: transfer.upload_file(lora.path).use(),  # type: ignore[misc]
-                        },
-                        1 if rig.rehearsal else max(3, rig.rounds // 3),
-                    )
+                    contenders: Contenders = {
+                        "resident": partial(_send_resident, lora, transfer),
+                        "file": partial(_send_file, lora, transfer),
+                    }
+                    median_s = rig.medians_s(contenders, 1 if rig.rehearsal else max(3, rig.rounds // 3))
                 rates = {name: lora.nbytes / seconds for name, seconds in median_s.items()}
                 rows.append({"fillers": fillers, "slots": slots, "slot_mib": mib, **rates})
     return rows
@@ -104,10 +103,21 @@ def measure_streams(rig: Rig, lora: Lora) -> dict[str, float]:
     }
     with ThreadPoolExecutor(THREADS) as pool:
         contenders: Contenders = {
-            str(streams): lambda transfer=transfer: list(pool.map(lora.resident, [transfer] * THREADS))  # type: ignore[misc]
-            for streams, transfer in transfers.items()
+            str(streams): partial(_send_at_once, pool, lora, transfer) for streams, transfer in transfers.items()
         }
         median_s = rig.medians_s(contenders)
     for transfer in transfers.values():
         transfer.release()
     return {streams: THREADS * lora.nbytes / seconds for streams, seconds in median_s.items()}
+
+
+def _send_resident(lora: Lora, transfer: DeviceTransfer) -> object:
+    return lora.resident(transfer).use()
+
+
+def _send_file(lora: Lora, transfer: DeviceTransfer) -> object:
+    return transfer.upload_file(lora.path).use()
+
+
+def _send_at_once(pool: ThreadPoolExecutor, lora: Lora, transfer: DeviceTransfer) -> object:
+    return list(pool.map(lora.resident, [transfer] * THREADS))

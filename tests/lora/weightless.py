@@ -6,6 +6,7 @@ import os
 from itertools import count
 from pathlib import Path
 
+from warmstack.loaders.tensor_file import Storage
 from warmstack.lora.adapter import Adapter
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
@@ -13,12 +14,12 @@ from warmstack.lora.file import LoraFile
 from warmstack.lora.policies import EvictionPolicy
 
 
-class _Buffer:
-    """Weakly referable, as an adapter's buffer has to be."""
+class _Buffer(bytearray):
+    """Weakly referable, as an mmap is."""
 
 
-def load_nothing(file: LoraFile, *, storage: str, **_: object) -> Adapter:
-    return Adapter(file.key, {}, {}, file.size_bytes, storage, _Buffer() if storage == "private" else None)  # type: ignore[arg-type]
+def load_nothing(file: LoraFile, *, storage: Storage, **_: object) -> Adapter:
+    return Adapter(file.key, {}, {}, file.size_bytes, storage, _Buffer() if storage == "private" else None)
 
 
 def sparse_file(folder: Path, name: str, size_bytes: int) -> LoraFile:
