@@ -110,8 +110,9 @@ class Picture(NamedTuple):
 
 
 def resident_keys(cached: CacheSnapshot) -> frozenset[AdapterKey]:
-    """Adapters that are in memory, or that a demand is bringing there."""
-    return frozenset(view.key for view in cached.adapters if view.state != "failed")
+    """Adapters that are in memory, or that a demand is bringing there. What only we are reading is not: left out of a
+    plan, its read would go on behind all those that are in it."""
+    return frozenset(view.key for view in cached.adapters if view.state == "ready" or view.waiting)
 
 
 def fetch_status(reading: Reading) -> FetchStatus:

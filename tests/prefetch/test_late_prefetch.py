@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from warmstack.lora.adapter import Adapter, load_adapter
+from warmstack.lora.file import AdapterKey, LoraFile
+from warmstack.prefetch.prefetcher import BUSY_POLL_S
+from warmstack.prefetch.reports.view import resident_keys
 
 from .counted_load import CountedLoad
 from .demands import Demand, is_content
@@ -32,6 +38,37 @@ async def test_a_read_that_is_cancelled_while_it_is_queued_opens_nothing(tmp_pat
     assert log.opened() == set()
     log.close()
     await world.close()
+
+
+async def test_a_read_keeps_its_place_when_a_later_job_comes(tmp_path: Path) -> None:
+    """The cache is looked at once per poll, and then knows what is being read as well as what is there."""
+    world, reads = held_world(tmp_path)
+    names = [world.lora("next"), world.lora("later")]
+    world.submit("1", names[0], resident=True)
+    await world.settle(reads=False)
+    reads.begin_next()
+    world.now_s += BUSY_POLL_S
+    world.submit("2", names[1], resident=True)
+    await world.settle(reads=False)
+    assert [fetch.name for fetch in world.prefetcher.status().in_flight] == names[:1]
+    reads.end(0)
+    await world.settle(reads=False)
+    assert [fetch.name for fetch in world.prefetcher.status().in_flight] == names[1:]
+    await world.close()
+
+
+def test_what_a_demand_reads_need_not_be_read_and_what_only_we_read_must(tmp_path: Path) -> None:
+    seen: list[frozenset[AdapterKey]] = []
+
+    def load(file: LoraFile, **given: Any) -> Adapter:
+        seen.append(resident_keys(world.cache.snapshot()))
+        return load_adapter(file, **given)
+
+    world = World(tmp_path / "loras", load=load)
+    ours, demanded = (world.catalog.find(world.lora(name)) for name in ("ours", "demanded"))
+    world.cache.prefetch(ours)
+    world.cache.acquire(demanded)
+    assert seen == [frozenset(), {ours.key, demanded.key}]
 
 
 async def test_a_job_keeps_the_read_that_it_has_joined_when_the_queue_is_cleared(tmp_path: Path) -> None:
