@@ -31,7 +31,8 @@ class LoRAWorkerConfig(BaseModel):
     pinned_budget_mb: int | None = Field(default=None, ge=0)
     """Pinned memory for what is on its way there, in MiB; None: 128."""
     index_path: Path | None = None
-    """Where the catalog keeps what it read from headers between runs; None: nowhere."""
+    """Where the catalog keeps what it read from headers between runs, and beside it what was measured of the disks and
+    what past jobs used; None: nowhere."""
 
     @field_validator("lora_directories", mode="before")
     @classmethod

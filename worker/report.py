@@ -72,6 +72,8 @@ class RunReport(NamedTuple):
                 "requests": len(self.requests),
                 "failures": len(self.failures),
                 "wait_s": self.wait_s,
+                "wait_p50_s": stats.waits.quantile_s(0.5),
+                "wait_p99_s": stats.waits.quantile_s(0.99),
                 "load_s": stats.load_s,
                 "hidden_share": stats.hidden_share,
                 "hits": stats.hits,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from ..lora.waits import Waits
 from .report import RequestReport, RunReport
 
 _COLOURS = {"hit": "green", "join": "yellow", "miss": "red"}
@@ -50,6 +51,7 @@ def _totals(runs: Sequence[RunReport]) -> list[tuple[str, list[str]]]:
     return [
         ("run", [f"{run.seconds:.1f} s" for run in runs]),
         ("waited for adapters", [f"{run.wait_s * 1000:.0f} ms" for run in runs]),
+        ("half of them / 99% of them at most", [_quantiles(found.waits) for found in stats]),
         ("cold load time of the same adapters", [f"{found.load_s * 1000:.0f} ms" for found in stats]),
         ("hidden share", ["-" if s.hidden_share is None else f"{s.hidden_share:.1%}" for s in stats]),
         ("hit / join / miss", [f"{found.hits} / {found.joins} / {found.misses}" for found in stats]),
@@ -58,6 +60,11 @@ def _totals(runs: Sequence[RunReport]) -> list[tuple[str, list[str]]]:
         ("resident at most", [mebibytes(run.cache.peak_bytes) for run in runs]),
         ("failures", [str(len(run.failures)) for run in runs]),
     ]
+
+
+def _quantiles(waits: Waits) -> str:
+    p50_s, p99_s = waits.quantile_s(0.5), waits.quantile_s(0.99)
+    return "-" if p50_s is None or p99_s is None else f"{p50_s * 1000:.1f} / {p99_s * 1000:.1f} ms"
 
 
 def mebibytes(nbytes: int) -> str:

@@ -5,32 +5,35 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence, Set
-from operator import itemgetter
+from operator import is_, itemgetter
 
 from ...lora.file import AdapterKey, LoraFile
 from ..queue.need import JobNeeds, Tier, Use
 from .plan import Fetch, Limits, Plan, Warm
 
-_USES_PER_JOB = 1 << 20
-"""A ticket is the ordinal of a job times this, plus the place of the use in the job: tickets sort as needs do."""
+_USE_BITS = 20
+"""A ticket is the ordinal of a job, shifted by this, plus the place of the use in the job: tickets sort as needs do."""
 
-NEAREST = 32
+NEAREST = 16
 """Fetches that a plan names. Most plans are replaced after a few reads; what comes later is counted, not named."""
 
 
 class _Firsts:
     """The ticket of each file's earliest use, and the files themselves."""
 
-    __slots__ = ("files", "tickets", "total_bytes")
+    __slots__ = ("files", "largest_bytes", "tickets", "total_bytes")
 
     def __init__(self) -> None:
         self.tickets: dict[AdapterKey, int] = {}
         self.files: dict[AdapterKey, LoraFile] = {}
         self.total_bytes = 0
+        self.largest_bytes = 0
+        """No file is larger; the largest of all may be gone."""
 
     def copy(self) -> _Firsts:
         other = _Firsts()
-        other.tickets, other.files, other.total_bytes = self.tickets.copy(), self.files.copy(), self.total_bytes
+        other.tickets, other.files = self.tickets.copy(), self.files.copy()
+        other.total_bytes, other.largest_bytes = self.total_bytes, self.largest_bytes
         return other
 
     def put(self, key: AdapterKey, file: LoraFile, ticket: int) -> None:
@@ -39,6 +42,7 @@ class _Firsts:
         if known is None:
             self.files[key] = file
             self.total_bytes += file.size_bytes
+            self.largest_bytes = max(self.largest_bytes, file.size_bytes)
         self.tickets[key] = ticket if known is None else min(known, ticket)
 
     def drop(self, key: AdapterKey) -> None:
@@ -50,7 +54,7 @@ class _Firsts:
         if limit_bytes is None:
             return _Firsts(), self
         out = self.tickets.keys() & refused
-        if self.total_bytes > limit_bytes:
+        if self.largest_bytes > limit_bytes:
             out |= {key for key, file in self.files.items() if file.size_bytes > limit_bytes}
         if not out:
             return self, _Firsts()
@@ -121,7 +125,7 @@ class Horizon:
         self._head += gone
         stayed = len(previous) - gone
         for ordinal, job in enumerate(self._jobs[stayed:], self._head + stayed):
-            for ticket, use in enumerate(job.uses, ordinal * _USES_PER_JOB):
+            for ticket, use in enumerate(job.uses, ordinal << _USE_BITS):
                 self._uses_of(use).append(use, ticket)
 
     def plan(self, limits: Limits, warm: Warm) -> Plan:
@@ -133,21 +137,22 @@ class Horizon:
             pages = self._read.firsts.merged(spilled)
             cold += self._cold(pages, "page", limits.page_bytes, limits.depth_jobs, warm)
         cold.sort(key=itemgetter(0))
-        files = {"resident": resident.files, "page": pages.files}
-        nearest, rest = cold[: self._nearest], cold[self._nearest :]
+        files, head = {"resident": resident.files, "page": pages.files}, self._head
         return Plan(
-            tuple(Fetch(files[tier][key], tier, self._position(ticket)) for ticket, key, tier in nearest),
+            tuple(
+                [
+                    Fetch(files[tier][key], tier, (ticket >> _USE_BITS) - head)
+                    for ticket, key, tier in cold[: self._nearest]
+                ]
+            ),
             frozenset(resident.tickets),
             frozenset(pages.tickets),
-            {key: ticket // _USES_PER_JOB - self._head for key, ticket in acquired.tickets.items()},
-            tuple((key.size_bytes, ticket // _USES_PER_JOB - self._head) for ticket, key, _ in rest),
+            {key: (ticket >> _USE_BITS) - head for key, ticket in acquired.tickets.items()},
+            tuple([(key.size_bytes, (ticket >> _USE_BITS) - head) for ticket, key, _ in cold[self._nearest :]]),
         )
 
     def _uses_of(self, use: Use) -> _Uses:
         return self._acquired if use.resident else self._read
-
-    def _position(self, ticket: int) -> int:
-        return ticket // _USES_PER_JOB - self._head
 
     def _cold(
         self, firsts: _Firsts, tier: Tier, limit_bytes: int | None, depth_jobs: int | None, warm: Warm
@@ -156,7 +161,7 @@ class Horizon:
         tickets = firsts.tickets
         end = self._end_of_reach(firsts, limit_bytes or 0)
         if depth_jobs is not None:
-            end = min(end, (self._head + depth_jobs + 1) * _USES_PER_JOB)
+            end = min(end, (self._head + depth_jobs + 1) << _USE_BITS)
         cold = set(tickets).difference(warm.resident if tier == "resident" else warm.pages, warm.failed)
         return [(ticket, key, tier) for key in cold if (ticket := tickets[key]) < end]
 
@@ -172,7 +177,7 @@ class Horizon:
             left_bytes = limit_bytes
             for key, ticket in sorted(firsts.tickets.items(), key=itemgetter(1)):
                 left_bytes -= firsts.files[key].size_bytes
-                if left_bytes < 0 and self._position(ticket) > 0:
+                if left_bytes < 0 and ticket >> _USE_BITS > self._head:
                     return ticket
         return math.inf
 
@@ -186,13 +191,10 @@ def make_plan(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm) -> Plan:
 
 def _gone_from_the_front(before: tuple[JobNeeds, ...], after: tuple[JobNeeds, ...]) -> int:
     """How many jobs of `before` have to go so that the others are the beginning of `after`."""
-    first = after[0].needs if after else None
-    for gone, job in enumerate(before):
-        # A job that has merely started is another object with the same needs.
-        if job.needs is first and len(before) - gone <= len(after) and _are_the_beginning(before[gone:], after):
+    # A job that has merely started is another object with the same needs.
+    needed, needed_now = [job.needs for job in before], [job.needs for job in after]
+    for gone, needs in enumerate(needed):
+        stayed = len(needed) - gone
+        if needed_now and needs is needed_now[0] and all(map(is_, needed[gone:], needed_now)) and stayed <= len(after):
             return gone
     return len(before)
-
-
-def _are_the_beginning(jobs: tuple[JobNeeds, ...], after: tuple[JobNeeds, ...]) -> bool:
-    return all(old.needs is new.needs for old, new in zip(jobs, after, strict=False))

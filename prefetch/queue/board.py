@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
 from .book import ReferenceBook
@@ -70,7 +69,8 @@ class QueueBoard:
     def needs(self) -> tuple[JobNeeds, ...]:
         """Jobs of the horizon in running order, as far as they are read. The same object while unchanged."""
         if self._needs is None:
-            self._needs = tuple(self._by_id[job.job_id] for job in self._jobs if job.job_id in self._by_id)
+            known = self._by_id
+            self._needs = tuple([known[job_id] for job_id in self._job_ids if job_id in known])
         return self._needs
 
     def observe(self, visible: Sequence[QueuedJob]) -> Observed:
@@ -135,12 +135,13 @@ class QueueBoard:
         return missing
 
     def _mark_running(self) -> None:
+        """Of the jobs that are known; one that has left needs no mark any more."""
         ran = self._running_ids
         self._running_ids = {job.job_id for job in self._jobs if job.running}
-        for job_id in ran ^ self._running_ids:
-            known = self._by_id.get(job_id)
-            if known is not None:
-                self._by_id[job_id] = replace(known, job=replace(known.job, running=job_id in self._running_ids))
+        for job in self._jobs if ran != self._running_ids else ():
+            known = self._by_id.get(job.job_id)
+            if known is not None and known.job.running != job.running:
+                self._by_id[job.job_id] = known.marked(running=job.running)
                 self._needs = None
 
     def _depart(self, before: Sequence[str], alive: Container[str]) -> Iterator[JobNeeds]:

@@ -77,6 +77,14 @@ class JobNeeds:
         object.__setattr__(self, "uses", tuple(dict.fromkeys(uses)))
         object.__setattr__(self, "keys", frozenset(use.key for use in uses))
 
+    def marked(self, *, running: bool) -> JobNeeds:
+        """The same job, started or put back. What it needs is not worked out again: this happens twice to every job."""
+        other = object.__new__(JobNeeds)
+        object.__setattr__(other, "job", QueuedJob(self.job.job_id, self.job.payload, running))
+        for name in ("references", "needs", "uses", "keys"):
+            object.__setattr__(other, name, getattr(self, name))
+        return other
+
 
 def needs_of(job: QueuedJob, references: References, resolutions: Mapping[str, Resolution]) -> JobNeeds:
     """The certain needs of a job; one not resolved yet counts as missing."""

@@ -101,8 +101,9 @@ class Schedule:
         self._lines = {line: deque() for line in lines}
         self._places = {}
         if self._readings:
-            places = (Place(turn, fetch) for turn, fetch in enumerate(due) if fetch.key in self._readings)
-            self._places = {place.fetch.key: place for place in places}
+            read = {key.key for key in self._readings}
+            places = [Place(turn, fetch) for turn, fetch in enumerate(due) if fetch.file.key in read]
+            self._places = {place.fetch.key: place for place in places if place.fetch.key in self._readings}
         self.balance()
 
     def ended(self, reading: Reading) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Set
 from dataclasses import dataclass, field
 
 from ...lora.file import AdapterKey
@@ -43,9 +43,9 @@ class PageTally:
             self.misses += 1
         self.unclaimed.pop(key, None)
 
-    def write_off(self, needed: Container[AdapterKey]) -> None:
+    def write_off(self, needed: Set[AdapterKey]) -> None:
         """What was warmed for jobs that are gone, none of which ran, was wasted."""
-        for key in [key for key in self.unclaimed if key not in needed]:
+        for key in self.unclaimed.keys() - needed:
             self.wasted_bytes += self.unclaimed.pop(key)
 
     def status(self) -> PageStatus:

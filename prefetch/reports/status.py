@@ -73,7 +73,7 @@ class JobRecord(NamedTuple):
 
 
 class FetchStatus(NamedTuple):
-    """One file being read now. `bytes_done` moves in steps of a chunk; 0 for the resident tier until it is done."""
+    """One file being read now. `bytes_done` counts whole chunks: a file of one stands at 0 until it is there."""
 
     name: str
     tier: Tier | Literal["model"]

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
+from typing import Any
 
-from .world import World, our_graph, stock_graph
+import pytest
+
+from warmstack.loaders.filling import CHUNK_BYTES as READ_BYTES
+from warmstack.lora.adapter import Adapter, load_adapter
+from warmstack.lora.file import LoraFile
+
+from .world import CHUNK_BYTES, Chunks, World, our_graph, stock_graph
 
 
 async def test_page_demands_are_counted_when_a_job_starts(world: World) -> None:
@@ -63,6 +71,31 @@ async def test_a_status_is_jsonable_has_no_path_and_its_revision_moves_only_with
     for status in (before, after):
         assert str(world.root) not in json.dumps(status.as_json())
     assert json.loads(json.dumps(after.as_json()))["queue"][0]["adapters"][0]["state"] == "ready"
+
+
+@pytest.mark.parametrize("resident", [True, False])
+async def test_in_flight_tells_how_far_a_read_has_come(tmp_path: Path, resident: bool) -> None:
+    shown: list[dict[str, Any]] = []
+
+    def look(_done_bytes: int) -> None:
+        world.prefetcher._publish()
+        shown.extend(fetch._asdict() for fetch in world.prefetcher.status().in_flight)
+
+    def load(file: LoraFile, limiter: Any = None, **options: Any) -> Adapter:
+        return load_adapter(file, limiter=Chunks(world.reads, limiter, look), **options)
+
+    world = World(tmp_path / "loras", load=load)
+    world.on_chunk = lambda path, done_bytes: look(done_bytes)
+    chunk_bytes, tier = (READ_BYTES, "resident") if resident else (CHUNK_BYTES, "page")
+    name = world.lora("a", chunk_bytes + CHUNK_BYTES // 2)
+    world.submit("1", name, resident=resident)
+    await world.settle()
+    size_bytes = os.stat(world.path(name)).st_size
+    assert shown == [
+        {"name": name, "tier": tier, "bytes_done": done_bytes, "bytes_total": size_bytes}
+        for done_bytes in (0, chunk_bytes)
+    ]
+    await world.close()
 
 
 async def test_plan_for_answers_without_queueing(world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from warmstack.lora.adapter import Adapter, load_adapter
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
 from warmstack.lora.file import LoraFile
+from warmstack.prefetch.planning.habit_memory import HabitMemory
+from warmstack.prefetch.planning.habits import Run
+from warmstack.prefetch.settings import PrefetchSettings
 from warmstack.worker.batch import Batch, run_batch
 from warmstack.worker.lora_worker import LoRAWorker
 from warmstack.worker.pipelines import Generator
@@ -99,6 +102,33 @@ def test_on_demand_loads_nothing_ahead(pipeline: Any, tmp_path: Path, make_worke
     report = run_batch(worker, Batch(parse_queue(QUEUE[:2]), pipeline, generate, tmp_path), "on-demand")
     assert seen[0] == 0 < seen[1]
     assert [lora.outcome for lora in report.requests[1].loras] == ["miss"]
+
+
+def test_a_run_goes_on_guessing_where_the_last_one_stopped(
+    pipeline: Any, tmp_path: Path, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = threading.Event()
+    keep = HabitMemory.keep
+
+    def tell(memory: HabitMemory, runs: Iterable[Run]) -> None:
+        keep(memory, runs)
+        kept.set()
+
+    def generate(pipeline: Any, request: QueueRequest) -> Image.Image:
+        assert kept.wait(30), "nobody remembers what this request uses"
+        return Image.new("L", (1, 1))
+
+    monkeypatch.setattr(HabitMemory, "keep", tell)
+    for name in ("ink", "wash"):
+        kept.clear()
+        worker = make_worker(index_path=tmp_path / "state" / "index.json")
+        batch = Batch(parse_queue([line(name, name)]), pipeline, generate, tmp_path, PrefetchSettings(predict=True))
+        run_batch(worker, batch, "prefetch")
+    runs = json.loads((tmp_path / "state" / "habits.json").read_text())["runs"]
+    assert [run["loras"] for run in runs] == [
+        [["styles/ink.safetensors", "resident"]],
+        [["styles/wash.safetensors", "resident"]],
+    ]
 
 
 def test_failed_requests_are_reported_and_the_queue_goes_on(
