@@ -183,20 +183,14 @@ class AdapterCache:
     def snapshot(self) -> CacheSnapshot:
         with self._lock:
             self._settle()
+            loaded, failed = self._residencies.values(), self._failures.values()
+            views = view_adapters(self._flights.values(), failed, loaded, self._pinned_paths, self._next_use)
             return CacheSnapshot(
                 revision=self._revision,
                 limit_bytes=self._budget.limit_bytes,
                 used_bytes=self._budget.used_bytes,
                 peak_bytes=self._budget.peak_bytes,
-                adapters=tuple(
-                    view_adapters(
-                        self._flights.values(),
-                        self._failures.values(),
-                        self._residencies.values(),
-                        self._pinned_paths,
-                        self._next_use,
-                    )
-                ),
+                adapters=tuple(views),
                 stats=self._tally.stats(len(self._failures)),
             )
 

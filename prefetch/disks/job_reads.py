@@ -22,6 +22,11 @@ class JobReads:
         self._since_s: float | None = None
         """When the burst began that is going on, or whose end is too recent to be sure of."""
 
+    @property
+    def has_sample(self) -> bool:
+        """The next sample of this job can be told from an earlier one."""
+        return self._sample is not None
+
     def observe(self, read_bytes: int | None, now_s: float, *, waits: bool = False) -> None:
         """`read_bytes`: what the job has read so far, None when nobody counts. `waits`: it waits for a read of ours."""
         if waits or self._is_busy(read_bytes, now_s):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
 
 from ...loaders.disk_kind import Disk
 from ..machine import Machine
@@ -12,6 +14,15 @@ from ..pool import Pool
 from ..queue.need import JobNeeds
 from .disks import Disks
 from .job_reads import JobReads
+
+
+class Sample(NamedTuple):
+    """What was counted at one moment."""
+
+    job_ids: tuple[str, ...]
+    is_waiting: bool
+    read_bytes: int | None
+    at_s: float
 
 
 class JobWatch:
@@ -35,6 +46,7 @@ class JobWatch:
         self._job_ids: tuple[str, ...] = ()
         self._its_disks: frozenset[Disk | None] = frozenset()
         self._is_sampling = False
+        self._sampled: Sample | None = None
         self._is_reading = False
 
     def keeps_off(self, disk: Disk | None) -> bool:
@@ -52,25 +64,33 @@ class JobWatch:
         paths = {use.file.path for needs in running for use in needs.uses}.union(models)
         self._disks.locate(paths)
         self._its_disks = frozenset(map(self._disks.under, paths))
+        self._take()
         if job_ids and not self._is_sampling:
             self._is_sampling = True
             with suppress(RuntimeError):  # the pool is closed: the end has come
                 sample = self._chores.submit(self._sample)
-                sample.add_done_callback(lambda future: self._landed(future, job_ids, is_waiting))
+                sample.add_done_callback(partial(self._landed, job_ids, is_waiting))
         self._update()
 
     def _sample(self) -> tuple[int | None, float]:
         """In a thread."""
         return self._machine.foreign_read_bytes(), self._machine.clock()
 
-    def _landed(self, future: Future[tuple[int | None, float]], job_ids: tuple[str, ...], is_waiting: bool) -> None:
+    def _landed(self, job_ids: tuple[str, ...], is_waiting: bool, future: Future[tuple[int | None, float]]) -> None:
+        """In the thread that has sampled."""
         read_bytes, now_s = (None, self._machine.clock()) if future.exception() else future.result()
-        self._call_soon(lambda: self._take(read_bytes, now_s, job_ids, is_waiting))
+        self._sampled = Sample(job_ids, is_waiting, read_bytes, now_s)
+        # A job's first sample says nothing by itself: the next look takes it in, at no cost of its own.
+        if is_waiting or self._reads.has_sample:
+            self._call_soon(self._take)
 
-    def _take(self, read_bytes: int | None, now_s: float, job_ids: tuple[str, ...], is_waiting: bool) -> None:
+    def _take(self) -> None:
+        sample, self._sampled = self._sampled, None
+        if sample is None:
+            return
         self._is_sampling = False
-        if job_ids == self._job_ids:
-            self._reads.observe(read_bytes, now_s, waits=is_waiting)
+        if sample.job_ids == self._job_ids:
+            self._reads.observe(sample.read_bytes, sample.at_s, waits=sample.is_waiting)
             self._update()
 
     def _update(self) -> None:

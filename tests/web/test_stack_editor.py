@@ -4,26 +4,21 @@ client writes, and nothing else."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .browser_kit.fake_backend import FakeBackend, a_busy_evening
+from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, rows_of, text_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
     from .browser_kit.opened import OpenedStub
 
-APP = "window.comfyAPI.app.app"
-ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
 SEND = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
-INK = {"name": "styles/ink_wash_v3.safetensors", "strength_model": 0.8, "strength_clip": 0.5}
-KNIGHT = {"name": "characters/aurora_knight.safetensors", "strength_model": 1, "strength_clip": 1}
-
-LINOCUT = {"name": "styles/linocut.safetensors", "strength_model": 1, "strength_clip": 1}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
@@ -55,34 +50,6 @@ def page(booted: tuple[OpenedStub, FakeBackend], editing: FakeBackend) -> Page:
     page.evaluate(f"{APP}.graph.clear()")
     page.evaluate(SEND, editing.status())
     return page
-
-
-def add_node(page: Page, text: str = "") -> Locator:
-    page.evaluate(
-        f"""(text) => {{
-          const node = LiteGraph.createNode('WarmStackLoadLoraStack')
-          node.pos = [420, 120]
-          {APP}.graph.add(node)
-          node.widgets.find((widget) => widget.name === 'loras').value = text
-          node.onConfigure?.({{}})
-          {APP}.canvas.ds.reset()
-        }}""",
-        text,
-    )
-    editor = page.locator(".ws-stack")
-    editor.wait_for()
-    return editor
-
-
-def text_of(page: Page) -> str:
-    text: str = page.evaluate(f"{APP}.graph.nodes[0].widgets.find((widget) => widget.name === 'loras').value")
-    return text
-
-
-def rows_of(page: Page) -> list[dict[str, Any]]:
-    text = text_of(page)
-    rows: list[dict[str, Any]] = json.loads(text) if text else []
-    return rows
 
 
 def test_a_stack_is_built_by_hand(page: Page) -> None:
@@ -175,18 +142,6 @@ def test_a_stack_pasted_where_a_name_goes_becomes_rows(page: Page, pasted: str) 
         (LINOCUT["name"], 1),
         (INK["name"], 0.8),
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "is_stack"),
-    [("<LoRA:a:1>", True), ('["a"]', True), ("[LoCon] ink", False), ("{x}", False), ("ink", False), ("7", False)],
-)
-def test_a_name_with_brackets_is_no_stack(component: Callable[..., Any], text: str, is_stack: bool) -> None:
-    seen = component().page.evaluate(
-        """(text) => import('/extensions/comfyui-warmstack/lib/stack_text.js').then((m) => m.looksLikeStack(text))""",
-        text,
-    )
-    assert seen is is_stack
 
 
 def test_the_list_is_narrowed_to_a_category_and_a_base_model(page: Page) -> None:
@@ -419,123 +374,9 @@ def test_what_does_not_fit_the_model_comes_last_in_the_list(page: Page) -> None:
     assert len(rows_of(page)) == 2, "a hint, not a ban: metadata can be wrong"
 
 
-@pytest.mark.parametrize("nodes2", [False, True], ids=["litegraph", "nodes2"])
-def test_inside_a_subgraph_what_is_edited_is_what_is_queued_and_saved(
-    opened: Callable[..., OpenedStub], nodes2: bool
-) -> None:
-    """In a front end of its own: clearing a graph gives the older one an id of zeros, and by that id it looks for the
-    tab of a subgraph among all workflows that the tests before have opened."""
-    from playwright.sync_api import expect
-
-    page = opened(settings={"Comfy.VueNodes.Enabled": nodes2}).page
-    page.evaluate(f"{APP}.graph.clear()")
-    add_node(page, json.dumps([INK, KNIGHT]))
-    enter = f"void {APP}.canvas.setGraph({ROOT}.nodes[0].subgraph)"
-    page.evaluate(f"void {APP}.graph.convertToSubgraph(new Set({APP}.graph.nodes))")
-    page.evaluate(enter)
-    rows = page.locator(".ws-stack:visible .ws-stack-row")
-    expect(rows).to_have_count(2)
-    page.locator(".ws-stack:visible .ws-strength").first.press("ArrowUp")
-    wanted = [{**INK, "strength_model": 0.85}, KNIGHT]
-    queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.entries(prompt.output))")
-    assert [json.loads(node["inputs"]["loras"]) for _, node in queued] == [wanted]
-    assert ":" in queued[0][0], "the node is inside"
-    saved = page.evaluate(f"JSON.stringify({ROOT}.serialize())")
-    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
-    page.evaluate(enter)
-    expect(rows).to_have_count(2)
-    expect(page.locator(".ws-stack:visible .ws-strength").first).to_have_value("0.85")
-    page.locator(".ws-stack:visible").get_by_role("button", name="Remove").last.click()
-    queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.values(prompt.output)[0].inputs.loras)")
-    assert json.loads(queued) == wanted[:1]
-
-
-def test_names_typed_before_the_library_has_arrived_are_found(opened: Callable[..., OpenedStub]) -> None:
-    from playwright.sync_api import expect
-
-    page = opened().page
-    held: list[Any] = []
-    page.route("**/warmstack/v1/adapters*", lambda route: held.append(route))
-    page.evaluate(f"{APP}.graph.clear()")
-    editor = add_node(page)
-    editor.get_by_role("button", name="Add LoRA").click()
-    with page.expect_event("requestfinished", lambda request: "/adapters" in request.url):
-        editor.get_by_role("combobox", name="Choose a LoRA").fill("linocut")
-        expect(editor.get_by_role("option")).to_have_count(0)
-        held[0].continue_()
-    editor.get_by_role("option", name="linocut").click()
-    assert rows_of(page) == [LINOCUT]
-
-
-def drag_finger(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """From the touch of a screen: the browser decides whether it scrolls the page or tells us of it."""
-    session = page.context.new_cdp_session(page)
-
-    def send(kind: str, *points: tuple[float, float]) -> None:
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
-
-    send("touchStart", start)
-    for step in range(1, 7):
-        send("touchMove", tuple(a + (b - a) * step / 6 for a, b in zip(start, end, strict=True)))  # type: ignore[arg-type]
-    send("touchEnd")
-
-
-@pytest.mark.parametrize("nodes2", [False, True], ids=["litegraph", "nodes2"])
-def test_a_finger_changes_a_strength_and_moves_a_row(opened: Callable[..., OpenedStub], nodes2: bool) -> None:
-    from playwright.sync_api import expect
-
-    page = opened(settings={"Comfy.VueNodes.Enabled": nodes2}, touch=True).page
-    page.evaluate(f"{APP}.graph.clear()")
-    editor = add_node(page, json.dumps([INK, KNIGHT]))
-    expect(editor.locator(".ws-stack-row")).to_have_count(2)
-    box = editor.locator(".ws-strength").first.bounding_box()
-    assert box is not None
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    drag_finger(page, (x, y), (x + 33, y + 2))
-    expect(editor.locator(".ws-strength").first).to_have_value("1.05")
-    assert rows_of(page) == [{**INK, "strength_model": 1.05}, KNIGHT]
-    grip = editor.locator(".ws-grip").first.bounding_box()
-    goal = editor.locator(".ws-stack-row").last.bounding_box()
-    assert grip is not None and goal is not None
-    drag_finger(page, (grip["x"] + 5, grip["y"] + 12), (grip["x"] + 5, goal["y"] + goal["height"] * 0.8))
-    assert [row["name"] for row in rows_of(page)] == [KNIGHT["name"], INK["name"]]
-    assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"
-
-
 def test_delete_in_the_editor_leaves_the_node(page: Page) -> None:
     editor = add_node(page, json.dumps([INK]))
     page.evaluate(f"{APP}.canvas.select({APP}.graph.nodes[0])")
     editor.get_by_role("button", name="Duplicate").focus()
     page.keyboard.press("Delete")
     assert page.evaluate(f"{APP}.graph.nodes.length") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "rows"),
-    [
-        ('["a"]', [("a", 1, 1, True)]),
-        ('[["a", 0.5], ["b", 0.5, 0]]', [("a", 0.5, 0.5, True), ("b", 0.5, 0, True)]),
-        ('[{"lora": "a", "strength": 0.7, "strengthTwo": 0.2, "on": false}]', [("a", 0.7, 0.2, False)]),
-        ('[{"name": "a", "block": 3}]', None),
-        ('{"lora": {"models": []}}', None),
-        ("<lora:a:1>", None),
-        ("", []),
-    ],
-)
-def test_the_text_is_read_as_the_server_reads_it(
-    component: Callable[..., Any], backend: FakeBackend, text: str, rows: list[tuple[object, ...]] | None
-) -> None:
-    view = component()
-    read = view.page.evaluate(
-        """async (text) => {
-          const { readRows, writeRows } = await import('/extensions/comfyui-warmstack/lib/stack_text.js')
-          return [readRows(text), writeRows(readRows(text) ?? [])]
-        }""",
-        text,
-    )
-    found = None if read[0] is None else [(row["name"], row["model"], row["clip"], row["on"]) for row in read[0]]
-    assert found == rows
-    if rows:
-        from warmstack.lora.stack import parse_stack
-
-        assert parse_stack(read[1]) == parse_stack(text)

@@ -49,7 +49,7 @@ def test_both_passes_agree_and_everything_is_left_behind(
     totals = report["runs"][1]["totals"]
     assert totals["failures"] == 4
     assert totals["hits"] + totals["joins"] > totals["misses"]
-    assert 0 <= totals["wait_p50_s"] <= totals["wait_p99_s"] <= totals["wait_s"]
+    assert 0 <= totals["wait_p50_s"] <= totals["wait_p99_s"]
     with Image.open(tmp_path / "contact-sheet.png") as sheet:
         assert sheet.size[0] > 700
     assert len(list((tmp_path / "images").iterdir())) == 14

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from warmstack.loaders.disk_kind import Disk
 from warmstack.prefetch.models.board import RELOOK_S
 from warmstack.prefetch.planning.pace import MARGIN_JOBS, MARGIN_JUMPS
-from warmstack.prefetch.pool import DaemonPool
-from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
+from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
 
 from ..world import CHUNK_BYTES, MIB
 from .model_world import ModelWorld
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> Any:
-    world = ModelWorld(tmp_path)
-    yield world
-    await world.close()
 
 
 async def test_the_models_of_the_next_jobs_are_read_once_in_their_order_and_never_those_of_the_running_job(
@@ -60,75 +45,6 @@ async def test_between_two_jobs_the_models_of_the_first_are_still_with_the_host(
     world.remove("1")
     await world.settle()
     assert world.read_models() == []
-
-
-async def test_loras_come_first_whoever_needs_them(world: ModelWorld) -> None:
-    lora, late = world.lora("a"), world.lora("b")
-    world.submit_models("1")
-    world.start("1")
-    world.submit_models("2", world.model("m.safetensors"), loras=(lora,))
-    world.submit_models("3", loras=(late,))
-    await world.settle()
-    assert [Path(path).name for path in world.page_reads] == [lora, late, "m.safetensors"]
-
-
-async def test_a_model_that_has_not_begun_gives_way_and_comes_back(world: ModelWorld) -> None:
-    lora = world.lora("a")
-    world.submit_models("1")
-    world.start("1")
-    world.submit_models("2", world.model("m.safetensors"))
-    await world.settle(reads=False)
-    assert len(world.reads.waiting) == 1
-    world.submit_models("3", loras=(lora,))
-    await world.settle(reads=False)
-    await world.settle()
-    assert [Path(path).name for path in world.page_reads] == [lora, "m.safetensors"]
-    assert world.prefetcher.status().models.warmed_bytes == 8 * CHUNK_BYTES
-
-
-async def test_a_read_that_gives_way_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """In real threads: the LoRA's read begins and ends between two chunks of the model's."""
-    world = ModelWorld(tmp_path)
-    model, lora = world.model("m.safetensors"), world.lora("a")
-    reached, go_on = threading.Event(), threading.Event()
-    chunks: list[tuple[str, int]] = []
-
-    def on_chunk(path: str, done_bytes: int) -> None:
-        chunks.append((Path(path).name, done_bytes))
-        if (Path(path).name, done_bytes) == (model, 3 * CHUNK_BYTES):
-            reached.set()
-            assert go_on.wait(30)
-
-    world.on_chunk = on_chunk
-    task = threaded(world)
-    world.submit_models("1")
-    world.start("1")
-    world.submit_models("2", model)
-    await until(reached.is_set, world)
-    world.submit_models("3", loras=(lora,))
-    await until(lambda: (lora, 0) in chunks, world)
-    go_on.set()
-    await until(lambda: (model, 7 * CHUNK_BYTES) in chunks, world)
-    await until(lambda: world.model_states()["2"][model] == "ready", world)
-    world.prefetcher.close()
-    await task
-    assert [done for name, done in chunks if name == model] == [i * CHUNK_BYTES for i in range(8)]
-    at = chunks.index((model, 3 * CHUNK_BYTES))
-    assert all(name == lora for name, _ in chunks[at + 1 : chunks.index((model, 4 * CHUNK_BYTES))])
-
-
-def threaded(world: ModelWorld) -> asyncio.Task[None]:
-    """The prefetcher at work with readers in threads."""
-    world.machine = replace(world.machine, make_pool=DaemonPool)
-    return asyncio.create_task(world.build().run())
-
-
-async def until(holds: Any, world: ModelWorld) -> None:
-    """Lets the loop run until it is so; the pool has threads of its own."""
-    async with asyncio.timeout(30):
-        while not holds():
-            world.prefetcher.wake()
-            await asyncio.sleep(0.001)
 
 
 async def test_only_what_fits_beside_the_loras_and_the_running_job(tmp_path: Path) -> None:
@@ -282,58 +198,6 @@ async def test_a_read_is_as_late_as_measured_times_allow(tmp_path: Path) -> None
     await world.close()
 
 
-async def test_demands_are_counted_when_a_job_brings_another_model(world: ModelWorld) -> None:
-    a, b, c, d = (world.model(f"{name}.safetensors") for name in "abcd")
-    world.submit_models("1", a)
-    world.start("1")
-    await world.settle()
-    assert counts(world) == (0, 0, 1), "nobody could have known"
-    world.submit_models("2", a, b)
-    await world.settle()
-    await run_next(world, "1", "2")
-    assert counts(world) == (1, 0, 1), "the host has a"
-    world.submit_models("3", c)
-    await world.settle(reads=False)
-    await run_next(world, "2", "3", reads=False)
-    assert counts(world) == (1, 1, 1)
-    world.submit_models("4", d)
-    world.remove("3")
-    world.start("4")
-    await world.settle()
-    models = world.prefetcher.status().models
-    assert counts(world) == (1, 1, 2)
-    assert (models.demand_bytes, models.hit_bytes) == (4 * 8 * CHUNK_BYTES, 8 * CHUNK_BYTES)
-    assert models.wasted_bytes == 0
-
-
-async def run_next(world: ModelWorld, before: str, after: str, *, reads: bool = True) -> None:
-    world.remove(before)
-    world.start(after)
-    await world.settle(reads=reads)
-
-
-def counts(world: ModelWorld) -> tuple[int, int, int]:
-    models = world.prefetcher.status().models
-    return models.hits, models.joins, models.misses
-
-
-async def test_the_figures_of_the_loras_do_not_know_of_models(tmp_path: Path) -> None:
-    shown = []
-    for tier in (True, False):
-        world = ModelWorld(tmp_path / str(tier), model_tier=tier)
-        lora = world.lora("a")
-        world.submit_models("1", world.model("a.safetensors"), loras=(lora,))
-        world.start("1")
-        world.submit_models("2", world.model("b.safetensors"), loras=(lora, world.lora("b")))
-        await world.settle()
-        await run_next(world, "1", "2")
-        status = world.prefetcher.status()
-        shown.append((status.page, status.hits, status.joins, status.misses, status.wasted_bytes, world.states()))
-        assert bool(status.models.warmed_bytes) is tier
-        await world.close()
-    assert shown[0] == shown[1]
-
-
 async def test_a_file_that_cannot_be_read_is_not_tried_again_until_it_changes(world: ModelWorld) -> None:
     model = world.model("a.safetensors")
 
@@ -394,58 +258,6 @@ async def test_names_are_looked_up_once_and_again_when_it_is_time(world: ModelWo
     assert world.found == [model, model]
 
 
-async def test_a_status_holds_names_and_no_path_and_says_what_is_read(world: ModelWorld) -> None:
-    model = world.model("sub/a.safetensors")
-    shown: list[dict[str, Any]] = []
-
-    def look(path: str, done_bytes: int) -> None:
-        if done_bytes == 3 * CHUNK_BYTES:
-            world.now_s += BUSY_POLL_S
-            world.prefetcher._publish()
-            shown.append(json.loads(json.dumps(world.prefetcher.status().as_json())))
-
-    world.on_chunk = look
-    world.submit_models("1")
-    world.start("1")
-    world.submit_models("2", model)
-    await world.settle()
-    (status,) = shown
-    assert str(world.models) not in json.dumps(status)
-    assert status["in_flight"] == [
-        {"name": model, "tier": "model", "bytes_done": 3 * CHUNK_BYTES, "bytes_total": 8 * CHUNK_BYTES}
-    ]
-    assert status["queue"][1]["models"] == [
-        {"name": model, "kind": "checkpoints", "state": "loading", "size_bytes": 8 * CHUNK_BYTES, "problem": ""}
-    ]
-
-
-async def test_closing_ends_a_read_that_gives_way(tmp_path: Path) -> None:
-    """Held back behind a LoRA, it would never look whether it may end."""
-    world = ModelWorld(tmp_path)
-    model, lora = world.model("m.safetensors"), world.lora("a")
-    may_end = threading.Event()
-
-    def on_chunk(path: str, done_bytes: int) -> None:
-        chunks.append(Path(path).name)
-        if (Path(path).name, done_bytes) in ((model, CHUNK_BYTES), (lora, 0)):
-            assert may_end.wait(30)
-
-    chunks: list[str] = []
-    world.on_chunk = on_chunk
-    task = threaded(world)
-    world.submit_models("1")
-    world.start("1")
-    world.submit_models("2", model)
-    await until(lambda: chunks == [model, model], world)
-    world.submit_models("3", loras=(lora,))
-    await until(lambda: lora in chunks, world)
-    world.prefetcher.close()
-    may_end.set()
-    async with asyncio.timeout(30):
-        await task
-    assert chunks.count(model) <= 3
-
-
 def test_a_payload_without_models_costs_no_look_up(tmp_path: Path) -> None:
     world = ModelWorld(tmp_path)
 
@@ -469,27 +281,3 @@ async def test_the_odd_page_that_vanishes_is_not_worth_a_read(world: ModelWorld)
         world.now_s += MEMORY_TICK_S
         await world.settle()
         assert len(world.read_models()) == reads
-
-
-@pytest.mark.parametrize(("disk", "waits"), [("of models", True), ("another", False)])
-async def test_a_model_waits_while_the_running_job_reads_its_own_from_the_same_disk(
-    world: ModelWorld, disk: str, waits: bool
-) -> None:
-    """The LoRAs of the running job lie on a disk of their own."""
-    (world.models / "elsewhere").mkdir()
-    places = {str(world.models): "of models", str(world.models / "elsewhere"): disk, str(world.root): "of loras"}
-    world.disk_under = lambda path: Disk(places[path], "rotating")
-    own, following = world.model("own.safetensors"), world.model("elsewhere/next.safetensors")
-    world.submit_models("1", own, loras=(world.lora("a"),))
-    world.start("1")
-    await world.settle()
-    for _ in range(3):
-        world.job_read_bytes = (world.job_read_bytes or 0) + 64 * MIB
-        world.now_s += BUSY_POLL_S
-        await world.settle()
-    world.submit_models("2", following)
-    await world.settle()
-    assert world.read_models() == ([] if waits else [following])
-    world.now_s += 10.0
-    await world.settle()
-    assert world.read_models() == [following]
