@@ -1,0 +1,101 @@
+"""The stack editor in a front end that has just started: subgraphs, a library on its way, a finger on the screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, rows_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from .browser_kit.opened import OpenedStub
+
+ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
+
+
+@pytest.mark.parametrize("nodes2", [False, True], ids=["litegraph", "nodes2"])
+def test_inside_a_subgraph_what_is_edited_is_what_is_queued_and_saved(
+    opened: Callable[..., OpenedStub], nodes2: bool
+) -> None:
+    """In a front end of its own: clearing a graph gives the older one an id of zeros, and by that id it looks for the
+    tab of a subgraph among all workflows that the tests before have opened."""
+    from playwright.sync_api import expect
+
+    page = opened(settings={"Comfy.VueNodes.Enabled": nodes2}).page
+    page.evaluate(f"{APP}.graph.clear()")
+    add_node(page, json.dumps([INK, KNIGHT]))
+    enter = f"void {APP}.canvas.setGraph({ROOT}.nodes[0].subgraph)"
+    page.evaluate(f"void {APP}.graph.convertToSubgraph(new Set({APP}.graph.nodes))")
+    page.evaluate(enter)
+    rows = page.locator(".ws-stack:visible .ws-stack-row")
+    expect(rows).to_have_count(2)
+    page.locator(".ws-stack:visible .ws-strength").first.press("ArrowUp")
+    wanted = [{**INK, "strength_model": 0.85}, KNIGHT]
+    queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.entries(prompt.output))")
+    assert [json.loads(node["inputs"]["loras"]) for _, node in queued] == [wanted]
+    assert ":" in queued[0][0], "the node is inside"
+    saved = page.evaluate(f"JSON.stringify({ROOT}.serialize())")
+    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
+    page.evaluate(enter)
+    expect(rows).to_have_count(2)
+    expect(page.locator(".ws-stack:visible .ws-strength").first).to_have_value("0.85")
+    page.locator(".ws-stack:visible").get_by_role("button", name="Remove").last.click()
+    queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.values(prompt.output)[0].inputs.loras)")
+    assert json.loads(queued) == wanted[:1]
+
+
+def test_names_typed_before_the_library_has_arrived_are_found(opened: Callable[..., OpenedStub]) -> None:
+    from playwright.sync_api import expect
+
+    page = opened().page
+    held: list[Any] = []
+    page.route("**/warmstack/v1/adapters*", lambda route: held.append(route))
+    page.evaluate(f"{APP}.graph.clear()")
+    editor = add_node(page)
+    editor.get_by_role("button", name="Add LoRA").click()
+    with page.expect_event("requestfinished", lambda request: "/adapters" in request.url):
+        editor.get_by_role("combobox", name="Choose a LoRA").fill("linocut")
+        expect(editor.get_by_role("option")).to_have_count(0)
+        held[0].continue_()
+    editor.get_by_role("option", name="linocut").click()
+    assert rows_of(page) == [LINOCUT]
+
+
+def drag_finger(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """From the touch of a screen: the browser decides whether it scrolls the page or tells us of it."""
+    session = page.context.new_cdp_session(page)
+
+    def send(kind: str, *points: tuple[float, float]) -> None:
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
+
+    send("touchStart", start)
+    for step in range(1, 7):
+        send("touchMove", tuple(a + (b - a) * step / 6 for a, b in zip(start, end, strict=True)))  # type: ignore[arg-type]
+    send("touchEnd")
+
+
+@pytest.mark.parametrize("nodes2", [False, True], ids=["litegraph", "nodes2"])
+def test_a_finger_changes_a_strength_and_moves_a_row(opened: Callable[..., OpenedStub], nodes2: bool) -> None:
+    from playwright.sync_api import expect
+
+    page = opened(settings={"Comfy.VueNodes.Enabled": nodes2}, touch=True).page
+    page.evaluate(f"{APP}.graph.clear()")
+    editor = add_node(page, json.dumps([INK, KNIGHT]))
+    expect(editor.locator(".ws-stack-row")).to_have_count(2)
+    box = editor.locator(".ws-strength").first.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    drag_finger(page, (x, y), (x + 33, y + 2))
+    expect(editor.locator(".ws-strength").first).to_have_value("1.05")
+    assert rows_of(page) == [{**INK, "strength_model": 1.05}, KNIGHT]
+    grip = editor.locator(".ws-grip").first.bounding_box()
+    goal = editor.locator(".ws-stack-row").last.bounding_box()
+    assert grip is not None and goal is not None
+    drag_finger(page, (grip["x"] + 5, grip["y"] + 12), (grip["x"] + 5, goal["y"] + goal["height"] * 0.8))
+    assert [row["name"] for row in rows_of(page)] == [KNIGHT["name"], INK["name"]]
+    assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"
