@@ -23,6 +23,16 @@ def held_world(folder: Path) -> tuple[World, HeldReads]:
     return world, reads
 
 
+async def joined_read(folder: Path) -> tuple[World, HeldReads, Demand]:
+    """The running job waits for a read that was begun for it."""
+    world, reads = held_world(folder)
+    name = world.lora("a")
+    world.submit("1", name, resident=True)
+    await world.settle(reads=False)
+    reads.begin_next()
+    return world, reads, Demand(world.cache, world.catalog.find(name), joins=True)
+
+
 async def test_a_read_that_is_cancelled_while_it_is_queued_opens_nothing(tmp_path: Path) -> None:
     world, reads = held_world(tmp_path)
     world.submit("1", world.lora("a"))
@@ -72,12 +82,7 @@ def test_what_a_demand_reads_need_not_be_read_and_what_only_we_read_must(tmp_pat
 
 
 async def test_a_job_keeps_the_read_that_it_has_joined_when_the_queue_is_cleared(tmp_path: Path) -> None:
-    world, reads = held_world(tmp_path)
-    name = world.lora("a")
-    world.submit("1", name, resident=True)
-    await world.settle(reads=False)
-    reads.begin_next()
-    demand = Demand(world.cache, world.catalog.find(name), joins=True)
+    world, reads, demand = await joined_read(tmp_path)
     world.queue.clear()
     await world.settle(reads=False)
     assert world.prefetcher.status().in_flight == (), "the prefetcher has let go of it"
@@ -91,12 +96,7 @@ async def test_a_job_keeps_the_read_that_it_has_joined_when_the_queue_is_cleared
 
 
 async def test_the_end_leaves_a_waiting_job_its_read(tmp_path: Path) -> None:
-    world, reads = held_world(tmp_path)
-    name = world.lora("a")
-    world.submit("1", name, resident=True)
-    await world.settle(reads=False)
-    reads.begin_next()
-    demand = Demand(world.cache, world.catalog.find(name), joins=True)
+    world, _, demand = await joined_read(tmp_path)
     await world.close()
     demand.join()
     lease = demand.take()
