@@ -186,7 +186,7 @@ async def test_guessing_may_be_allowed_and_forbidden_while_it_runs(tmp_path: Pat
 async def test_a_file_of_habits_names_nothing_outside_the_library(tmp_path: Path) -> None:
     """Nor anything that must not be opened, nor what is gone."""
     world = World(tmp_path / "loras", predict=True, state_folder=tmp_path / "state")
-    there, gone = world.lora("there"), world.lora("gone")
+    there, gone, _unnamed = world.lora("there"), world.lora("gone"), world.lora("a")
     os.remove(world.path(gone))
     (world.root / "old.pt").write_bytes(b"\x80\x02cposix\nsystem\n")
     (tmp_path / "outside.safetensors").write_bytes(b"secret")
