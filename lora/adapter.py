@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
-from collections.abc import Callable, Hashable, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,7 +19,8 @@ from ..loaders.rate_limit import RateLimit
 from ..loaders.tensor_file import Storage
 from ..loaders.views import Buffer
 from .errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
-from .file import AdapterKey, LoraFile
+from .file import AdapterKey, LoraFile, as_on_disk
+from .flight import Cancelled, never
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Adapter:
 def load_adapter(
     file: LoraFile,
     *,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancelled | None = None,
     limiter: RateLimit | None = None,
     storage: Storage = "private",
 ) -> Adapter:
@@ -69,7 +69,7 @@ def load_adapter(
     raise error
 
 
-def _read(file: LoraFile, cancelled: Callable[[], bool] | None, limiter: RateLimit | None, storage: Storage) -> Adapter:
+def _read(file: LoraFile, cancelled: Cancelled | None, limiter: RateLimit | None, storage: Storage) -> Adapter:
     header = read_header(file.path)
     # Content must never be cached under the identity of an older file.
     if header.stamp != (file.size_bytes, file.mtime_ns):
@@ -78,7 +78,7 @@ def _read(file: LoraFile, cancelled: Callable[[], bool] | None, limiter: RateLim
         loaded = read_tensors(file.path, header=header, cancelled=cancelled, limiter=limiter)
     else:
         if cancelled is not None or limiter is not None:
-            warm_file(file.path, cancelled=cancelled or _never, limiter=limiter)
+            warm_file(file.path, cancelled=cancelled or never, limiter=limiter)
         loaded = map_tensors(file.path, header=header, populate=True)
     buffer = loaded.buffer if storage == "private" else None
     return Adapter(file.key, loaded.tensors, loaded.metadata, loaded.nbytes, storage, buffer)
@@ -123,16 +123,3 @@ def _mapped_error(file: LoraFile, problem: SafetensorsLoadError | MemoryError) -
     if isinstance(problem.__cause__, OSError | OverflowError) or as_on_disk(file) != file:
         return AdapterUnavailableError(file.name, problem.reason)
     return AdapterLoadError(file.name, problem.reason)
-
-
-def as_on_disk(file: LoraFile) -> LoraFile | None:
-    """`file` with the size and mtime that a stat tells now; None when it cannot be reached."""
-    try:
-        found = os.stat(file.path)
-    except OSError:
-        return None
-    return replace(file, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns)
-
-
-def _never() -> bool:
-    return False

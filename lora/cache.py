@@ -12,11 +12,11 @@ from typing import Literal
 
 from ..loaders.rate_limit import RateLimit
 from ..loaders.tensor_file import Storage
-from .adapter import Adapter, as_on_disk, load_adapter
+from .adapter import Adapter, load_adapter
 from .budget import ByteBudget, Reservation
 from .cache_stats import CacheSnapshot, CacheStats, ColdReads, EvictionReason, Tally, view_adapters
 from .errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
-from .file import AdapterKey, LoraFile
+from .file import AdapterKey, LoraFile, as_on_disk
 from .flight import Cancelled, Flight, never
 from .lease import AcquireOutcome, Lease
 from .loading import LoadAdapter, timed_load

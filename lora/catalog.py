@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from .categories import covers, folder_category
 from .errors import AmbiguousLoraError, LoraNotFoundError
 from .facts import HeaderFacts, read_facts
-from .file import AdapterKey, LoraFile
+from .file import AdapterKey, LoraFile, as_on_disk
 from .index import HeaderIndex
 from .names import Ambiguous, Found, Missing, NameIndex
 from .scan import ListedFile, Listing, list_files
@@ -84,14 +84,14 @@ class LoraCatalog:
         AmbiguousLoraError.
         """
         found = self.resolve(name)
-        if isinstance(found, Found) and (current := _restat(found.file)) == found.file:
+        if isinstance(found, Found) and (current := as_on_disk(found.file)) == found.file:
             return current
         self.refresh()
         found = self.resolve(name)
         if isinstance(found, Ambiguous):
             raise AmbiguousLoraError(name, found.candidates)
         # Stat again: a file that is being written is already another one.
-        file = _restat(found.file) if isinstance(found, Found) else None
+        file = as_on_disk(found.file) if isinstance(found, Found) else None
         if file is None:
             raise LoraNotFoundError(name, found.suggestions if isinstance(found, Missing) else ())
         return file
@@ -186,17 +186,6 @@ def _lora_file(listed: ListedFile, facts: Mapping[AdapterKey, HeaderFacts]) -> L
 
 def _has_header(listed: ListedFile) -> bool:
     return listed.path.lower().endswith((".safetensors", ".sft"))
-
-
-def _restat(file: LoraFile) -> LoraFile | None:
-    """`file` with its present size and time, or None when it is gone."""
-    try:
-        stat = os.stat(file.path)
-    except OSError:
-        return None
-    if (stat.st_size, stat.st_mtime_ns) == (file.size_bytes, file.mtime_ns):
-        return file
-    return replace(file, size_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
 
 def _matches(name: str, glob: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -46,3 +47,15 @@ class LoraFile:
     def is_pickle(self) -> bool:
         """True when reading it means unpickling: a background reader must leave it alone."""
         return not self.path.lower().endswith((".safetensors", ".sft"))
+
+
+def as_on_disk(file: LoraFile) -> LoraFile | None:
+    """`file` with its present size and mtime; None when it cannot be reached. What was wrong with other content is
+    forgotten."""
+    try:
+        found = os.stat(file.path)
+    except OSError:
+        return None
+    if (found.st_size, found.st_mtime_ns) == (file.size_bytes, file.mtime_ns):
+        return file
+    return replace(file, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, problem="")

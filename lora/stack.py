@@ -15,7 +15,7 @@ from .errors import LoraSyntaxError
 from .request import is_request, read_request
 from .row import LoraRow, shown
 from .rows import NAME_FIELDS, read_rows, read_tuples
-from .tags import COMFY, extract_tags, format_tags, has_tags, require_syntax
+from .tags import COMFY, extract_tags, has_tags, require_syntax
 
 __all__ = ["LoraRow", "LoraStack", "parse_stack"]
 
@@ -47,9 +47,6 @@ class LoraStack:
             | ({"category": row.category} if row.category else {})
             for row in self.rows
         ]
-
-    def to_tags(self, syntax: str = COMFY) -> str:
-        return format_tags(self.rows, syntax)
 
     def scaled(self, weight: float) -> LoraStack:
         return LoraStack(tuple(row.scaled(weight) for row in self.rows))

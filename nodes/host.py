@@ -7,7 +7,6 @@ host.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -85,11 +84,6 @@ class ComfyHost(DetachedHost):
         from server import PromptServer
 
         self._server: Any = PromptServer.instance
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        loop: asyncio.AbstractEventLoop = self._server.loop
-        return loop
 
     @property
     def routes(self) -> web.RouteTableDef:

@@ -27,10 +27,6 @@ class BaseWeights:
         self._dirty: set[Place] = set()
 
     @property
-    def places(self) -> Sequence[Place]:
-        return tuple(self._modules)
-
-    @property
     def copied_bytes(self) -> int:
         return sum(copy.nbytes for copy in self._copies.values())
 
