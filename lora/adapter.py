@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
 from collections.abc import Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ from ..loaders.pickled import load_pickled
 from ..loaders.private import allocate, read_tensors
 from ..loaders.rate_limit import RateLimit
 from ..loaders.tensor_file import Storage
-from ..loaders.views import Buffer
+from ..loaders.views import Buffer, PrivateBuffer
 from .errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
 from .file import AdapterKey, LoraFile, as_on_disk
 from .flight import Cancelled, never
@@ -100,7 +99,7 @@ def _unpickle(file: LoraFile, storage: Storage) -> Adapter:
     return Adapter(file.key, _copies_in(buffer, tensors), {}, nbytes, storage, buffer)
 
 
-def _copies_in(buffer: mmap.mmap, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _copies_in(buffer: PrivateBuffer, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     memory = torch.frombuffer(buffer, dtype=torch.uint8)
     copies: dict[str, torch.Tensor] = {}
     start = 0

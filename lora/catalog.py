@@ -73,21 +73,27 @@ class LoraCatalog:
                     self._read(listing)
             return self._snapshot
 
-    def resolve(self, name: str) -> Found | Ambiguous | Missing:
-        """Which file `name` means, see `names.py`. A lookup in the snapshot: no disk, no refresh."""
-        return self._snapshot.names.resolve(name)
+    def resolve(self, name: str, category: str = "") -> Found | Ambiguous | Missing:
+        """Which file `name` means, see `names.py`; `category` decides between several. A lookup in the snapshot: no
+        disk, no refresh."""
+        names = self._snapshot.names
+        answer = names.resolve(name)
+        if not category or not isinstance(answer, Ambiguous):
+            return answer
+        inside = tuple(one for one in answer.candidates if covers(category, self.category_of(one)))
+        return names.resolve(inside[0]) if len(inside) == 1 else Ambiguous(name, inside or answer.candidates)
 
-    def find(self, name: str) -> LoraFile:
+    def find(self, name: str, category: str = "") -> LoraFile:
         """The file that `name` means, as it is on disk now: a replaced file comes back with its new key.
 
         A name that the snapshot does not answer, or a file that changed, costs one refresh. LoraNotFoundError,
         AmbiguousLoraError.
         """
-        found = self.resolve(name)
+        found = self.resolve(name, category)
         if isinstance(found, Found) and (current := as_on_disk(found.file)) == found.file:
             return current
         self.refresh()
-        found = self.resolve(name)
+        found = self.resolve(name, category)
         if isinstance(found, Ambiguous):
             raise AmbiguousLoraError(name, found.candidates)
         # Stat again: a file that is being written is already another one.

@@ -18,7 +18,7 @@ from .leasing import LeasedRow, lease_rows
 from .patching import Patched, StackMath, apply_stack
 from .report import RowReport, as_json, render, wrong_model
 from .runtime import Runtime, get_runtime
-from .stack_input import check, file_states, find_file, read_stack
+from .stack_input import check, file_states, read_stack
 
 logger = logging.getLogger("warmstack")
 
@@ -80,7 +80,7 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         rows = _lease(runtime, stack)
         patched = apply_stack(model, clip, rows, math, runtime.base_models)
         reports = _reports(rows, patched, clip_given=clip is not None)
-        tuples = [(row.file.name, row.row.strength_model, row.row.strength_clip) for row in rows]
+        tuples = [(leased.file.name, leased.row.strength_model, leased.row.strength_clip) for leased in rows]
         return _output(patched.model, patched.clip, tuples, reports, notes, math)
 
 
@@ -107,7 +107,7 @@ def _lease(runtime: Runtime, stack: LoraStack) -> tuple[LeasedRow, ...]:
     try:
         return lease_rows(
             stack.active,
-            lambda row: find_file(runtime.catalog, row),
+            lambda row: runtime.catalog.find(row.name, row.category),
             runtime.cache,
             comfy.model_management.processing_interrupted,
             on_row,
@@ -120,16 +120,16 @@ def _lease(runtime: Runtime, stack: LoraStack) -> tuple[LeasedRow, ...]:
 def _reports(rows: Sequence[LeasedRow], patched: Patched, *, clip_given: bool) -> list[RowReport]:
     reports = [
         RowReport(
-            name=row.file.name,
-            strength_model=row.row.strength_model,
-            strength_clip=row.row.strength_clip,
-            base_model=row.file.base_model,
-            outcome=row.lease.outcome,
-            wait_s=row.lease.wait_s,
+            name=leased.file.name,
+            strength_model=leased.row.strength_model,
+            strength_clip=leased.row.strength_clip,
+            base_model=leased.file.base_model,
+            outcome=leased.lease.outcome,
+            wait_s=leased.lease.wait_s,
             match=match,
             clip_given=clip_given,
         )
-        for row, match in zip(rows, patched.matches, strict=True)
+        for leased, match in zip(rows, patched.matches, strict=True)
     ]
     for warning in filter(None, map(wrong_model, reports)):
         logger.warning("WarmStack: %s", warning)

@@ -49,9 +49,10 @@ def apply_stack(model: Any, clip: Any, rows: Sequence[LeasedRow], math: StackMat
     sums the plain LoRAs of one weight in one adapter; the rest keeps its order around them.
     """
     targets = targets_of(model, clip, bases)
-    prepared = [prepared_patches(row.lease.adapter, targets) for row in rows]
-    model_side = tuple(_SideRow(r, r.row.strength_model, p.model) for r, p in zip(rows, prepared, strict=True))
-    clip_side = tuple(_SideRow(r, r.row.strength_clip, p.clip) for r, p in zip(rows, prepared, strict=True))
+    prepared = [prepared_patches(leased.lease.adapter, targets) for leased in rows]
+    pairs = list(zip(rows, prepared, strict=True))
+    model_side = tuple(_SideRow(leased, leased.row.strength_model, patches.model) for leased, patches in pairs)
+    clip_side = tuple(_SideRow(leased, leased.row.strength_clip, patches.clip) for leased, patches in pairs)
     return Patched(
         None if model is None else _patched(model, _Side("model", math, targets.fingerprint, model_side)),
         None if clip is None else _patched(clip, _Side("clip", math, targets.fingerprint, clip_side)),

@@ -7,18 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from ..lora.errors import AmbiguousLoraError, LoraError, LoraSyntaxError
+from ..lora.errors import LoraError, LoraSyntaxError
 from ..lora.file import LoraFile
 from ..lora.row import shown
 from ..lora.stack import LoraRow, LoraStack, parse_stack
 
 
 class Names(Protocol):
-    """The catalog, as far as names need it. Both block: `find` looks at the disk."""
+    """The catalog, as far as names need it. It blocks: it looks at the disk."""
 
-    def find(self, name: str) -> LoraFile: ...
-
-    def select(self, category: str = "", base_model: str = "", pattern: str = "") -> Sequence[LoraFile]: ...
+    def find(self, name: str, category: str = "") -> LoraFile: ...
 
 
 def read_stack(names: Names, text: str | None, before: object = None, *, category: str = "") -> LoraStack:
@@ -32,22 +30,9 @@ def read_stack(names: Names, text: str | None, before: object = None, *, categor
     return earlier + LoraStack(tuple(row if row.category else replace(row, category=category) for row in written))
 
 
-def find_file(names: Names, row: LoraRow) -> LoraFile:
-    """The file of one row; its category settles an ambiguous name. Raises LoraError with the candidates."""
-    try:
-        return names.find(row.name)
-    except AmbiguousLoraError as ambiguous:
-        if row.category:
-            inside = {file.name for file in names.select(category=row.category)}
-            fitting = [name for name in ambiguous.candidates if name in inside]
-            if len(fitting) == 1:
-                return names.find(fitting[0])
-        raise
-
-
 def with_file_names(names: Names, stack: LoraStack) -> LoraStack:
     """Every active row under the full name of its file, which any other pack's loader understands. Raises LoraError."""
-    return LoraStack(tuple(replace(row, name=find_file(names, row).name) for row in stack.active))
+    return LoraStack(tuple(replace(row, name=names.find(row.name, row.category).name) for row in stack.active))
 
 
 async def check(names: Names, read: Callable[[], LoraStack]) -> bool | str:
@@ -65,7 +50,7 @@ def file_states(names: Names, stack: LoraStack) -> str:
 
 def _file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
     try:
-        file = find_file(names, row)
+        file = names.find(row.name, row.category)
     except LoraError:
         return (row.name,)
     return (file.name, file.mtime_ns, file.size_bytes)
@@ -81,7 +66,7 @@ def _verdict(names: Names, read: Callable[[], LoraStack]) -> bool | str:
 
 def _problem(names: Names, row: LoraRow) -> str:
     try:
-        file = find_file(names, row)
+        file = names.find(row.name, row.category)
     except LoraError as problem:
         return str(problem)
     return f"LoRA {file.name!r} cannot be loaded: {file.problem}" if file.problem else ""

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from .inputs import loras_input
 from .runtime import get_runtime
-from .stack_input import check, find_file, read_stack
+from .stack_input import check, read_stack, with_file_names
 
 
 class Warm(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
@@ -38,6 +38,6 @@ class Warm(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
     @classmethod
     def execute(cls, loras: str) -> io.NodeOutput:
         runtime = get_runtime()
-        names = tuple(find_file(runtime.catalog, row).name for row in read_stack(runtime.catalog, loras).active)
-        report = json.dumps(runtime.act("warm", names))
+        stack = with_file_names(runtime.catalog, read_stack(runtime.catalog, loras))
+        report = json.dumps(runtime.act("warm", tuple(row.name for row in stack)))
         return io.NodeOutput(report, ui=ui.PreviewText(report))

@@ -195,7 +195,7 @@ def _references(worker: LoRAWorker, payload: object) -> References:
 
 def _reference(worker: LoRAWorker, row: LoraRow) -> LoraReference:
     try:
-        name = worker.find(row).name
+        name = worker.catalog.find(row.name, row.category).name
     except LoraError:
         name = row.name
     return LoraReference(name, row.strength_model, row.strength_clip, resident=True)

@@ -84,7 +84,7 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
             continue
         for row in line.stack.active:
             try:
-                file = catalog.find(row.name)
+                file = catalog.find(row.name, row.category)
                 found = (escape(file.name), mebibytes(file.size_bytes))
             except LoraError as problem:
                 found = (f"[red]{escape(str(problem))}[/red]", "")

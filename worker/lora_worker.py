@@ -15,12 +15,11 @@ import psutil
 
 from ..lora.budget import ByteBudget
 from ..lora.cache import AdapterCache
-from ..lora.catalog import Ambiguous, LoraCatalog
-from ..lora.categories import covers
+from ..lora.catalog import LoraCatalog
 from ..lora.device_adapter import DeviceAdapter, Twin
 from ..lora.device_shelf import DeviceShelf
 from ..lora.device_tier import DeviceRefusedError, open_shelf
-from ..lora.errors import AmbiguousLoraError, LoraError
+from ..lora.errors import LoraError
 from ..lora.file import LoraFile
 from ..lora.fuse import PlainLora
 from ..lora.lease import Lease
@@ -146,19 +145,6 @@ class LoRAWorker:
             device_problem=self._device_problem if device is None else device.problem,
         )
 
-    def find(self, row: LoraRow) -> LoraFile:
-        """The file of `row`; its category decides between several of one name.
-
-        Raises LoraNotFoundError and AmbiguousLoraError.
-        """
-        answer = self.catalog.resolve(row.name)
-        if not (row.category and isinstance(answer, Ambiguous)):
-            return self.catalog.find(row.name)
-        inside = [name for name in answer.candidates if covers(row.category, self.catalog.category_of(name))]
-        if len(inside) != 1:
-            raise AmbiguousLoraError(row.name, inside or answer.candidates)
-        return self.catalog.find(inside[0])
-
     def _folders(self) -> list[str]:
         return [str(folder) for folder in self.config.lora_directories]
 
@@ -173,7 +159,7 @@ class LoRAWorker:
         problems: list[LoraError] = []
         for row in stack.active:
             try:
-                file = self.find(row)
+                file = self.catalog.find(row.name, row.category)
                 lease = leases.enter_context(self.cache.acquire(file))
                 fitted.append(_Fitted(row, file, lease, fit_adapter(pipeline, weights, file.name, lease.adapter)))
             except LoraError as problem:

@@ -281,6 +281,20 @@ def test_category_of_a_name(tmp_path: Path, write_lora: WriteLora) -> None:
     assert [catalog.category_of(name) for name in ("ink", "twin", "gone")] == ["styles", "", ""]
 
 
+def test_a_category_decides_between_files_of_one_name(tmp_path: Path, write_lora: WriteLora) -> None:
+    names = [f"{folder}/twin.safetensors" for folder in ("a", "b/c", "b/d")]
+    for name in names:
+        write_lora(tmp_path / name)
+    catalog = make(tmp_path)
+    assert catalog.find("twin", "A").name == names[0]
+    assert catalog.find("twin", "b/c").name == names[1]
+    for category, left in (("b", names[1:]), ("", names), ("elsewhere", names)):
+        with pytest.raises(AmbiguousLoraError) as caught:
+            catalog.find("twin", category)
+        assert list(caught.value.candidates) == left
+    assert catalog.find("b/d/twin", "a").name == names[2], "a name that means one file needs no category"
+
+
 def test_waiting_refreshes_share_one_that_began_after_them(
     tmp_path: Path, write_lora: WriteLora, monkeypatch: pytest.MonkeyPatch
 ) -> None:

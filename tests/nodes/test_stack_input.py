@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from warmstack.lora.errors import AmbiguousLoraError, LoraNotFoundError, LoraSyn
 from warmstack.lora.file import LoraFile
 from warmstack.lora.row import LoraRow
 from warmstack.lora.stack import LoraStack
-from warmstack.nodes.stack_input import check, file_states, find_file, read_stack, with_file_names
+from warmstack.nodes.stack_input import check, file_states, read_stack, with_file_names
 
 
 class _Names:
@@ -26,17 +25,15 @@ class _Names:
             for name in ("styles/ink.safetensors", "people/ink.safetensors", "styles/oil.safetensors")
         }
 
-    def find(self, name: str) -> LoraFile:
+    def find(self, name: str, category: str = "") -> LoraFile:
         self.threads.add(threading.get_ident())
         found = [file for file in self.files.values() if name in (file.name, file.name.split("/")[1].split(".")[0])]
+        found = [file for file in found if category in ("", file.category)]
         if not found:
             raise LoraNotFoundError(name, ["styles/oil.safetensors"])
         if len(found) > 1:
             raise AmbiguousLoraError(name, [file.name for file in found])
         return found[0]
-
-    def select(self, category: str = "", base_model: str = "", pattern: str = "") -> Sequence[LoraFile]:
-        return [file for file in self.files.values() if file.category == category]
 
 
 @pytest.fixture
@@ -71,13 +68,11 @@ def test_what_is_no_stack_is_refused(names: _Names) -> None:
         read_stack(names, "[{]")
 
 
-def test_a_category_settles_an_ambiguous_name(names: _Names) -> None:
-    assert find_file(names, LoraRow("ink", category="people")).name == "people/ink.safetensors"
-    for category in ("", "unknown"):
-        with pytest.raises(AmbiguousLoraError):
-            find_file(names, LoraRow("ink", category=category))
-    (row,) = read_stack(names, "<lora:ink:1>", category="people").rows
-    assert row.category == "people"
+async def test_a_category_settles_an_ambiguous_name(names: _Names) -> None:
+    stack = read_stack(names, "<lora:ink:1>", category="people")
+    assert [row.name for row in with_file_names(names, stack)] == ["people/ink.safetensors"]
+    assert "people/ink.safetensors" in file_states(names, stack)
+    assert await check(names, lambda: stack) is True
 
 
 def test_other_packs_get_full_names_and_no_idle_rows(names: _Names) -> None:
