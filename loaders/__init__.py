@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .registry import StrategyRegistry
     from .robust import load_safetensors_robust
     from .shards import ShardIndex, check_shards, read_index
+    from .spare_memory import SpareMemory
     from .strategy import Constraints, LoadingStrategy, LoadRequest, LoadResult
     from .stream import StreamedTensor, stream_tensors
     from .streaming import StreamingLoadingStrategy
@@ -107,6 +108,7 @@ _MODULES = {
     "ShardIndex": "shards",
     "StrategyRegistry": "registry",
     "StrategySummary": "tracking",
+    "SpareMemory": "spare_memory",
     "StreamedTensor": "stream",
     "StreamingLoadingStrategy": "streaming",
     "Surroundings": "auto",
@@ -183,6 +185,7 @@ __all__ = [
     "SafetensorsLoadError",
     "SafetensorsValidationError",
     "ShardIndex",
+    "SpareMemory",
     "StrategyRegistry",
     "StrategySummary",
     "StreamedTensor",

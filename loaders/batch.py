@@ -15,6 +15,7 @@ from .filling import Pace
 from .footprint import footprint_of
 from .in_thread import run_in_thread
 from .robust import Device, Path, load_request, request_for
+from .spare_memory import SpareMemory
 from .strategy import LoadRequest
 
 
@@ -47,14 +48,15 @@ def load_loras_batch(
     max_bytes: int | None = None,
     continue_on_error: bool = False,
     cancelled: Callable[[], bool] | None = None,
+    spare: SpareMemory | None = None,
 ) -> LoadedBatch:
     """Load `paths`, `workers` at a time. The first failure stops the others and is raised, unless `continue_on_error`:
     then it is kept in `failures`. A path given twice is loaded once.
 
     Before a file is read, what its header says it takes is reserved of `max_bytes`, copies included; a file for which
-    no room is left, in the order of `paths`, has failed."""
+    no room is left, in the order of `paths`, has failed. `spare` keeps the memory of earlier batches for later ones."""
     names = list(dict.fromkeys(os.fspath(path) for path in paths))
-    requests = {name: request_for([name], device, device_map, dtype) for name in names}
+    requests = {name: replace(request_for([name], device, device_map, dtype), spare=spare) for name in names}
     admitted = requests if max_bytes is None else _admitted(requests, max_bytes)
     stop = threading.Event()
 

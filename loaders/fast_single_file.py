@@ -26,6 +26,7 @@ class FastSingleFileLoadingStrategy:
         gathering = Gathering(request)
         header = gathering.header(request.paths[0])
         with gathering.clock.stage("read"):
-            file = read_fast(header, request.pace, copiers=min(_MOST_COPIERS, os.cpu_count() or 1))
+            copiers = min(_MOST_COPIERS, os.cpu_count() or 1)
+            file = read_fast(header, request.pace, copiers=copiers, spare=request.spare)
         gathering.add(header.path, file.tensors, buffer_bytes=file.nbytes)
         return gathering.result(self.name)

@@ -23,6 +23,7 @@ from .progress import Progress, ProgressMeter
 from .registry import StrategyRegistry
 from .robust import Device, Path, load_request, request_for
 from .shards import ShardIndex, check_shards, read_index
+from .spare_memory import SpareMemory
 from .strategy import LoadRequest, LoadResult
 from .uploads import Uploads
 
@@ -34,7 +35,9 @@ class ModelLoader:
     `strategy` is a name or `"auto"`; `strategy_kwargs` are the fields of a named one (`max_bytes=`, `workers=`).
     `max_memory` refuses, before anything is placed, what would put more bytes on a device than it says: by the headers,
     or by the tensors of a mapped pickle.
-    `low_cpu_mem_usage` lets `auto` pass what is cast or moved through host memory piece by piece."""
+    `low_cpu_mem_usage` lets `auto` pass what is cast or moved through host memory piece by piece.
+    `spare` keeps the memory of earlier loads for later ones, which then take half the time: for who loads one file
+    after the other."""
 
     def __init__(
         self,
@@ -45,12 +48,13 @@ class ModelLoader:
         low_cpu_mem_usage: bool = False,
         *,
         device: Device = "cpu",
+        spare: SpareMemory | None = None,
         **strategy_kwargs: Any,
     ) -> None:
         self._registry = StrategyRegistry.default().configured(strategy, strategy_kwargs)
         self._strategy = strategy
         self._max_memory = MaxMemory.of(max_memory or {})
-        self._template = replace(request_for([], device, device_map, dtype), low_memory=low_cpu_mem_usage)
+        self._template = replace(request_for([], device, device_map, dtype), low_memory=low_cpu_mem_usage, spare=spare)
 
     def load_checkpoint(
         self, path: Path, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None

@@ -14,6 +14,7 @@ from .filling import Pace
 from .gathering import Gathering
 from .header import SafetensorsHeader
 from .private import read_fast
+from .spare_memory import SpareMemory
 from .strategy import Constraints, LoadRequest, LoadResult
 from .tensor_file import TensorFile
 
@@ -38,7 +39,7 @@ class ParallelLoadingStrategy:
         stop = threading.Event()
         pace = replace(request.pace, cancelled=lambda: stop.is_set() or request.pace.stopped)
         with ThreadPoolExecutor(workers, "warmstack-shard") as pool:
-            shards = _Shards(pool, headers, pace, workers, self.max_bytes)
+            shards = _Shards(pool, headers, pace, request.spare, workers, self.max_bytes)
             try:
                 while shards.pending:
                     with gathering.clock.stage("read"):
@@ -69,12 +70,14 @@ class _Shards:
         pool: ThreadPoolExecutor,
         headers: deque[SafetensorsHeader],
         pace: Pace,
+        spare: SpareMemory | None,
         workers: int,
         max_bytes: int,
     ) -> None:
         self._pool = pool
         self._headers = headers
         self._pace = pace
+        self._spare = spare
         self._workers = workers
         self._max_bytes = max_bytes
         self._reading: deque[_Reading] = deque()
@@ -103,4 +106,5 @@ class _Shards:
 
     def _read(self, header: SafetensorsHeader) -> TensorFile:
         copiers = max(1, (os.cpu_count() or 1) // self._workers)
-        return read_fast(header, self._pace, readers=-(-READERS // self._workers), copiers=copiers)
+        readers = -(-READERS // self._workers)
+        return read_fast(header, self._pace, readers=readers, copiers=copiers, spare=self._spare)

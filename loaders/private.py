@@ -15,8 +15,9 @@ from .filling import CHUNK_BYTES, Pace, fill
 from .header import SafetensorsHeader, read_header
 from .opened import open_raw, require_stamp
 from .rate_limit import RateLimit
+from .spare_memory import SpareMemory
 from .tensor_file import TensorFile
-from .views import view_tensors
+from .views import PrivateBuffer, view_tensors
 
 _HUGE_PAGE_BYTES = 2 << 20
 _SHARED_CHUNK_BYTES = 16 << 20
@@ -30,29 +31,45 @@ def read_tensors(
     header: SafetensorsHeader | None = None,
     cancelled: Callable[[], bool] | None = None,
     limiter: RateLimit | None = None,
+    spare: SpareMemory | None = None,
 ) -> TensorFile:
     """Every tensor of `path` as a view of private memory, which the file's later fate cannot touch.
 
-    Raises LoadCancelledError between two chunks once `cancelled()` is true, and SafetensorsLoadError when the file
-    changes while it is being read or no longer is what `header` says."""
-    return read_private(read_header(path) if header is None else header, Pace(cancelled, limiter), huge_pages=False)
+    The memory comes from `spare` when that has some, and goes there afterwards. Raises LoadCancelledError between two
+    chunks once `cancelled()` is true, and SafetensorsLoadError when the file changes while it is being read or no
+    longer is what `header` says."""
+    header = read_header(path) if header is None else header
+    return read_private(header, Pace(cancelled, limiter), huge_pages=False, spare=spare)
 
 
 def read_private(
-    header: SafetensorsHeader, pace: Pace, *, threads: int = 1, chunk_bytes: int = CHUNK_BYTES, huge_pages: bool = True
+    header: SafetensorsHeader,
+    pace: Pace,
+    *,
+    threads: int = 1,
+    chunk_bytes: int = CHUNK_BYTES,
+    huge_pages: bool = True,
+    spare: SpareMemory | None = None,
 ) -> TensorFile:
     """`read_tensors` with a choice of threads: one disturbs the foreground least, a few are faster for who waits."""
     path = header.path
     with open_raw(path) as file:
         require_stamp(path, file, header.stamp)
-        buffer = allocate(path, header.data_bytes, huge_pages=huge_pages)
+        buffer = allocate(path, header.data_bytes, huge_pages=huge_pages, spare=spare)
         with memoryview(buffer) as memory, memory[: header.data_bytes] as target:
             fill(path, file, [(target, header.data_start)], pace, threads=threads, chunk_bytes=chunk_bytes)
         require_stamp(path, file, header.stamp)
     return TensorFile(view_tensors(path, buffer, header.tensors, 0), header, buffer, "private")
 
 
-def read_fast(header: SafetensorsHeader, pace: Pace, *, readers: int = READERS, copiers: int) -> TensorFile:
+def read_fast(
+    header: SafetensorsHeader,
+    pace: Pace,
+    *,
+    readers: int = READERS,
+    copiers: int,
+    spare: SpareMemory | None = None,
+) -> TensorFile:
     """`read_tensors` for somebody who waits: a file that is not in the page cache is read past it by `readers` threads,
     which leaves the cache to others; a cached one is copied by `copiers`. Huge pages in both cases."""
     path = header.path
@@ -61,7 +78,7 @@ def read_fast(header: SafetensorsHeader, pace: Pace, *, readers: int = READERS, 
         direct = should_read_directly(header, file, [(header.data_start, header.file_bytes)])
         # Direct reads fill whole blocks, and the tensors begin somewhere in the first.
         lead_bytes = header.data_start % BLOCK_BYTES if direct else 0
-        buffer = allocate(path, lead_bytes + header.data_bytes)
+        buffer = allocate(path, lead_bytes + header.data_bytes, spare=spare)
         with memoryview(buffer) as memory, memory[: lead_bytes + header.data_bytes] as target:
             spans = [(target, header.data_start - lead_bytes)]
 
@@ -78,14 +95,23 @@ def read_fast(header: SafetensorsHeader, pace: Pace, *, readers: int = READERS, 
     return TensorFile(views, header, buffer, "private")
 
 
-def allocate(path: str, nbytes: int, *, huge_pages: bool = True) -> mmap.mmap:
-    """At least `nbytes` of zeroed private memory. Faulting it in costs as much as the copy, and with huge pages half of
-    that, as long as the system has some at hand. A long-lived server in a fragmented or half-backed machine has not:
-    128 MB then took 1.5 to 3 s on huge pages and 0.2 to 0.3 s without. `path` is for the error only."""
+def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMemory | None = None) -> PrivateBuffer:
+    """Private memory of `nbytes`, at least one: zeroed, or from `spare` and with anything in it.
+
+    Faulting fresh memory in costs as much as the copy, and with huge pages half of that, as long as the system has some
+    at hand. A long-lived server in a fragmented or half-backed machine has not: 128 MB then took 1.5 to 3 s on huge
+    pages and 0.2 to 0.3 s without. `path` is for the error only."""
+    nbytes = max(nbytes, 1)
+    known = None if spare is None else spare.take(nbytes)
+    buffer = _fresh(path, nbytes, huge_pages=huge_pages) if known is None else known
+    return buffer if spare is None else spare.lent(buffer)
+
+
+def _fresh(path: str, nbytes: int, *, huge_pages: bool) -> mmap.mmap:
     try:
         if sys.platform == "win32":
-            return mmap.mmap(-1, max(nbytes, 1))
-        buffer = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            return mmap.mmap(-1, nbytes)
+        buffer = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
         raise SafetensorsLoadError(path, f"needs {nbytes} bytes of memory, which are not there; free some") from error
     if huge_pages and nbytes >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from .device_map import DeviceMap
 from .filling import Pace
 from .header import SafetensorsHeader, read_header
+from .spare_memory import SpareMemory
 from .telemetry import LoadingMetrics
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class LoadRequest:
     pace: Pace = field(default_factory=Pace)
     low_memory: bool = False
     """Never hold a tensor and its copy of all tensors at once: what is cast or moved goes through piece by piece."""
+    spare: SpareMemory | None = None
+    """Where private memory comes from and goes to when its tensors are gone; None: the system."""
     headers: Mapping[str, SafetensorsHeader] = field(default_factory=dict, hash=False, compare=False)
     """Headers that somebody has read and checked already, by path."""
 

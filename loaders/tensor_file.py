@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import torch
 
 from .header import SafetensorsHeader
+from .views import PrivateBuffer
 
 Storage = Literal["private", "mapped"]
 
@@ -22,7 +22,7 @@ class TensorFile:
     tensors: dict[str, torch.Tensor]
     """In the order of the file."""
     header: SafetensorsHeader
-    buffer: mmap.mmap
+    buffer: PrivateBuffer
     """Owner of the bytes. Every tensor with elements keeps it alive, so a `weakref.finalize` on it fires when the
     memory is really free. Never close it: that would pull the memory from under the tensors."""
     storage: Storage

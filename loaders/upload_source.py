@@ -41,7 +41,7 @@ class MemorySource:
 
     def __init__(self, buffer: Buffer, specs: Mapping[str, TensorSpec]) -> None:
         """`specs` tells where in `buffer` the tensors are: see `specs_of_tensors`."""
-        self._memory = np.frombuffer(buffer, np.uint8)
+        self._memory = np.frombuffer(memoryview(buffer), np.uint8)
         self._specs = specs
         self.nbytes = max((spec.start + spec.nbytes for spec in specs.values()), default=0)
 

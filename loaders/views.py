@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from collections.abc import Mapping
 
@@ -12,7 +13,8 @@ from .dtypes import TORCH_DTYPES
 from .errors import SafetensorsLoadError
 from .header import DTYPE_BITS, TensorEntry
 
-Buffer = mmap.mmap | bytearray
+PrivateBuffer = mmap.mmap | ctypes.Array[ctypes.c_ubyte]
+Buffer = PrivateBuffer | bytearray
 _BREATH_TENSORS = 256
 
 

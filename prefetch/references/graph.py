@@ -115,7 +115,7 @@ def ordered_nodes(
     """
     roots = list(prompt) if outputs is None else [node_id for node_id in outputs if isinstance(node_id, str)]
     seen: set[str] = set()
-    stack: list[str | Node] = roots[::-1]
+    stack: list[str | Node] = [*reversed(roots)]
     while stack:
         item = stack.pop()
         if isinstance(item, Node):
