@@ -47,7 +47,9 @@ def slow_disk(rate_limit, resident_bytes, bytes_per_s):
         def spend(self, nbytes, cancelled=None):
             if self.first is not None:
                 self.first.spend(nbytes, cancelled)
-            disk.spend(nbytes * self.missing_share, cancelled)
+            # Spending nothing would wait for what others have spent.
+            if self.missing_share > 0:
+                disk.spend(nbytes * self.missing_share, cancelled)
 
     return Behind
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from operator import is_, itemgetter
 
 from ...lora.file import AdapterKey, LoraFile
@@ -16,6 +16,10 @@ _USE_BITS = 20
 
 NEAREST = 16
 """Fetches that a plan names. Most plans are replaced after a few reads; what comes later is counted, not named."""
+
+SPILLED_JOBS = 4
+"""Jobs behind the first whose files get warm pages while the resident tier does not reach them: as many as the margins
+of a pace may make due at once. Those behind them have time until it does."""
 
 
 class _Firsts:
@@ -130,12 +134,17 @@ class Horizon:
 
     def plan(self, limits: Limits, warm: Warm) -> Plan:
         """Earliest need first, each tier just as deep as its bytes reach."""
-        acquired, pages = self._acquired.firsts, _Firsts()
+        acquired, read, pages = self._acquired.firsts, self._read.firsts, _Firsts()
         resident, spilled = acquired.parted(limits.resident_bytes, warm.no_room)
-        cold = self._cold(resident, "resident", limits.resident_bytes, limits.depth_jobs, warm)
+        end = self._end_of_reach(resident, limits.resident_bytes or 0)
+        cold = self._cold(resident, "resident", end, limits.depth_jobs, warm.resident, warm.failed)
         if limits.page_bytes is not None:
-            pages = self._read.firsts.merged(spilled)
-            cold += self._cold(pages, "page", limits.page_bytes, limits.depth_jobs, warm)
+            spilled = spilled.merged(self._beyond(resident, end))
+            pages = read.merged(spilled)
+            end = self._end_of_reach(pages, limits.page_bytes)
+            # Our own readers have no use for the pages of what they find in the cache.
+            held = (spilled.tickets.keys() - read.tickets.keys()) & warm.resident
+            cold += self._cold(pages, "page", end, limits.depth_jobs, warm.pages, warm.failed, held)
         cold.sort(key=itemgetter(0))
         files, head = {"resident": resident.files, "page": pages.files}, self._head
         return Plan(
@@ -154,15 +163,26 @@ class Horizon:
     def _uses_of(self, use: Use) -> _Uses:
         return self._acquired if use.resident else self._read
 
+    def _beyond(self, resident: _Firsts, end: float) -> _Firsts:
+        """What the next jobs acquire that the resident tier does not reach: until it does, warm pages have to do."""
+        beyond = _Firsts()
+        if end == math.inf:
+            return beyond
+        for job in self._jobs[: SPILLED_JOBS + 1]:
+            for use in job.uses:
+                ticket = resident.tickets.get(use.key) if use.resident else None
+                if ticket is not None and ticket >= end:
+                    beyond.put(use.key, use.file, ticket)
+        return beyond
+
     def _cold(
-        self, firsts: _Firsts, tier: Tier, limit_bytes: int | None, depth_jobs: int | None, warm: Warm
+        self, firsts: _Firsts, tier: Tier, end: float, depth_jobs: int | None, *warm: Iterable[AdapterKey]
     ) -> list[tuple[int, AdapterKey, Tier]]:
-        """What is within reach and not warm, with the ticket of its first use."""
+        """What is needed before `end` and not `warm`, with the ticket of its first use."""
         tickets = firsts.tickets
-        end = self._end_of_reach(firsts, limit_bytes or 0)
         if depth_jobs is not None:
             end = min(end, (self._head + depth_jobs + 1) << _USE_BITS)
-        cold = set(tickets).difference(warm.resident if tier == "resident" else warm.pages, warm.failed)
+        cold = set(tickets).difference(*warm)
         return [(ticket, key, tier) for key in cold if (ticket := tickets[key]) < end]
 
     def _end_of_reach(self, firsts: _Firsts, limit_bytes: int) -> float:

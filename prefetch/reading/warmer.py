@@ -122,6 +122,7 @@ class Warmer:
     def claim(self, running: Container[AdapterKey]) -> None:
         """What running jobs read: warming it is not in vain any more."""
         self._running = running
+        self.tally.claim(running)
 
     def follow(self, plan: Plan, due: Sequence[Fetch]) -> None:
         """Stops reads that nobody wants any more and starts those of `due` that come first."""
@@ -131,7 +132,7 @@ class Warmer:
                 reading.cancel()
         if not self._pages.keys() <= plan.pages:
             self._pages = {key: asks for key, asks in self._pages.items() if key in plan.pages}
-        self.tally.write_off(plan.pages)
+        self.tally.write_off(plan.pages, plan.resident)
         self._schedule.follow(due)
 
     def stop_unneeded(self, jobs: Sequence[JobNeeds]) -> None:

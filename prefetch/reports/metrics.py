@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Set
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from ...lora.file import AdapterKey
@@ -43,9 +43,13 @@ class PageTally:
             self.misses += 1
         self.unclaimed.pop(key, None)
 
-    def write_off(self, needed: Set[AdapterKey]) -> None:
+    def claim(self, keys: Container[AdapterKey]) -> None:
+        """Jobs that need these are running."""
+        self.unclaimed = {key: nbytes for key, nbytes in self.unclaimed.items() if key not in keys}
+
+    def write_off(self, *needed: Container[AdapterKey]) -> None:
         """What was warmed for jobs that are gone, none of which ran, was wasted."""
-        for key in self.unclaimed.keys() - needed:
+        for key in [key for key in self.unclaimed if not any(key in keys for keys in needed)]:
             self.wasted_bytes += self.unclaimed.pop(key)
 
     def status(self) -> PageStatus:

@@ -38,9 +38,15 @@ class Shelves(NamedTuple):
     failed: Mapping[AdapterKey, str] = {}
 
     def tier_of(self, need: Need) -> Tier | None:
-        if not need.is_readable or need.key is None or need.file is None:
+        """Where the file is, or is being brought to; where it belongs while it is in neither tier."""
+        key = need.key
+        if not need.is_readable or key is None or need.file is None:
             return None
-        return tier_of(Use(need.key, need.file, need.reference.resident), self.limits, self.no_room)
+        if need.reference.resident and key in self.resident:
+            return "resident"
+        if key in self.pages or FetchKey(key, "page") in self.loading:
+            return "page"
+        return tier_of(Use(key, need.file, need.reference.resident), self.limits, self.no_room)
 
     def state_of(self, need: Need) -> AdapterState:
         file, key = need.file, need.key

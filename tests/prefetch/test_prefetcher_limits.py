@@ -29,6 +29,27 @@ async def test_what_the_cache_has_no_room_for_gets_warm_pages_until_the_queue_mo
     await world.close()
 
 
+async def test_a_budget_of_less_than_two_adapters_has_the_next_ones_in_warm_pages(tmp_path: Path) -> None:
+    """Each job needs an adapter of its own and that of the job before, whose uses end with it."""
+    world = World(tmp_path / "loras", budget_bytes=6 * CHUNK_BYTES)
+    names = [world.lora(f"l{i}") for i in range(8)]
+    stacks = [(name, names[max(i - 1, 0)]) for i, name in enumerate(names)]
+    for i, stack in enumerate(stacks):
+        world.submit(str(i), *stack, resident=True)
+    for i, stack in enumerate(stacks):
+        world.start(str(i))
+        await world.settle()
+        leases = [world.cache.acquire(world.catalog.find(name)) for name in stack]
+        await world.settle()
+        assert set(world.states().get(str(i + 1), {"": "ready"}).values()) == {"ready"}
+        world.remove(str(i))
+        del leases
+        await world.settle()
+    assert len(world.page_reads) == len(set(world.page_reads)) >= 4
+    assert world.prefetcher.status().wasted_bytes == 0
+    await world.close()
+
+
 async def test_only_so_many_files_are_read_at_a_time_and_a_change_applies_live(world: World) -> None:
     for i in range(6):
         world.submit(str(i), world.lora(f"l{i}"))

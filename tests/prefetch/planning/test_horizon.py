@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hypothesis import given, settings
@@ -10,15 +10,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from warmstack.lora.file import AdapterKey, LoraFile
-from warmstack.prefetch.planning.horizon import Horizon
+from warmstack.prefetch.planning.horizon import SPILLED_JOBS, Horizon
 from warmstack.prefetch.planning.plan import Fetch, Limits, Plan, Warm, tier_of
 from warmstack.prefetch.queue.job import LoraReference, QueuedJob, References
-from warmstack.prefetch.queue.need import JobNeeds, Need, Resolution
+from warmstack.prefetch.queue.need import JobNeeds, Need, Resolution, Use
 
-FILES = [LoraFile(f"f{i}.safetensors", f"/loras/f{i}.safetensors", size, 1) for i, size in enumerate((0, 1, 5, 10, 40))]
+FILES = [
+    LoraFile(f"f{i}.safetensors", f"/loras/f{i}.safetensors", size, 1) for i, size in enumerate((0, 1, 5, 10, 20, 40))
+]
 USES = st.lists(st.tuples(st.sampled_from(FILES), st.booleans()), max_size=4)
 KEYS = st.frozensets(st.sampled_from([file.key for file in FILES]))
 BUDGETS = st.none() | st.integers(0, 80)
+Needed = tuple[tuple[int, int], Use]
+"""A use, and the position of its job and its place there."""
 
 
 def needs(job_id: str, uses: Sequence[tuple[LoraFile, bool]]) -> JobNeeds:
@@ -28,29 +32,50 @@ def needs(job_id: str, uses: Sequence[tuple[LoraFile, bool]]) -> JobNeeds:
 
 def planned_anew(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm, nearest: int) -> Plan:
     """The definition: every use of every job, one after the other."""
-    fetches: list[Fetch] = []
-    wanted: dict[str, set[AdapterKey]] = {"resident": set(), "page": set()}
-    left = {"resident": limits.resident_bytes or 0, "page": limits.page_bytes or 0}
-    ended = {tier for tier, nbytes in left.items() if nbytes <= 0}
-    next_uses: dict[AdapterKey, int] = {}
-    for position, job in enumerate(jobs):
-        for use in job.uses:
-            page = None if limits.page_bytes is None else "page"
-            tier = tier_of(use, limits, warm.no_room) if use.resident else page
-            if use.resident:
-                next_uses.setdefault(use.key, position)
-            if tier is None or use.key in wanted[tier]:
-                continue
-            wanted[tier].add(use.key)
-            left[tier] -= use.file.size_bytes
-            if left[tier] < 0 and position > 0:
-                ended.add(tier)
-            too_deep = limits.depth_jobs is not None and position > limits.depth_jobs
-            warmed = warm.resident if tier == "resident" else warm.pages
-            if tier not in ended and not too_deep and use.key not in warmed and use.key not in warm.failed:
-                fetches.append(Fetch(use.file, tier, position))  # type: ignore[arg-type]  # a key of `wanted`
+    uses = [((position, place), use) for position, job in enumerate(jobs) for place, use in enumerate(job.uses)]
+    acquired = firsts(needed for needed in uses if needed[1].resident)
+    read = firsts(needed for needed in uses if not needed[1].resident)
+    resident = {key: need for key, need in acquired.items() if tier_of(need[1], limits, warm.no_room) == "resident"}
+    out_of_reach = resident.keys() - within_reach(resident, limits.resident_bytes)
+    pages = firsts(
+        (ticket, use)
+        for ticket, use in uses
+        if not use.resident or use.key not in resident or (use.key in out_of_reach and ticket[0] <= SPILLED_JOBS)
+    )
+    if limits.page_bytes is None:
+        pages = {}
+    cold_resident = within_reach(resident, limits.resident_bytes) - warm.resident
+    cold_pages = within_reach(pages, limits.page_bytes) - {*warm.pages, *(warm.resident - read.keys())}
+    wanted = [(resident[key], "resident") for key in cold_resident] + [(pages[key], "page") for key in cold_pages]
+    deepest = len(jobs) if limits.depth_jobs is None else limits.depth_jobs
+    fetches = [
+        Fetch(use.file, tier, ticket[0])  # type: ignore[arg-type]  # one of the two above
+        for (ticket, use), tier in sorted(wanted, key=lambda need: need[0][0])
+        if ticket[0] <= deepest and use.key not in warm.failed
+    ]
+    next_uses = {key: ticket[0] for key, (ticket, _) in acquired.items()}
     rest = tuple((fetch.file.size_bytes, fetch.position) for fetch in fetches[nearest:])
-    return Plan(tuple(fetches[:nearest]), frozenset(wanted["resident"]), frozenset(wanted["page"]), next_uses, rest)
+    return Plan(tuple(fetches[:nearest]), frozenset(resident), frozenset(pages), next_uses, rest)
+
+
+def firsts(uses: Iterable[Needed]) -> dict[AdapterKey, Needed]:
+    """The first use of every file, in order."""
+    found: dict[AdapterKey, Needed] = {}
+    for ticket, use in uses:
+        found.setdefault(use.key, (ticket, use))
+    return found
+
+
+def within_reach(files: Mapping[AdapterKey, Needed], limit_bytes: int | None) -> set[AdapterKey]:
+    """As far as the bytes of a tier reach; the first job gets its own."""
+    reached: set[AdapterKey] = set()
+    left_bytes = limit_bytes or 0
+    for key, ((position, _), use) in files.items() if left_bytes > 0 else ():
+        left_bytes -= use.file.size_bytes
+        if left_bytes < 0 and position > 0:
+            break
+        reached.add(key)
+    return reached
 
 
 class Queue(RuleBasedStateMachine):

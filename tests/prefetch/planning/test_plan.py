@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstack.lora.file import LoraFile
-from warmstack.prefetch.planning.horizon import make_plan
+from warmstack.prefetch.planning.horizon import SPILLED_JOBS, make_plan
 from warmstack.prefetch.planning.plan import Fetch, Limits, Plan, Warm
 from warmstack.prefetch.pressure import next_limit_bytes, page_budget_bytes
 from warmstack.prefetch.queue.job import LoraReference, QueuedJob, References
@@ -56,15 +56,34 @@ def test_what_is_warm_or_failed_is_not_fetched_but_still_wanted() -> None:
 
 def test_each_tier_reaches_as_far_as_its_bytes() -> None:
     jobs = [job(str(i), (lora(f"r{i}"), True), (lora(f"p{i}"), False)) for i in range(5)]
-    plan = make_plan(jobs, Limits(25, 35), Warm())
+    plan = make_plan(jobs, Limits(25, 45), Warm())
     assert order(plan) == [
         ("r0", "resident"),
         ("p0", "page"),
         ("r1", "resident"),
         ("p1", "page"),
+        ("r2", "page"),
         ("p2", "page"),
     ]
     assert len(plan.next_uses) == 5
+
+
+def test_the_next_jobs_get_warm_pages_where_the_resident_tier_ends() -> None:
+    """A budget of an adapter and a half, and jobs that need two each: their own and that of the job before."""
+    files = [lora(f"r{i}") for i in range(9)]
+    jobs = [job(str(i), (file, True), (files[max(i - 1, 0)], True)) for i, file in enumerate(files)]
+    plan = make_plan(jobs, Limits(15, 1000), Warm())
+    ahead = range(1, SPILLED_JOBS + 1)
+    assert order(plan) == [("r0", "resident"), *((f"r{i}", "page") for i in ahead)]
+    assert plan.pages == {files[i].key for i in ahead}
+    assert order(make_plan(jobs, Limits(15, None), Warm())) == [("r0", "resident")]
+
+
+def test_our_own_readers_need_no_pages_of_what_is_in_the_cache() -> None:
+    ours, stock = lora("ours"), lora("stock")
+    jobs = [job("1", (ours, True), (stock, False)), job("2", (stock, True))]
+    for limits in (Limits(None, 1000), Limits(5, 1000)):
+        assert order(make_plan(jobs, limits, Warm(resident={ours.key, stock.key}))) == [("stock", "page")]
 
 
 def test_warm_files_use_up_the_depth_too() -> None:
@@ -167,10 +186,12 @@ def test_page_tally_tells_hits_joins_misses_and_waste() -> None:
     tally.count_demand(b.key, {a.key}, {b.key})
     tally.count_demand(c.key, {a.key}, {b.key})
     tally.count_warmed(b.key, 10, 1.5, claimed=True)
-    tally.write_off({a.key})
+    tally.count_warmed(c.key, 5, 1.5, claimed=False)
+    tally.claim({c.key})
+    tally.write_off({a.key}, {b.key})
     status = tally.status()
     assert (status.hits, status.joins, status.misses) == (1, 1, 1)
-    assert (status.demand_bytes, status.hit_bytes, status.warmed_bytes, status.wasted_bytes) == (30, 10, 30, 10)
+    assert (status.demand_bytes, status.hit_bytes, status.warmed_bytes, status.wasted_bytes) == (30, 10, 35, 10)
     assert status.hidden_share == pytest.approx(1 / 3)
     assert PageTally().status().hidden_share is None
 
