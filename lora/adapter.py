@@ -15,6 +15,7 @@ from ..loaders.page_cache import warm_file
 from ..loaders.pickled import load_pickled
 from ..loaders.private import allocate, read_tensors
 from ..loaders.rate_limit import RateLimit
+from ..loaders.spare_memory import SpareMemory
 from ..loaders.tensor_file import Storage
 from ..loaders.views import Buffer, PrivateBuffer
 from .errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
@@ -50,8 +51,10 @@ def load_adapter(
     cancelled: Cancelled | None = None,
     limiter: RateLimit | None = None,
     storage: Storage = "private",
+    spare: SpareMemory | None = None,
 ) -> Adapter:
-    """Reads `file` as the catalog knows it (`file.key`), into private memory or as views of the mapped file.
+    """Reads `file` as the catalog knows it (`file.key`), into private memory, which `spare` may have, or as views of the
+    mapped file.
 
     Raises AdapterLoadError for what is wrong with the content, AdapterUnavailableError when the file is gone, has
     changed or does not fit into memory, and AdapterLoadCancelledError once `cancelled()` is true. Pickles are read too
@@ -60,7 +63,7 @@ def load_adapter(
     try:
         if file.is_pickle:
             return _unpickle(file, storage)
-        return _read(file, cancelled, limiter, storage)
+        return _read(file, cancelled, limiter, storage, spare)
     except (SafetensorsLoadError, MemoryError) as problem:
         logger.debug("loading %s: %s", file.name, problem)
         error = _mapped_error(file, problem)
@@ -68,13 +71,15 @@ def load_adapter(
     raise error
 
 
-def _read(file: LoraFile, cancelled: Cancelled | None, limiter: RateLimit | None, storage: Storage) -> Adapter:
+def _read(
+    file: LoraFile, cancelled: Cancelled | None, limiter: RateLimit | None, storage: Storage, spare: SpareMemory | None
+) -> Adapter:
     header = read_header(file.path)
     # Content must never be cached under the identity of an older file.
     if header.stamp != (file.size_bytes, file.mtime_ns):
         raise AdapterUnavailableError(file.name, _CHANGED)
     if storage == "private":
-        loaded = read_tensors(file.path, header=header, cancelled=cancelled, limiter=limiter)
+        loaded = read_tensors(file.path, header=header, cancelled=cancelled, limiter=limiter, spare=spare)
     else:
         if cancelled is not None or limiter is not None:
             warm_file(file.path, cancelled=cancelled or never, limiter=limiter)

@@ -11,11 +11,13 @@ from functools import partial
 from typing import Literal
 
 from ..loaders.rate_limit import RateLimit
+from ..loaders.spare_memory import SpareMemory
 from ..loaders.tensor_file import Storage
 from .adapter import Adapter, load_adapter
 from .budget import ByteBudget, Reservation
 from .cache_stats import CacheSnapshot, CacheStats, ColdReads, EvictionReason, Tally, view_adapters
 from .errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
+from .failures import Failures
 from .file import AdapterKey, LoraFile, as_on_disk
 from .flight import Cancelled, Flight, never
 from .lease import AcquireOutcome, Lease
@@ -24,6 +26,9 @@ from .policies import Candidate, EvictionPolicy, NextUse
 from .residency import Held, Holds, Residency
 from .shadow import ShadowCache
 from .victims import choose_victims, yields_to_prefetch
+
+SPARE_BYTES = 256 << 20
+"""Memory of evicted adapters that is kept beside the budget, for what they were evicted for."""
 
 PrefetchOutcome = Literal["ready", "already", "no_room", "failed", "cancelled"]
 
@@ -39,20 +44,21 @@ class AdapterCache:
         self,
         budget: ByteBudget,
         *,
-        load: LoadAdapter = load_adapter,
+        load: LoadAdapter | None = None,
         clock: Callable[[], float] = time.monotonic,
         policy: EvictionPolicy | None = None,
     ) -> None:
         """`policy` defaults to `NextUse`. Whatever it ranks, what is leased or pinned stays and a prefetch displaces
         nothing that is needed sooner."""
         self._budget = budget
-        self._load = load
+        self._spare = SpareMemory(SPARE_BYTES)
+        self._load = load or partial(load_adapter, spare=self._spare)
         self._clock = clock
         self._policy = policy or NextUse()
         self._lock = threading.Lock()
         self._residencies: dict[AdapterKey, Residency] = {}
         self._flights: dict[AdapterKey, Flight] = {}
-        self._failures: dict[str, tuple[LoraFile, AdapterLoadError]] = {}
+        self._failures = Failures()
         self._cold_reads = ColdReads()
         self._pinned_paths: set[str] = set()
         self._next_use: dict[AdapterKey, int] = {}
@@ -79,7 +85,7 @@ class AdapterCache:
                 if held is not None:
                     held.residency.holds.count += 1
                     return self._lease(held, outcome, started_s)
-                self._raise_remembered(current)
+                self._failures.raise_for(current)
                 flight = self._flights.get(current.key)
                 leads = flight is None
                 if flight is None:
@@ -114,7 +120,7 @@ class AdapterCache:
             current = self._on_disk(file)
             with self._lock:
                 self._settle()
-                self._raise_remembered(current)
+                self._failures.raise_for(current)
                 held = self._find(current.key)
                 if (held is not None and held.residency.resident is not None) or current.key in self._flights:
                     return "already"
@@ -169,12 +175,18 @@ class AdapterCache:
             self._failures.clear()
             self._shadow = ShadowCache()
         del dropped
+        self.release_spare()
+
+    def release_spare(self) -> None:
+        """Gives the memory of evicted adapters back. Blocks for some milliseconds."""
+        self._spare.release()
 
     def resize(self, limit_bytes: int) -> None:
         """Sets the budget's limit and evicts down to it, as far as leases and pins allow."""
         self._budget.resize(limit_bytes)
         while self._evict_for(0, None):
             pass
+        self.release_spare()
 
     def stats(self) -> CacheStats:
         with self._lock:
@@ -183,8 +195,8 @@ class AdapterCache:
     def snapshot(self) -> CacheSnapshot:
         with self._lock:
             self._settle()
-            loaded, failed = self._residencies.values(), self._failures.values()
-            views = view_adapters(self._flights.values(), failed, loaded, self._pinned_paths, self._next_use)
+            loaded = self._residencies.values()
+            views = view_adapters(self._flights.values(), self._failures, loaded, self._pinned_paths, self._next_use)
             return CacheSnapshot(
                 revision=self._revision,
                 limit_bytes=self._budget.limit_bytes,
@@ -192,6 +204,7 @@ class AdapterCache:
                 peak_bytes=self._budget.peak_bytes,
                 adapters=tuple(views),
                 stats=self._tally.stats(len(self._failures)),
+                spare_bytes=self._spare.held_bytes,
             )
 
     # Below, what is not said to block or to take the lock runs under it.
@@ -208,9 +221,7 @@ class AdapterCache:
         with self._lock:
             stale = [r for k, r in self._residencies.items() if k.path == path and k != key]
             dropped = [self._drop(found, "stale") for found in stale]
-            failed, _ = self._failures.get(path, (None, None))
-            if failed is not None and failed.key != key:
-                del self._failures[path]
+            self._failures.forget_older(path, key)
         del dropped
 
     def _settle(self) -> None:
@@ -219,8 +230,7 @@ class AdapterCache:
             return
         while self._ended:
             self._ended.popleft().count -= 1
-        for key in [key for key, found in self._residencies.items() if found.adapter_ref() is None]:
-            del self._residencies[key]
+        self._residencies = {key: found for key, found in self._residencies.items() if found.adapter_ref() is not None}
         self._revision += 1
 
     def _find(self, key: AdapterKey) -> Held | None:
@@ -232,11 +242,6 @@ class AdapterCache:
         if adapter.storage == "private":
             found.resident = adapter
         return Held(found, adapter)
-
-    def _raise_remembered(self, file: LoraFile) -> None:
-        failed = self._failures.get(file.path)
-        if failed is not None:
-            raise AdapterLoadError(file.name, failed[1].reason)
 
     def _take_off(self, file: LoraFile) -> Flight:
         self._revision += 1
@@ -330,8 +335,8 @@ class AdapterCache:
                 held.residency.holds.count = flight.demands
                 self._residencies[flight.file.key] = held.residency
                 self._tally.count_read(held.adapter.nbytes, flight.read_s, prefetched=not flight.demands)
-            if type(failure) is AdapterLoadError:
-                self._failures[flight.file.path] = flight.file, failure
+            if failure is not None:
+                self._failures.note(flight.file, failure)
             flight.land(held, failure)
             self._revision += 1
 

@@ -85,6 +85,8 @@ class CacheSnapshot(NamedTuple):
     peak_bytes: int
     adapters: tuple[AdapterView, ...]
     stats: CacheStats
+    spare_bytes: int = 0
+    """Memory of evicted adapters, beside the budget, that the next load takes or the next look at memory gives back."""
 
 
 @dataclass(slots=True)

@@ -81,6 +81,7 @@ def status_json(moment: Moment, boot: str, revision: int, file_of: Callable[[str
             "limit_bytes": cache.limit_bytes,
             "used_bytes": cache.used_bytes,
             "peak_bytes": cache.peak_bytes,
+            "spare_bytes": cache.spare_bytes,
         },
         "adapters": [_adapter_json(view, moment.now_s, file_of(view.name)) for view in _shown(cache.adapters)],
         "adapters_total": len(cache.adapters),

@@ -49,7 +49,7 @@ class MemoryWatch:
     async def look(self, settings: PrefetchSettings) -> bool:
         """True when the resident budget was changed."""
         cached = self._cache.snapshot()
-        self._available_bytes = await self._offload(self._machine.available_bytes)
+        self._available_bytes = await self._offload(self._available)
         self._looked = True
         target_bytes = self._own_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
         limit_bytes = next_limit_bytes(
@@ -59,6 +59,11 @@ class MemoryWatch:
         if limit_bytes != cached.limit_bytes or cached.used_bytes > limit_bytes:
             await self._offload(lambda: self._cache.resize(limit_bytes))
         return limit_bytes != cached.limit_bytes
+
+    def _available(self) -> int:
+        # What was evicted for a load has been taken by that load, or is not needed.
+        self._cache.release_spare()
+        return self._machine.available_bytes()
 
     def is_short(self, settings: PrefetchSettings) -> bool:
         return self._looked and self._available_bytes < settings.headroom_bytes

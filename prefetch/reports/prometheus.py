@@ -142,6 +142,7 @@ def _model_metrics(models: PageStatus) -> Iterator[_Metric]:
 def _cache_metrics(cached: CacheSnapshot) -> Iterator[_Metric]:
     stats = cached.stats
     budget = {"limit": cached.limit_bytes, "used": cached.used_bytes, "peak": cached.peak_bytes}
+    budget["spare"] = cached.spare_bytes
     yield _by(
         "budget_bytes", "gauge", "The resident tier's budget.", {(("part", part),): n for part, n in budget.items()}
     )

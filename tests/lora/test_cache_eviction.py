@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from warmstack.lora.budget import ByteBudget
+from warmstack.lora.cache import AdapterCache
+from warmstack.lora.file import LoraFile
+
 from .cache_kit import House
 
 
@@ -135,3 +139,25 @@ def test_beyond_the_queue_what_is_slow_to_read_stays_until_it_has_aged(house: Ho
         house.cache.acquire(file).release()
         kept.append(slow.name in house.states())
     assert kept == [True, True, True, False, False, False], "each eviction ages the cache by 400 s"
+
+
+def test_what_is_evicted_for_a_load_gives_it_its_memory_and_nothing_is_kept_for_long(house: House) -> None:
+    first, second = (house.disk.write(f"{name}.safetensors") for name in "ab")
+    cache = AdapterCache(ByteBudget(first.size_bytes))
+
+    def where(file: LoraFile) -> int:
+        with cache.acquire(file) as lease:
+            assert house.disk.holds_content(lease.adapter)
+            return min(tensor.untyped_storage().data_ptr() for tensor in lease.adapter.tensors.values())
+
+    assert where(first) == where(second) == where(first)
+    assert cache.stats().misses == 3
+    assert cache.snapshot().spare_bytes == 0
+    for let_go in (cache.clear, lambda: cache.resize(0), lambda: (cache.evict(first.key), cache.release_spare())):
+        where(first)
+        let_go()
+        assert cache.snapshot().spare_bytes == 0
+        cache.resize(first.size_bytes)
+    where(first)
+    assert cache.evict(first.key)
+    assert 0 < cache.snapshot().spare_bytes <= first.size_bytes
