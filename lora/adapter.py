@@ -53,8 +53,8 @@ def load_adapter(
     storage: Storage = "private",
     spare: SpareMemory | None = None,
 ) -> Adapter:
-    """Reads `file` as the catalog knows it (`file.key`), into private memory, which `spare` may have, or as views of the
-    mapped file.
+    """Reads `file` as the catalog knows it (`file.key`), into private memory or as views of the mapped
+    file. `spare` may have the memory.
 
     Raises AdapterLoadError for what is wrong with the content, AdapterUnavailableError when the file is gone, has
     changed or does not fit into memory, and AdapterLoadCancelledError once `cancelled()` is true. Pickles are read too
