@@ -62,6 +62,10 @@ async def test_pages_hear_of_a_change(server: fake_host.FakeServer) -> None:
         assert answer.status == 200
         while await asyncio.wait_for(heard.get(), 20):
             """The status from before the change may come first."""
+        # Nobody posts this one: it is noticed.
+        await asyncio.to_thread(get_runtime().configure, {"enabled": True})
+        while not await asyncio.wait_for(heard.get(), 20):
+            pass
         await _stop()
 
 
