@@ -89,7 +89,7 @@ def hold_for(base: Path, batch: Batch, times_the_load: float) -> float:
         path = lora_path(base, name)
         drop_pages(path)
         started = time.perf_counter()
-        _read_through(path)
+        read_through(path)
         reads_s.append(time.perf_counter() - started)
     return times_the_load * max(reads_s)
 
@@ -106,7 +106,7 @@ def run_batch(
         # The model's own first load is not what is compared.
         server.client.run(flux_graph(hold_s=0.0))
         for path in files:
-            _read_through(path) if warm else drop_pages(path)
+            read_through(path) if warm else drop_pages(path)
         ids = [server.client.queue(prompt) for prompt in batch.prompts(loader)]
         timeout_s = 60 + batch.jobs * (batch.hold_s + 5)
         server.client.wait(ids[:1], timeout_s)
@@ -132,7 +132,7 @@ def drop_pages(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _read_through(path: Path) -> None:
+def read_through(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
         scratch = bytearray(8 << 20)
         while file.readinto(scratch):
