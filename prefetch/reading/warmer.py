@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
 from itertools import islice, takewhile
@@ -119,7 +119,7 @@ class Warmer:
         """The queue has moved: what the cache had no room for may fit now."""
         self._no_room = frozenset()
 
-    def claim(self, running: Container[AdapterKey]) -> None:
+    def claim(self, running: Set[AdapterKey]) -> None:
         """What running jobs read: warming it is not in vain any more."""
         self._running = running
         self.tally.claim(running)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable, Set
 from dataclasses import dataclass, field
 
 from ...lora.file import AdapterKey
@@ -43,13 +43,14 @@ class PageTally:
             self.misses += 1
         self.unclaimed.pop(key, None)
 
-    def claim(self, keys: Container[AdapterKey]) -> None:
+    def claim(self, keys: Iterable[AdapterKey]) -> None:
         """Jobs that need these are running."""
-        self.unclaimed = {key: nbytes for key, nbytes in self.unclaimed.items() if key not in keys}
+        for key in keys:
+            self.unclaimed.pop(key, None)
 
-    def write_off(self, *needed: Container[AdapterKey]) -> None:
+    def write_off(self, *needed: Set[AdapterKey]) -> None:
         """What was warmed for jobs that are gone, none of which ran, was wasted."""
-        for key in [key for key in self.unclaimed if not any(key in keys for keys in needed)]:
+        for key in set(self.unclaimed).difference(*needed):
             self.wasted_bytes += self.unclaimed.pop(key)
 
     def status(self) -> PageStatus:
