@@ -12,6 +12,7 @@ _PICKLED = ("lora", "checkpoint")
 
 CONTENDERS = (
     Contender("auto", "private", "ours:auto", _ALL, ours=True),
+    Contender("auto, memory kept", "private", "ours:auto-keeping-memory", _MANY, ours=True),
     Contender("eager", "private", "ours:eager", _MANY, ours=True),
     Contender("fast_single_file", "private", "ours:fast_single_file", _ONE, ours=True),
     Contender("parallel", "private", "ours:parallel", ("shards",), ours=True),

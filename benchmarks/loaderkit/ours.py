@@ -6,14 +6,21 @@ from typing import Any
 
 import torch
 
-from warmstack.loaders import LazyLoadingStrategy, LoadRequest, ModelLoader, load_loras_batch, read_tensors
+from warmstack.loaders import LazyLoadingStrategy, LoadRequest, ModelLoader, SpareMemory, load_loras_batch, read_tensors
 from warmstack.loaders.strategy import LoadResult
 
 Tensors = list[torch.Tensor]
 
+_SPARE = SpareMemory(8 << 30)
+
 
 def auto(workload: dict[str, Any]) -> Tensors:
     return _load("auto", workload)
+
+
+def auto_keeping_memory(workload: dict[str, Any]) -> Tensors:
+    """As a server loads that lets one file go for the next."""
+    return _load("auto", workload, spare=_SPARE)
 
 
 def eager(workload: dict[str, Any]) -> Tensors:
@@ -52,11 +59,11 @@ def read_tensors_small_pages(workload: dict[str, Any]) -> Tensors:
     return [tensor for path in workload["paths"] for tensor in read_tensors(path).tensors.values()]
 
 
-def _load(strategy: str, workload: dict[str, Any]) -> Tensors:
+def _load(strategy: str, workload: dict[str, Any], spare: SpareMemory | None = None) -> Tensors:
     if workload["name"] == "batch":
-        batch = load_loras_batch(workload["paths"], strategy=strategy)
+        batch = load_loras_batch(workload["paths"], strategy=strategy, spare=spare)
         return [tensor for tensors in batch.values() for tensor in tensors.values()]
-    return list(_loader(strategy, workload).values())
+    return list(_loader(strategy, workload, spare=spare).values())
 
 
 def _loader(strategy: str, workload: dict[str, Any], **settings: Any) -> LoadResult:

@@ -95,11 +95,15 @@ def _speed_bars(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict
         if workload in ("lora", "batch") and "safetensors load_file" in rows:
             ratio = rows["lazy"]["returned_s"] / rows["safetensors load_file"]["returned_s"]
             bars[f"warm views, {workload}"] = _bar(ratio, "warm views")
-        bars[f"warm private copy, {workload}"] = _bar(ours_s / floor, "warm private copy")
         copying = [seconds for name, seconds in peers.items() if _MEMORY[name] == "private"]
-        if copying:
-            ratio = min(copying) / ours_s
-            bars[f"ahead of peers that copy, {workload}"] = _bar(ratio, "ahead of peers that copy", least=True)
+        for name in ("auto", "auto, memory kept"):
+            if name not in rows:
+                continue
+            ours_s, what = rows[name]["touched_s"], f"{workload}{name.removeprefix('auto')}"
+            bars[f"warm private copy, {what}"] = _bar(ours_s / floor, "warm private copy")
+            if copying:
+                ratio = min(copying) / ours_s
+                bars[f"ahead of peers that copy, {what}"] = _bar(ratio, "ahead of peers that copy", least=True)
     return bars
 
 
