@@ -24,7 +24,7 @@ from warmstack.lora.policies import EvictionPolicy, NextUse
 from warmstack.prefetch.planning.forecast import Forecast
 from warmstack.prefetch.planning.horizon import Horizon
 from warmstack.prefetch.planning.pace import Due, PaceMeter
-from warmstack.prefetch.planning.plan import FetchKey, Limits, Plan, Warm, speculate
+from warmstack.prefetch.planning.plan import UNQUEUED, FetchKey, Limits, Plan, Warm, speculate
 from warmstack.prefetch.queue.board import HORIZON_JOBS
 from warmstack.prefetch.queue.job import LoraReference, QueuedJob, References
 from warmstack.prefetch.queue.need import JobNeeds, Need, Resolution
@@ -52,6 +52,9 @@ class Loader(Protocol):
     def next_fetch(self, running: TraceJob | None, queue: Sequence[TraceJob]) -> Next: ...
 
     def still_wants(self, name: str, running: TraceJob | None, queue: Sequence[TraceJob]) -> bool: ...
+
+    def overtakes(self, name: str, running: TraceJob | None, queue: Sequence[TraceJob]) -> bool:
+        """Whether the read of `name` pauses for what `next_fetch` will ask for."""
 
     def fetched(self, name: str, seconds: float) -> None: ...
 
@@ -98,11 +101,14 @@ class OnDemand:
     def still_wants(self, name: str, running: TraceJob | None, queue: Sequence[TraceJob]) -> bool:
         return any(name in job.loras for job in (*([running] if running else []), *queue))
 
+    def overtakes(self, name: str, running: TraceJob | None, queue: Sequence[TraceJob]) -> bool:
+        return False
+
     def fetched(self, name: str, seconds: float) -> None:
-        self._read(None)
+        self._end(self._files[name])
 
     def abandoned(self, name: str) -> None:
-        self._read(None)
+        self._end(self._files[name])
         self.cache.evict(self._files[name].key)
 
     def clear(self) -> None:
@@ -113,11 +119,15 @@ class OnDemand:
         self._leases = [lease for _, lease in leases]
         return [name for name, lease in leases if lease.outcome == "miss"]
 
-    def _read(self, file: LoraFile | None) -> None:
-        """`file` is being read from now on."""
-        wanted = self._pinned - self._reading
-        self._reading = set() if file is None else {file.key}
-        self._pin(wanted)
+    def _begin(self, file: LoraFile) -> None:
+        """`file` is being read from now on ..."""
+        self._reading.add(file.key)
+        self._pin(self._pinned)
+
+    def _end(self, file: LoraFile) -> None:
+        """... until now."""
+        self._reading.remove(file.key)
+        self._pin(self._pinned - {file.key})
 
     def _pin(self, keys: set[AdapterKey]) -> None:
         """These, and what is being read."""
@@ -164,7 +174,7 @@ class Ahead(OnDemand):
         self._pin({self._files[name].key for name in ahead})
         for name in ahead:
             if self.cache.prefetch(self._files[name]) == "ready":
-                self._read(self._files[name])
+                self._begin(self._files[name])
                 return Next(name)
         return Next()
 
@@ -203,13 +213,18 @@ class WarmStack(OnDemand):
                 return Next(wait_s=due.wait_s)
             file = due.fetches[0].file
             if self.cache.prefetch(file) == "ready":
-                self._read(file)
+                self._begin(file)
                 return Next(file.name)
             refused.add(file.key)
 
     def still_wants(self, name: str, running: TraceJob | None, queue: Sequence[TraceJob]) -> bool:
         self._look(running, queue, set())
         return self._plan.wants(FetchKey(self._files[name].key, "resident"))
+
+    def overtakes(self, name: str, running: TraceJob | None, queue: Sequence[TraceJob]) -> bool:
+        due = self._look(running, queue, set())
+        position = self._plan.next_uses.get(self._files[name].key, UNQUEUED)
+        return any(fetch.position < position for fetch in due.fetches[:1])
 
     def fetched(self, name: str, seconds: float) -> None:
         super().fetched(name, seconds)

@@ -1,4 +1,7 @@
-"""Replay: one trace through one loader, on a simulated clock, with one simulated disk whose demands go first."""
+"""Replay: one trace through one loader, on a simulated clock, with one simulated disk whose demands go first.
+
+A read that a nearer need overtakes is paused and goes on afterwards, as it does in the schedule.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,8 @@ class Replay:
     idle_since_s: float = 0.0
     in_flight: str | None = None
     left_s: float = 0.0
+    paused: list[tuple[str, float]] = field(default_factory=list)
+    """Reads that were overtaken and what is left of them, the last one last."""
     asked_at_s: float = math.inf
     moved_bytes: float = 0.0
     given_up_bytes: float = 0.0
@@ -50,8 +55,10 @@ class Replay:
                 self._start(self.queue.pop(0))
             # New jobs come while one runs, so that even one that jumps the queue has been seen before its turn.
             self._submit()
-            if self.in_flight and not self.loader.still_wants(self.in_flight, self.running, self.queue):
-                self._abandon()
+            self._drop_unwanted()
+            if self.in_flight and self.loader.overtakes(self.in_flight, self.running, self.queue):
+                self.paused.append((self.in_flight, self.left_s))
+                self.in_flight, self.left_s = None, 0.0
             if self.in_flight is None:
                 self._fetch()
             self._step()
@@ -66,9 +73,18 @@ class Replay:
             enqueue(self.queue, job)
         take_out_cancelled(self.queue)
 
+    def _drop_unwanted(self) -> None:
+        if self.in_flight and not self.loader.still_wants(self.in_flight, self.running, self.queue):
+            self._abandon()
+        for read in self.paused[:]:
+            if not self.loader.still_wants(read[0], self.running, self.queue):
+                self._abandon_paused(read)
+
     def _free(self) -> None:
         if self.in_flight:
             self._abandon()
+        for read in self.paused[:]:
+            self._abandon_paused(read)
         self.loader.clear()
 
     def _submits_s(self, job: TraceJob) -> float:
@@ -97,6 +113,11 @@ class Replay:
         if self.in_flight in job.loras:
             wait_s = self.left_s
             self._arrived()
+        for name, left_s in self.paused[:]:
+            if name in job.loras:
+                wait_s += left_s
+                self.paused.remove((name, left_s))
+                self._take(name)
         missing = self.loader.start(job)
         missing_bytes = sum(self.trace.sizes[name] for name in missing)
         self.moved_bytes += missing_bytes
@@ -107,29 +128,45 @@ class Replay:
         self.running, self.ends_s = job, self.clock.now_s + job.run_s
 
     def _fetch(self) -> None:
+        if self.paused and not self.loader.overtakes(self.paused[-1][0], self.running, self.queue):
+            self.in_flight, self.left_s = self.paused.pop()
+            return
         wanted = self.loader.next_fetch(self.running, self.queue)
         ask_again = wanted.name is None and wanted.wait_s is not None
         self.asked_at_s = self.clock.now_s + max(wanted.wait_s or 0.0, 0.01) if ask_again else math.inf
         if wanted.name is not None:
             self.in_flight = wanted.name
             self.left_s = self.trace.sizes[wanted.name] / self.bytes_per_s
+        elif self.paused:
+            self.in_flight, self.left_s = self.paused.pop()
 
     def _arrived(self) -> None:
         assert self.in_flight is not None
-        size_bytes = self.trace.sizes[self.in_flight]
-        self.moved_bytes += size_bytes
-        self.loader.fetched(self.in_flight, size_bytes / self.bytes_per_s)
+        self._take(self.in_flight)
         self.in_flight, self.left_s = None, 0.0
+
+    def _take(self, name: str) -> None:
+        """All of it has been read."""
+        size_bytes = self.trace.sizes[name]
+        self.moved_bytes += size_bytes
+        self.loader.fetched(name, size_bytes / self.bytes_per_s)
 
     def _abandon(self) -> None:
         assert self.in_flight is not None
-        size_bytes = self.trace.sizes[self.in_flight]
-        read_bytes = size_bytes - self.left_s * self.bytes_per_s
+        self._give_up(self.in_flight, self.left_s)
+        self.in_flight, self.left_s = None, 0.0
+
+    def _abandon_paused(self, read: tuple[str, float]) -> None:
+        self.paused.remove(read)
+        self._give_up(*read)
+
+    def _give_up(self, name: str, left_s: float) -> None:
+        size_bytes = self.trace.sizes[name]
+        read_bytes = size_bytes - left_s * self.bytes_per_s
         self.moved_bytes += read_bytes
         # The cache counts all of it as wasted.
         self.given_up_bytes += size_bytes - read_bytes
-        self.loader.abandoned(self.in_flight)
-        self.in_flight, self.left_s = None, 0.0
+        self.loader.abandoned(name)
 
     def _report(self) -> dict[str, Any]:
         """Times without the first job's."""
