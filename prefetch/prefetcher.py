@@ -161,7 +161,7 @@ class Prefetcher:
         references = self._references(payload)
         shelves = self._shown[0].shelves._replace(resident=resident_keys(self._cache.snapshot()))
         needs = [
-            Need(reference, self._resolver.resolve_one(reference.name, suggest=not reference.guessed))
+            Need(reference, self._resolver.resolve_one(reference.asks, suggest=not reference.guessed))
             for reference in references.loras
         ]
         return planned_loras(needs, references.unknown, shelves)

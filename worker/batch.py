@@ -13,10 +13,10 @@ from typing import Literal, Protocol
 import torch
 
 from ..lora.errors import LoraError
-from ..lora.stack import LoraRow
 from ..prefetch.machine import Machine
 from ..prefetch.prefetcher import Prefetcher
-from ..prefetch.queue.job import LoraReference, QueuedJob, References
+from ..prefetch.queue.job import QueuedJob, References
+from ..prefetch.references.texts import stack_references
 from ..prefetch.settings import PrefetchSettings
 from .application import Application, StackError
 from .lora_worker import LoRAWorker
@@ -104,7 +104,7 @@ class _Run:
         index_path = self._worker.config.index_path
         prefetcher = Prefetcher(
             jobs=self.jobs,
-            references=lambda payload: _references(self._worker, payload),
+            references=_references,
             catalog=self._worker.catalog,
             cache=self._worker.cache,
             settings=self._batch.settings,
@@ -187,18 +187,10 @@ async def _end(warming: asyncio.Task[None]) -> None:
         logger.warning("the prefetcher stopped: %s", problem, exc_info=problem)
 
 
-def _references(worker: LoRAWorker, payload: object) -> References:
+def _references(payload: object) -> References:
     if not isinstance(payload, QueueRequest):
         return References()
-    return References(tuple(_reference(worker, row) for row in payload.stack.active))
-
-
-def _reference(worker: LoRAWorker, row: LoraRow) -> LoraReference:
-    try:
-        name = worker.catalog.find(row.name, row.category).name
-    except LoraError:
-        name = row.name
-    return LoraReference(name, row.strength_model, row.strength_clip, resident=True)
+    return References(tuple(stack_references(payload.stack)))
 
 
 def _lines(problem: Exception) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, S
 from typing import NamedTuple, Protocol, TypeVar
 
 from .book import ReferenceBook
-from .job import QueuedJob, References
+from .job import Asked, QueuedJob, References
 from .need import JobNeeds, Resolution, needs_of
 from .resolver import Resolver
 
@@ -60,7 +60,7 @@ class QueueBoard:
         """Needs in which nothing was missing."""
         self._started: set[str] = set()
         self._running_ids: set[str] = set()
-        self._resolutions: dict[str, Resolution] = {}
+        self._resolutions: dict[Asked, Resolution] = {}
         self._revision: int | None = None
         self._resolved_at_s = 0.0
         self._refreshed_at_s = clock()
@@ -168,15 +168,15 @@ class QueueBoard:
     ) -> bool:
         """True when a name that was known resolves differently now."""
         asked_for = self._jobs if everything else fresh
-        names = {ref.name for job in asked_for if job.job_id in read for ref in read[job.job_id].loras}
+        asked = {ref.asks for job in asked_for if job.job_id in read for ref in read[job.job_id].loras}
         if everything:
-            self._resolutions = {name: found for name, found in self._resolutions.items() if name in names}
+            self._resolutions = {one: found for one, found in self._resolutions.items() if one in asked}
             self._revision, self._resolved_at_s = self._resolver.revision, self._clock()
         else:
-            names -= self._resolutions.keys()
-        if not names:
+            asked -= self._resolutions.keys()
+        if not asked:
             return False
-        resolved = await self._offload(lambda: self._resolver.resolve(names, stop))
-        moved = any(self._resolutions.get(name, found) != found for name, found in resolved.items())
+        resolved = await self._offload(lambda: self._resolver.resolve(asked, stop))
+        moved = any(self._resolutions.get(one, found) != found for one, found in resolved.items())
         self._resolutions |= resolved
         return moved

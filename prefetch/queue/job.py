@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+class Asked(NamedTuple):
+    """What the catalog is asked: all of a reference that decides which file it means."""
+
+    name: str
+    category: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class LoraReference:
     """One adapter that a job will load. `name` is as written by the user, not yet resolved."""
@@ -21,6 +28,12 @@ class LoraReference:
     Every other loader profits from the page cache alone."""
     guessed: bool = False
     """True when only the generic rules found it: it counts when the catalog knows the name, else it was no LoRA."""
+    category: str = ""
+    """As written beside the name, where it decides between several files of that name."""
+
+    @property
+    def asks(self) -> Asked:
+        return Asked(self.name, self.category)
 
 
 @dataclass(frozen=True, slots=True)

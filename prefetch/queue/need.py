@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ...lora.file import AdapterKey, LoraFile
-from .job import LoraReference, QueuedJob, References
+from .job import Asked, LoraReference, QueuedJob, References
 
 Tier = Literal["resident", "page"]
 ResolutionState = Literal["found", "ambiguous", "missing"]
@@ -86,9 +86,9 @@ class JobNeeds:
         return other
 
 
-def needs_of(job: QueuedJob, references: References, resolutions: Mapping[str, Resolution]) -> JobNeeds:
+def needs_of(job: QueuedJob, references: References, resolutions: Mapping[Asked, Resolution]) -> JobNeeds:
     """The certain needs of a job; one not resolved yet counts as missing."""
-    needs = (Need(reference, resolutions.get(reference.name, UNRESOLVED)) for reference in references.loras)
+    needs = (Need(reference, resolutions.get(reference.asks, UNRESOLVED)) for reference in references.loras)
     return JobNeeds(job, references, tuple(need for need in needs if need.is_certain))
 
 

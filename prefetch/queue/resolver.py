@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 from ...lora.catalog import Ambiguous, Found, LoraCatalog
-from ...lora.file import LoraFile
+from ...lora.file import LoraFile, as_on_disk
+from .job import Asked
 from .need import Resolution
 
 
@@ -31,32 +30,21 @@ class Resolver:
         """Scans the folders again."""
         self._catalog.refresh()
 
-    def resolve(self, names: Iterable[str], stop: Callable[[], bool]) -> Mapping[str, Resolution]:
-        """Each of `names` looked up and stat'ed; fewer when `stop()` turns true."""
-        resolutions: dict[str, Resolution] = {}
-        for name in names:
+    def resolve(self, asked: Iterable[Asked], stop: Callable[[], bool]) -> Mapping[Asked, Resolution]:
+        """Each of `asked` looked up and stat'ed; fewer when `stop()` turns true."""
+        resolutions: dict[Asked, Resolution] = {}
+        for one in asked:
             if stop():
                 break
-            resolutions[name] = self.resolve_one(name)
+            resolutions[one] = self.resolve_one(one)
         return resolutions
 
-    def resolve_one(self, name: str, *, suggest: bool = False) -> Resolution:
+    def resolve_one(self, asked: Asked, *, suggest: bool = False) -> Resolution:
         """`suggest`: near misses of a missing name too, which take milliseconds in a large library."""
-        match = self._catalog.resolve(name)
+        match = self._catalog.resolve(*asked)
         if isinstance(match, Found):
-            file = _as_on_disk(match.file)
+            file = as_on_disk(match.file)
             return Resolution("missing") if file is None else Resolution("found", file)
         if isinstance(match, Ambiguous):
             return Resolution("ambiguous", candidates=tuple(match.candidates))
         return Resolution("missing", candidates=match.suggestions if suggest else ())
-
-
-def _as_on_disk(file: LoraFile) -> LoraFile | None:
-    """`file` with its present size and mtime; None when it is gone. What was wrong with other content is forgotten."""
-    try:
-        found = os.stat(file.path)
-    except OSError:
-        return None
-    if (found.st_size, found.st_mtime_ns) == (file.size_bytes, file.mtime_ns):
-        return file
-    return replace(file, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, problem="")

@@ -28,7 +28,7 @@ _FOLDER = "it sweeps a whole folder"
 RECOGNISERS: Mapping[str, tuple[Shape, ...]] = {
     # Ours
     "WarmStackLoadLoraStack": (StackText(),),
-    "WarmStackLoraStack": (StackText(),),
+    "WarmStackLoraStack": (StackText(category="category"),),
     "WarmStackLoraTags": (Tags(syntax="syntax", resident=True),),
     "WarmStackLoraRequest": (StackText("request"),),
     "WarmStackWarm": (StackText(),),

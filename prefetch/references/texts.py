@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...lora.errors import LoraSyntaxError
 from ...lora.stack import LoraRow, LoraStack, parse_stack
@@ -54,6 +54,8 @@ class StackText:
     """Our own inputs: JSON rows, a request or tags; read by the very parser that the node uses."""
 
     key: str = "loras"
+    category: str = ""
+    """Input with the category of the rows that have none of their own."""
 
     def read(self, node: Node) -> Iterator[Found]:
         value = node.value(self.key)
@@ -70,6 +72,9 @@ class StackText:
         except RecursionError:
             yield unknown(node, f"{self.key!r} is nested too deeply")
         else:
+            category = node.value(self.category) if self.category else None
+            if isinstance(category, str):
+                stack = LoraStack(tuple(row if row.category else replace(row, category=category) for row in stack))
             yield from stack_references(stack, node_id=node.node_id, class_type=node.class_type)
 
 
@@ -101,7 +106,8 @@ def tag_references(
 
 
 def _reference(row: LoraRow, node_id: str, class_type: str, *, resident: bool, guessed: bool) -> LoraReference:
-    return LoraReference(row.name, row.strength_model, row.strength_clip, node_id, class_type, resident, guessed)
+    strengths = row.strength_model, row.strength_clip
+    return LoraReference(row.name, *strengths, node_id, class_type, resident, guessed, row.category)
 
 
 def _stack(value: object) -> LoraStack:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+
+import pytest
 
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue import board
+from warmstack.prefetch.queue.job import QueuedJob
 
 from .world import CHUNK_BYTES, World
 
@@ -29,6 +33,19 @@ async def test_missing_and_ambiguous_names_are_told_apart_and_warm_nothing(world
     await world.settle()
     assert world.states() == {"1": {"same": "ambiguous", "nowhere": "missing"}}
     assert world.page_reads == []
+
+
+@pytest.mark.parametrize("written_in", ["the row", "the node"])
+async def test_a_category_decides_between_files_of_one_name(world: World, written_in: str) -> None:
+    world.lora("styles/same")
+    world.lora("characters/same")
+    rows, input_category = [{"name": "same", "category": "styles"}], "characters"
+    if written_in == "the node":
+        rows, input_category = [{"name": "same"}], "styles"
+    stack = {"loras": json.dumps(rows), "category": input_category}
+    world.queue.append(QueuedJob("1", {"1": {"class_type": "WarmStackLoraStack", "inputs": stack}}))
+    await world.settle()
+    assert world.states() == {"1": {"styles/same.safetensors": "ready"}}
 
 
 async def test_a_file_that_appears_later_is_found_by_a_throttled_scan(world: World) -> None:
