@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from .atomic_file import replace_text
 from .facts import HeaderFacts
 from .file import AdapterKey
 
@@ -51,8 +50,7 @@ class HeaderIndex:
             return
         document = {"version": _VERSION, "files": [[*key, _to_json(facts)] for key, facts in self._loaded().items()]}
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self._path, json.dumps(document, separators=(",", ":")))
+            replace_text(self._path, json.dumps(document, separators=(",", ":")))
         except OSError as error:
             logger.warning(
                 "The LoRA index cannot be saved (%s); headers are read again after a restart", error.strerror
@@ -77,17 +75,6 @@ def _read(path: Path) -> dict[AdapterKey, HeaderFacts]:
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         logger.warning("The LoRA index is unreadable (%s); headers are read again", type(error).__name__)
         return {}
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(handle, "w", encoding="ascii") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _key(path: Any, size_bytes: Any, mtime_ns: Any) -> AdapterKey:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..lora.atomic_file import replace_text
 from ..prefetch.settings import PrefetchSettings
 
 logger = logging.getLogger("warmstack")
@@ -46,7 +46,7 @@ class SettingsFile:
         except (OSError, ValueError):
             kept = dict(changes)
         try:
-            _write_atomically(self._path, json.dumps(kept, indent=2) + "\n")
+            replace_text(self._path, json.dumps(kept, indent=2) + "\n")
         except OSError as error:
             logger.warning("WarmStack: settings last until the restart only: %s", error.strerror)
             return False
@@ -61,13 +61,3 @@ class SettingsFile:
         if not isinstance(kept, dict):
             raise ValueError("it does not hold an object")
         return kept
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text, "utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

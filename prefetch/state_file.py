@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ..lora.atomic_file import replace_text
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,8 @@ class StateFile:
         """In one step: who reads finds the file before or after it, whole."""
         if self._path is None:
             return
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps({"version": self._version, **document}) + "\n", "utf-8")
-            os.replace(draft, self._path)
+            replace_text(self._path, json.dumps({"version": self._version, **document}) + "\n")
         except OSError as error:
             logger.warning("%s: lasts until the restart (%s)", self._holds, error.strerror)
 
