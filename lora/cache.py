@@ -86,11 +86,8 @@ class AdapterCache:
                     held.residency.holds.count += 1
                     return self._lease(held, outcome, started_s)
                 self._failures.raise_for(current)
-                flight = self._flights.get(current.key)
-                leads = flight is None
-                if flight is None:
-                    flight = self._take_off(current)
-                flight.board(cancelled, demand=True)
+                leads = current.key not in self._flights
+                flight = self._board(current, cancelled, demand=True)
             outcome = "miss" if leads else "join"
             held = self._fly(flight) if leads else self._ride(flight, cancelled)
             if held is not None:
@@ -124,8 +121,7 @@ class AdapterCache:
                 held = self._find(current.key)
                 if (held is not None and held.residency.resident is not None) or current.key in self._flights:
                     return "already"
-                flight = self._take_off(current)
-                flight.board(cancelled, demand=False)
+                flight = self._board(current, cancelled, demand=False)
             return "no_room" if self._fly(flight, limiter) is None else "ready"
         except AdapterLoadCancelledError:
             return "cancelled"
@@ -243,9 +239,11 @@ class AdapterCache:
             found.resident = adapter
         return Held(found, adapter)
 
-    def _take_off(self, file: LoraFile) -> Flight:
+    def _board(self, file: LoraFile, cancelled: Cancelled, *, demand: bool) -> Flight:
+        """The flight of `file`, which takes off with its first passenger."""
+        flight = self._flights.setdefault(file.key, Flight(file))
+        flight.board(cancelled, demand=demand)
         self._revision += 1
-        flight = self._flights[file.key] = Flight(file)
         return flight
 
     def _lease(self, held: Held, outcome: AcquireOutcome, started_s: float) -> Lease:
@@ -280,6 +278,7 @@ class AdapterCache:
         with self._lock:
             if not flight.landed:
                 flight.leave(cancelled)
+                self._revision += 1
             elif (held := flight.claim()) is not None:
                 self._ended.append(held.residency.holds)
 

@@ -33,6 +33,24 @@ def test_a_demand_joins_the_prefetch_in_flight(house: House) -> None:
     assert (stats.hits, stats.joins, stats.misses) == (0, 1, 0)
 
 
+def test_who_joins_or_leaves_a_load_is_a_change_that_snapshots_show(house: House) -> None:
+    """A status compares snapshots by their revision alone."""
+    file = house.disk.write("a.safetensors")
+    house.load.hold(file.name)
+    prefetch = house.prefetch(file)
+    seen = [house.cache.snapshot()]
+    demand = house.acquire(file)
+    seen.append(house.cache.snapshot())
+    demand.cancel.set()
+    with pytest.raises(AdapterLoadCancelledError):
+        demand.result()
+    seen.append(house.cache.snapshot())
+    assert [view.waiting for snapshot in seen for view in snapshot.adapters] == [0, 1, 0]
+    assert seen[0].revision < seen[1].revision < seen[2].revision
+    house.load.let_go(file.name)
+    assert prefetch.result() == "ready"
+
+
 def test_two_demands_share_one_load(house: House) -> None:
     file = house.disk.write("a.safetensors")
     house.load.hold(file.name)
