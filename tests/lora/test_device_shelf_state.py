@@ -31,6 +31,7 @@ class ShelfMachine(RuleBasedStateMachine):
         self.shop = Shop(1700, slots=2, fillers=1, lag=3, streams=2)
         self.limit_bytes = self.highest_bytes = 1700
         self.in_use: list[DeviceAdapter] = []
+        self.queued: list[tuple[AdapterKey, FakeRead]] = []
         self.asked = {"hit": 0, "join": 0, "miss": 0}
         self.is_closed = False
 
@@ -78,7 +79,9 @@ class ShelfMachine(RuleBasedStateMachine):
         """The computing stream gets work that reads the adapter later."""
         if used not in self.in_use:
             return multiple()
-        return used.key, self.shop.device.read_later(used.tensors["up"])
+        queued = used.key, self.shop.device.read_later(used.tensors["up"])
+        self.queued.append(queued)
+        return queued
 
     @rule(used=consumes(uses))
     def release(self, used: DeviceAdapter) -> None:
@@ -161,6 +164,8 @@ class ShelfMachine(RuleBasedStateMachine):
             used.release()
         self.in_use.clear()
         shop.device.perform_all()
+        for key, read in self.queued:
+            assert read.seen == CONTENT[key]["up"], "memory was given away under work that had been queued"
         shop.device.compute_all()
         shop.shelf.close()
         assert (shop.budget.used_bytes, shop.device.allocated_bytes, shop.device.pinned_bytes) == (0, 0, 0)

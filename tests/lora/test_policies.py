@@ -130,7 +130,7 @@ class PolicyMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1))).release()
 
-    @rule(uses=st.dictionaries(st.sampled_from(sorted(BY_KEY)), st.integers(0, 5)))
+    @rule(uses=st.dictionaries(st.sampled_from(sorted(BY_KEY)), st.integers(0, 2)))
     def plan(self, uses: dict[AdapterKey, int]) -> None:
         self.uses = uses
         self.cache.plan_uses(uses)

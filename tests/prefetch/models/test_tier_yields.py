@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from warmstack.loaders.disk_kind import Disk
+from warmstack.loaders.rate_limit import RateLimit
 from warmstack.prefetch.pool import DaemonPool
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
 
@@ -43,19 +45,33 @@ async def test_a_model_that_has_not_begun_gives_way_and_comes_back(world: ModelW
 
 
 async def test_a_read_that_gives_way_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """In real threads: the LoRA's read begins and ends between two chunks of the model's."""
+    """In real threads: the LoRA's read begins and ends between two chunks of the model's, which could go on long before
+    that: it asks meanwhile whether it may."""
     world = ModelWorld(tmp_path)
     model, lora = world.model("m.safetensors"), world.lora("a")
-    reached, go_on = threading.Event(), threading.Event()
+    reached, go_on, asked = threading.Event(), threading.Event(), threading.Semaphore(0)
     chunks: list[tuple[str, int]] = []
+    warm_file = world.machine.warm_file
+
+    def watched(path: str, *, cancelled: Callable[[], bool], limiter: RateLimit | None = None) -> int:
+        def ask() -> bool:
+            if Path(path).name == model and go_on.is_set():
+                asked.release()
+            return cancelled()
+
+        return warm_file(path, cancelled=ask, limiter=limiter)
 
     def on_chunk(path: str, done_bytes: int) -> None:
         chunks.append((Path(path).name, done_bytes))
         if (Path(path).name, done_bytes) == (model, 3 * CHUNK_BYTES):
             reached.set()
             assert go_on.wait(30)
+        if (Path(path).name, done_bytes) == (lora, CHUNK_BYTES):
+            # A model that does not give way asks twice for each chunk.
+            assert all(asked.acquire(timeout=30) for _ in range(4))
 
     world.on_chunk = on_chunk
+    world.machine = replace(world.machine, warm_file=watched)
     task = threaded(world)
     world.submit_models("1")
     world.start("1")
@@ -70,7 +86,8 @@ async def test_a_read_that_gives_way_goes_on_where_it_stopped(tmp_path: Path) ->
     await task
     assert [done for name, done in chunks if name == model] == [i * CHUNK_BYTES for i in range(8)]
     at = chunks.index((model, 3 * CHUNK_BYTES))
-    assert all(name == lora for name, _ in chunks[at + 1 : chunks.index((model, 4 * CHUNK_BYTES))])
+    between = chunks[at + 1 : chunks.index((model, 4 * CHUNK_BYTES))]
+    assert between == [chunk for chunk in chunks if chunk[0] == lora] and len(between) > 3
 
 
 async def test_closing_ends_a_read_that_gives_way(tmp_path: Path) -> None:
