@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo-output
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check hunt frontends install clean
+.PHONY: demo test check hunt breaks frontends install clean
 
 install: $(INSTALLED)
 
@@ -25,6 +25,10 @@ check: test
 # Property tests on new draws, state machines at length: what `make test` repeats is what was drawn once.
 hunt: $(INSTALLED)
 	$(BIN)/python -m pytest -q --hypothesis-profile=hunt -m "not browser and not host" tests
+
+# Every invariant broken on purpose in a copy, to see its tests fail there. Those of the host need COMFYUI_PATH and _PYTHON.
+breaks: $(INSTALLED)
+	$(BIN)/python scripts/break_invariants.py $(WORDS)
 
 # ComfyUI's own front ends, which the browser tests serve. Without them (or without Chromium) those tests are skipped.
 frontends: $(INSTALLED)
