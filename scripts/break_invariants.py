@@ -52,6 +52,8 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "warmstack"
+        # Of pytest's own folders the last few are kept: another run beside a long one would take this one's away.
+        self._scratch = folder / "pytest"
         shutil.copytree(ROOT, self.root, ignore=shutil.ignore_patterns(*NOT_COPIED))
         # Compiled files are told from their source by its size and second: a break may change neither.
         self._environment = os.environ | {
@@ -72,7 +74,16 @@ class Copy:
             )
 
     def run(self, tests: Iterable[str]) -> Ran:
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={self._scratch}",
+        ]
         # What fails need not be made small: that takes state machines minutes.
         command += ["--hypothesis-profile=breaks", *dict.fromkeys(map(node_id, tests))]
         try:
@@ -148,7 +159,7 @@ def notices(copy: Copy, case: Case) -> bool:
 
 def main(words: Sequence[str]) -> int:
     cases = chosen_cases(words)
-    with tempfile.TemporaryDirectory(prefix="warmstack-breaks-") as folder:
+    with tempfile.TemporaryDirectory(prefix="warmstack-breaks-", ignore_cleanup_errors=True) as folder:
         copy = Copy(Path(folder))
         copy.require_own_code()
         problems = misplaced(copy.root)
@@ -158,7 +169,7 @@ def main(words: Sequence[str]) -> int:
         whole = copy.run(test for case in cases for test in case.tests)
         print(f"unbroken: {whole.output.splitlines()[-1]}", flush=True)
         if whole.status:
-            print(whole.output)
+            print("\n".join(whole.output.splitlines()[-40:]))
             return 1
         noticed = [notices(copy, case) for case in cases]
     invariants = len({case.invariant for case in cases})
