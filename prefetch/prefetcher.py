@@ -196,8 +196,9 @@ class Prefetcher:
             self._warmer.retry_refused()
             # New jobs may take a while to read and resolve; what nobody needs any more stops first.
             self._warmer.stop_unneeded(self._board.needs)
-        if settings.enabled:
-            self._dirty |= await self._board.complete(self._is_stopping)
+        # Not `|=`: it reads before it waits, and would lose what has changed meanwhile.
+        if settings.enabled and await self._board.complete(self._is_stopping):
+            self._dirty = True
         if self._models.observe(self._board.needs if settings.model_tier else ()):
             self._spawn(self._models.look_up())
         if settings.enabled:

@@ -47,6 +47,31 @@ async def test_disks_are_read_side_by_side_and_each_by_one(disks: World) -> None
     assert {state for job in disks.states().values() for state in job.values()} == {"ready"}
 
 
+async def test_a_disk_that_is_found_while_names_are_looked_up_is_not_forgotten(
+    disks: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then its files stand in no line, and nothing else would bring them there."""
+    name = disks.lora("a")
+    board, warmer = disks.prefetcher._board, disks.prefetcher._warmer
+    for way in ("locate", "survey"):
+        monkeypatch.setattr(warmer._disks, way, lambda *_: None)
+    disks.submit("1", name)
+    await disks.settle()
+    assert disks.states() == {"1": {name: "cold"}}
+    complete = board.complete
+
+    async def complete_while_the_disk_is_found(stop: Callable[[], bool]) -> bool:
+        monkeypatch.undo()
+        changed = await complete(stop)
+        warmer._disks._places[str(disks.root / name)] = FAST
+        warmer._on_disks()
+        return changed
+
+    monkeypatch.setattr(board, "complete", complete_while_the_disk_is_found)
+    await disks.settle()
+    assert disks.states() == {"1": {name: "ready"}}
+
+
 async def test_a_number_of_the_user_holds_for_all_disks_together(disks: World) -> None:
     disks.prefetcher.configure(disks.settings.updated({"concurrency": 1}))
     for i, name in enumerate(("slow/a", "b")):
