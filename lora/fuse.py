@@ -12,6 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .bf16_gemm import Bf16Gemm, bf16_gemm, parts_of
+
+_LEAST_RANKS = 64
+"""Below, splitting the factors costs more than float32 products do."""
+_JOINED_RANKS = 160
+"""Up to as many ranks one product of three times the length is faster than three."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlainLora:
@@ -70,6 +77,10 @@ def add_fused_(weight: Tensor, loras: Sequence[PlainLora]) -> Tensor:
 
 
 def _add_into(matrix: Tensor, loras: Sequence[PlainLora], weight: Tensor) -> Tensor:
+    gemm = bf16_gemm() if _suits_bf16_gemm(matrix, loras) else None
+    if gemm is not None:
+        add_bf16_factors_(matrix, loras, gemm)
+        return weight
     scales = [lora.scale for lora in loras]
     alpha = scales[0] if all(scale == scales[0] for scale in scales) else None
     up, down = _factors(loras, matrix)
@@ -77,6 +88,37 @@ def _add_into(matrix: Tensor, loras: Sequence[PlainLora], weight: Tensor) -> Ten
         _fold(up, down, [scale for lora in loras for scale in [lora.scale] * lora.rank])
     matrix.addmm_(up, down, alpha=1.0 if alpha is None else alpha)
     return weight
+
+
+def add_bf16_factors_(matrix: Tensor, loras: Sequence[PlainLora], gemm: Bf16Gemm) -> None:
+    """`matrix` (float32, rows contiguous) += all deltas of factors that are bfloat16 in their files, as exact as in
+    float32: the smaller factor takes the scales in float32 and goes in three bfloat16 parts, the other as it is."""
+    up, down = _joined([lora.up.flatten(1) for lora in loras], 1), _joined([lora.down.flatten(1) for lora in loras], 0)
+    scales = torch.tensor([scale for lora in loras for scale in [lora.scale] * lora.rank])
+    scales_up = up.shape[0] <= down.shape[1]
+    parts = parts_of(up * scales if scales_up else down * scales[:, None])
+    if len(scales) > _JOINED_RANKS:
+        for part in parts:
+            gemm(matrix, *((part, down) if scales_up else (up, part)))
+        return
+    # Reading and writing the weight three times would cost more than to copy small factors.
+    ups, downs = (parts, [down] * 3) if scales_up else ([up] * 3, parts)
+    gemm(matrix, torch.cat(ups, 1), torch.cat(downs))
+
+
+def _suits_bf16_gemm(matrix: Tensor, loras: Sequence[PlainLora]) -> bool:
+    return (
+        matrix.device.type == "cpu"
+        and matrix.dtype == torch.float32
+        and matrix.stride(1) == 1
+        and sum(lora.rank for lora in loras) >= _LEAST_RANKS
+        and all(lora.mid is None for lora in loras)
+        and all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for lora in loras for t in (lora.up, lora.down))
+    )
+
+
+def _joined(factors: Sequence[Tensor], axis: int) -> Tensor:
+    return torch.cat(list(factors), axis) if len(factors) > 1 else factors[0].contiguous()
 
 
 def _factors(loras: Sequence[PlainLora], like: Tensor) -> tuple[Tensor, Tensor]:
