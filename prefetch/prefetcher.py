@@ -229,7 +229,7 @@ class Prefetcher:
         started = self._board.newly_started()
         self._count_starts(started)
         if started or self._dirty:
-            self._warmer.claim({use.key for needs in self._board.needs if needs.job.running for use in needs.uses})
+            self._warmer.claim(self._board.running_keys())
 
     def _look_at_cache(self) -> None:
         """Once per poll, since it costs by the adapter: what it has let go has to be fetched again."""

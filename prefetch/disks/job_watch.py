@@ -15,6 +15,9 @@ from ..queue.need import JobNeeds
 from .disks import Disks
 from .job_reads import JobReads
 
+FRESH_S = 0.05
+"""So old a sample is as good as a new one: jobs that only show what is cached go by in milliseconds."""
+
 
 class Sample(NamedTuple):
     """What was counted at one moment."""
@@ -47,6 +50,8 @@ class JobWatch:
         self._its_disks: frozenset[Disk | None] = frozenset()
         self._is_sampling = False
         self._sampled: Sample | None = None
+        self._sampled_bytes: int | None = None
+        self._sampled_at_s = float("-inf")
         self._is_reading = False
 
     def keeps_off(self, disk: Disk | None) -> bool:
@@ -57,15 +62,19 @@ class JobWatch:
     def look(self, running: Sequence[JobNeeds], models: Iterable[str] = (), *, is_waiting: bool) -> None:
         """Once per poll. `models`: paths that the job reads beside its LoRAs; `is_waiting`: it waits for a read of
         ours."""
-        job_ids = tuple(needs.job.job_id for needs in running)
+        job_ids = tuple([needs.job.job_id for needs in running])
+        is_fresh = self._machine.clock() - self._sampled_at_s < FRESH_S
         if job_ids != self._job_ids:
             self._job_ids = job_ids
             self._reads.forget()
+            if is_fresh:
+                # What the job before read in that moment is not worth another look at the counters.
+                self._reads.observe(self._sampled_bytes, self._sampled_at_s)
         paths = {use.file.path for needs in running for use in needs.uses}.union(models)
         self._disks.locate(paths)
         self._its_disks = frozenset(map(self._disks.under, paths))
         self._take()
-        if job_ids and not self._is_sampling:
+        if job_ids and not self._is_sampling and not is_fresh:
             self._is_sampling = True
             with suppress(RuntimeError):  # the pool is closed: the end has come
                 sample = self._chores.submit(self._sample)
@@ -89,6 +98,7 @@ class JobWatch:
         if sample is None:
             return
         self._is_sampling = False
+        self._sampled_bytes, self._sampled_at_s = sample.read_bytes, sample.at_s
         if sample.job_ids == self._job_ids:
             self._reads.observe(sample.read_bytes, sample.at_s, waits=sample.is_waiting)
             self._update()

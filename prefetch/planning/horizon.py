@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from operator import is_, itemgetter
 
 from ...lora.file import AdapterKey, LoraFile
@@ -20,6 +20,10 @@ NEAREST = 16
 SPILLED_JOBS = 4
 """Jobs behind the first whose files get warm pages while the resident tier does not reach them: as many as the margins
 of a pace may make due at once. Those behind them have time until it does."""
+
+
+_Cold = tuple[int, AdapterKey, Tier]
+"""What has to be read, behind the ticket of its first use."""
 
 
 class _Firsts:
@@ -102,6 +106,25 @@ class _Uses:
             del self._later[key]
 
 
+class _Rest(Collection[tuple[int, int]]):
+    """Bytes and positions, worked out when somebody asks: most plans are followed without."""
+
+    __slots__ = ("_cold", "_head")
+
+    def __init__(self, cold: Sequence[_Cold], head: int) -> None:
+        self._cold = cold
+        self._head = head
+
+    def __len__(self) -> int:
+        return len(self._cold)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((key.size_bytes, (ticket >> _USE_BITS) - self._head) for ticket, key, _ in self._cold)
+
+    def __contains__(self, read: object) -> bool:
+        return read in tuple(self)
+
+
 class Horizon:
     """`follow` the queue, then ask for a `plan`. Owned by the event loop.
 
@@ -157,7 +180,7 @@ class Horizon:
             frozenset(resident.tickets),
             frozenset(pages.tickets),
             {key: (ticket >> _USE_BITS) - head for key, ticket in acquired.tickets.items()},
-            tuple([(key.size_bytes, (ticket >> _USE_BITS) - head) for ticket, key, _ in cold[self._nearest :]]),
+            _Rest(cold[self._nearest :], head) if len(cold) > self._nearest else (),
         )
 
     def _uses_of(self, use: Use) -> _Uses:
@@ -177,7 +200,7 @@ class Horizon:
 
     def _cold(
         self, firsts: _Firsts, tier: Tier, end: float, depth_jobs: int | None, *warm: Iterable[AdapterKey]
-    ) -> list[tuple[int, AdapterKey, Tier]]:
+    ) -> list[_Cold]:
         """What is needed before `end` and not `warm`, with the ticket of its first use."""
         tickets = firsts.tickets
         if depth_jobs is not None:

@@ -6,7 +6,7 @@ Just deep enough: what is fetched earlier than it must be moves more bytes, and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ class Pace:
     line_of: Callable[[str], Hashable] = field(default=_one_line, compare=False)
     """The line in which the file with that path stands."""
 
-    def due(self, fetches: Sequence[Fetch], rest: Sequence[tuple[int, int]] = ()) -> Due:
+    def due(self, fetches: Sequence[Fetch], rest: Collection[tuple[int, int]] = ()) -> Due:
         """Those of `fetches` that have to start now if every job is to find its files, margin included. In order.
 
         One reader takes a line in order, so a fetch has to start early enough for all that come after it there. `rest`

@@ -64,7 +64,7 @@ class Plan:
     pages: frozenset[AdapterKey] = frozenset()
     next_uses: Mapping[AdapterKey, int] = field(default_factory=dict)
     """Position of the first job that acquires the adapter from the cache."""
-    rest: tuple[tuple[int, int], ...] = ()
+    rest: Collection[tuple[int, int]] = ()
     """Bytes and position of what is to be read after `fetches`, which the next plan names."""
 
     def wants(self, key: FetchKey) -> bool:

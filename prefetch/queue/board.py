@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import NamedTuple, Protocol, TypeVar
 
+from ...lora.file import AdapterKey
 from .book import ReferenceBook
 from .job import Asked, QueuedJob, References
 from .need import JobNeeds, Resolution, needs_of
@@ -113,6 +115,11 @@ class QueueBoard:
                 self._by_id[job.job_id] = needs
                 self._needs, changed = None, True
         return changed
+
+    def running_keys(self) -> frozenset[AdapterKey]:
+        """The files of jobs that run."""
+        running = takewhile(lambda needs: needs.job.running, self.needs)
+        return frozenset[AdapterKey]().union(*(needs.keys for needs in running))
 
     def newly_started(self) -> tuple[JobNeeds, ...]:
         """Running jobs not reported before."""

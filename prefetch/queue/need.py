@@ -13,34 +13,44 @@ Tier = Literal["resident", "page"]
 ResolutionState = Literal["found", "ambiguous", "missing"]
 
 
-class Resolution(NamedTuple):
-    """What the catalog and a fresh stat say about one name."""
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What the catalog and a fresh stat say about one name. What every plan asks of it is worked out once."""
 
     state: ResolutionState
     file: LoraFile | None = None
     candidates: tuple[str, ...] = ()
     """Names: the files that answer to an ambiguous name, or near misses of a missing one."""
+    key: AdapterKey | None = field(init=False, compare=False)
+    is_readable: bool = field(init=False, compare=False)
+    """False when it must not be read in the background: no file, a pickle, a broken header."""
+
+    def __post_init__(self) -> None:
+        file = self.file
+        object.__setattr__(self, "key", None if file is None else file.key)
+        object.__setattr__(self, "is_readable", file is not None and not file.is_pickle and not file.problem)
 
 
 UNRESOLVED = Resolution("missing")
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """One adapter that a job will load. What every plan asks of it is worked out once."""
+class Need(NamedTuple):
+    """One adapter that a job will load."""
 
     reference: LoraReference
     resolution: Resolution
-    file: LoraFile | None = field(init=False)
-    key: AdapterKey | None = field(init=False)
-    is_readable: bool = field(init=False)
-    """False when it must not be read in the background: no file, a pickle, a broken header."""
 
-    def __post_init__(self) -> None:
-        file = self.resolution.file
-        object.__setattr__(self, "file", file)
-        object.__setattr__(self, "key", None if file is None else file.key)
-        object.__setattr__(self, "is_readable", file is not None and not file.is_pickle and not file.problem)
+    @property
+    def file(self) -> LoraFile | None:
+        return self.resolution.file
+
+    @property
+    def key(self) -> AdapterKey | None:
+        return self.resolution.key
+
+    @property
+    def is_readable(self) -> bool:
+        return self.resolution.is_readable
 
     @property
     def is_certain(self) -> bool:
@@ -69,13 +79,12 @@ class JobNeeds:
     """The files of `uses`."""
 
     def __post_init__(self) -> None:
-        uses = [
-            Use(need.key, need.file, need.reference.resident)
-            for need in self.needs
-            if need.is_readable and need.key is not None and need.file is not None
-        ]
-        object.__setattr__(self, "uses", tuple(dict.fromkeys(uses)))
-        object.__setattr__(self, "keys", frozenset(use.key for use in uses))
+        uses: dict[tuple[AdapterKey, bool], Use] = {}
+        for reference, found in self.needs:
+            if found.is_readable and found.key is not None and found.file is not None:
+                uses[found.key, reference.resident] = Use(found.key, found.file, reference.resident)
+        object.__setattr__(self, "uses", tuple(uses.values()))
+        object.__setattr__(self, "keys", frozenset([key for key, _ in uses]))
 
     def marked(self, *, running: bool) -> JobNeeds:
         """The same job, started or put back. What it needs is not worked out again: this happens twice to every job."""
@@ -88,8 +97,8 @@ class JobNeeds:
 
 def needs_of(job: QueuedJob, references: References, resolutions: Mapping[Asked, Resolution]) -> JobNeeds:
     """The certain needs of a job; one not resolved yet counts as missing."""
-    needs = (Need(reference, resolutions.get(reference.asks, UNRESOLVED)) for reference in references.loras)
-    return JobNeeds(job, references, tuple(need for need in needs if need.is_certain))
+    needs = [Need(reference, resolutions.get(reference.asks, UNRESOLVED)) for reference in references.loras]
+    return JobNeeds(job, references, tuple([need for need in needs if need.is_certain]))
 
 
 def shown_name(name: str) -> str:

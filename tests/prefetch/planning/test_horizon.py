@@ -134,7 +134,7 @@ class Queue(RuleBasedStateMachine):
     def plans_are_the_same(self) -> None:
         self.horizon.follow(self.jobs)
         plan = self.horizon.plan(self.limits, self.warm)
-        assert plan == planned_anew(self.jobs, self.limits, self.warm, 3)
+        assert replace(plan, rest=tuple(plan.rest)) == planned_anew(self.jobs, self.limits, self.warm, 3)
 
 
 TestQueue = Queue.TestCase
@@ -147,4 +147,5 @@ def test_a_queue_seen_once(queue: list[list[tuple[LoraFile, bool]]], resident: i
     horizon = Horizon(nearest=3)
     horizon.follow(jobs)
     limits = Limits(resident, pages)
-    assert horizon.plan(limits, Warm()) == planned_anew(jobs, limits, Warm(), 3)
+    plan = horizon.plan(limits, Warm())
+    assert replace(plan, rest=tuple(plan.rest)) == planned_anew(jobs, limits, Warm(), 3)
