@@ -104,9 +104,12 @@ class Tally:
     demand_bytes: int = 0
     read_s: float = 0.0
     pollution: int = 0
+    _shown: CacheStats | None = None
+    """What `stats` gave since the last change: it is asked for at every look at the queue."""
 
     def count(self, outcome: AcquireOutcome, nbytes: int, wait_s: float, load_s: float, *, in_shadow: bool) -> None:
         """`in_shadow`: the shadow cache would have had it."""
+        self._shown = None
         self.outcomes[outcome] += 1
         self.wait_s += wait_s
         self.load_s += load_s
@@ -115,15 +118,22 @@ class Tally:
         self.pollution += in_shadow and outcome == "miss"
 
     def count_read(self, nbytes: int, seconds: float, *, prefetched: bool) -> None:
+        self._shown = None
         self.read_bytes += nbytes
         self.read_s += seconds
         self.prefetched_bytes += nbytes if prefetched else 0
 
     def count_eviction(self, reason: EvictionReason, wasted_bytes: int) -> None:
+        self._shown = None
         self.evictions[reason] += 1
         self.wasted_bytes += wasted_bytes
 
     def stats(self, failures: int) -> CacheStats:
+        if self._shown is None or self._shown.failures != failures:
+            self._shown = self._stats(failures)
+        return self._shown
+
+    def _stats(self, failures: int) -> CacheStats:
         return CacheStats(
             hits=self.outcomes["hit"],
             joins=self.outcomes["join"],

@@ -189,7 +189,7 @@ class Prefetcher:
         running = [job.job_id for job in takewhile(lambda job: job.running, visible)]
         self._warmer.meter.observe(running, self._machine.clock(), self._machine.progress())
         observed = self._board.observe(visible if settings.enabled else ())
-        if settings.enabled:  # switched off, the queue is only out of sight: nothing of it has run
+        if settings.enabled and observed.ran_unseen:  # switched off, the queue is only out of sight
             self._count_starts(observed.ran_unseen)
         if observed.changed:
             self._dirty = True

@@ -107,7 +107,8 @@ class Meter(RateLimit):
     ) -> None:
         """`is_cancelled`: whether the read itself was told to stop, as far as the meter can tell; `joined` is called
         when it was not and yet nothing may hold it any more: a demand has joined it."""
-        super().__init__(math.inf)
+        # Without RateLimit's own state: it holds nobody back itself, and one is made for every read.
+        self.bytes_per_s = math.inf
         self.done_bytes = 0
         self.is_demanded = False
         self._limiter = limiter
