@@ -7,7 +7,8 @@ alone: the same queue submitted at once, each of its jobs coming into sight as t
 
 Times are CPU time of the loop's thread, so that a busy machine counts less; the wall time of the longest stretch stands
 beside it. The process stays on one core, readers and all: on an idle machine the system moves a thread that sleeps
-thousands of times a second to and fro, and cold caches cost up to a quarter more (`--all-cores` shows it). Each figure is the least of the repeats: what is ours comes back every time, what the machine adds does not.
+thousands of times a second to and fro, and cold caches cost up to a quarter more (`--all-cores` shows it). Each figure
+is the least of the repeats: what is ours comes back every time, what the machine adds does not.
 Bars: under 1 ms per job, never more than 5 ms at a stretch, and 1,000 jobs planned in under a second.
 """
 
