@@ -20,8 +20,8 @@ QUERIES = {
     "GET /adapters": "?category=styles&sort=-size&limit=100",
     "GET /base_model": f"?kind=checkpoints&name={CHECKPOINT}",
 }
-SOMETIMES = {".loads.fast_single_file", ".results[].bytes"}
-"""Named after what was loaded; told of what was in memory."""
+SOMETIMES = {".loads.fast_single_file", ".evictions.demand", ".results[].bytes"}
+"""Named after what was loaded and why something had to go; told of what was in memory."""
 
 PLACES = {"stack": "10", "sampler": "3"}
 """The ids that the client takes the nodes to have."""

@@ -9,6 +9,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 from .stub_host import PACK, StubHost
 
 
+SERVER_GONE = ("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET", "net::ERR_EMPTY_RESPONSE")
+"""What Chromium itself says of a server that was stopped: before a request, or in the middle of one."""
+
 class Opened:
     """One browser context on the host at `url`. `faults()` is what our files did wrong so far."""
 
@@ -71,7 +74,7 @@ class Opened:
     def _heard(self, message: ConsoleMessage) -> None:
         text, source = message.text, message.location.get("url", "")
         ours = PACK in source or PACK in text or "warmstack" in text.lower() or "warmstack" in source.lower()
-        if "net::ERR_CONNECTION_REFUSED" in text or "missingModelMetadata" in source:
+        if any(reason in text for reason in SERVER_GONE) or "missingModelMetadata" in source:
             return  # about a server that a test has stopped; the host's own question about its default graph's models
         if "Content Security Policy" in text or (ours and message.type in ("error", "warning")):
             self._faults.append(f"{message.type}: {text} ({source})")
