@@ -8,9 +8,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 
 from .stub_host import PACK, StubHost
 
-
 SERVER_GONE = ("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET", "net::ERR_EMPTY_RESPONSE")
 """What Chromium itself says of a server that was stopped: before a request, or in the middle of one."""
+
 
 class Opened:
     """One browser context on the host at `url`. `faults()` is what our files did wrong so far."""
