@@ -39,11 +39,17 @@ def bf16_gemm() -> Bf16Gemm | None:
     def gemm(c: Tensor, a: Tensor, b: Tensor) -> None:
         cblas_gemm(
             _ROW_MAJOR, _AS_IT_IS, _AS_IT_IS, *c.shape, a.shape[1],
-            1.0, a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(0),
-            1.0, c.data_ptr(), c.stride(0),
+            1.0, a.data_ptr(), _row_step(a), b.data_ptr(), _row_step(b),
+            1.0, c.data_ptr(), _row_step(c),
         )  # fmt: skip
 
     return gemm
+
+
+def _row_step(matrix: Tensor) -> int:
+    """From row to row. With one row torch may say anything, and the library refuses what is shorter than a row: it
+    prints a line and adds nothing."""
+    return max(matrix.stride(0), matrix.shape[1], 1)
 
 
 def parts_of(factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:

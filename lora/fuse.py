@@ -111,6 +111,7 @@ def _suits_bf16_gemm(matrix: Tensor, loras: Sequence[PlainLora]) -> bool:
         matrix.device.type == "cpu"
         and matrix.dtype == torch.float32
         and matrix.stride(1) == 1
+        and (matrix.shape[0] == 1 or matrix.stride(0) >= matrix.shape[1])
         and sum(lora.rank for lora in loras) >= _LEAST_RANKS
         and all(lora.mid is None for lora in loras)
         and all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for lora in loras for t in (lora.up, lora.down))

@@ -62,6 +62,7 @@ class JobWatch:
     def look(self, running: Sequence[JobNeeds], models: Iterable[str] = (), *, is_waiting: bool) -> None:
         """Once per poll. `models`: paths that the job reads beside its LoRAs; `is_waiting`: it waits for a read of
         ours."""
+        self._take()
         job_ids = tuple([needs.job.job_id for needs in running])
         is_fresh = self._machine.clock() - self._sampled_at_s < FRESH_S
         if job_ids != self._job_ids:
@@ -73,7 +74,6 @@ class JobWatch:
         paths = {use.file.path for needs in running for use in needs.uses}.union(models)
         self._disks.locate(paths)
         self._its_disks = frozenset(map(self._disks.under, paths))
-        self._take()
         if job_ids and not self._is_sampling and not is_fresh:
             self._is_sampling = True
             with suppress(RuntimeError):  # the pool is closed: the end has come

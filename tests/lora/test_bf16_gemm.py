@@ -63,6 +63,20 @@ def test_rows_and_columns_of_a_larger_weight_leave_the_rest_alone(gemm: Bf16Gemm
         assert not weight.any()
 
 
+@pytest.mark.parametrize("gemm", GEMMS, ids=NAMES)
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1)])
+def test_one_row_or_column_may_have_any_stride(gemm: Bf16Gemm, shape: tuple[int, int]) -> None:
+    """The step to a next row that does not exist: the library refuses one that is too short, and then adds nothing."""
+    lora = lora_of(1, shape, 96, 0.5)
+    odd = PlainLora(lora.up.t().contiguous().t(), lora.down.t().contiguous().t(), 0.5)
+    weight = torch.zeros(shape[::-1]).t()
+    for one in (lora, odd):
+        update = torch.zeros_like(weight)
+        update = update.as_strided(shape, (1, 1) if 1 in shape else update.stride())
+        add_bf16_factors_(update, [one], gemm)
+        torch.testing.assert_close(update.double(), reference_update([one], shape), rtol=1e-4, atol=1e-4)
+
+
 @given(st.lists(st.floats(2.0**-80, 2.0**100, width=32).flatmap(lambda x: st.sampled_from([x, -x])), min_size=1))
 def test_three_parts_are_the_whole_to_the_last_bit(numbers: list[float]) -> None:
     factor = torch.tensor(numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from warmstack.loaders.disk_kind import Disk
 from warmstack.prefetch.disks.job_reads import MOST_S, QUIET_S
+from warmstack.prefetch.disks.job_watch import FRESH_S
 from warmstack.prefetch.planning.pace import TIMED_BYTES, Pace, PaceMeter
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
+from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.reading.warmer import JOB_READS
 
 from .planning.test_pace import fetch, positions
@@ -99,6 +102,25 @@ async def test_while_the_running_job_reads_its_disk_only_its_own_files_are_read_
     for _ in range(int(QUIET_S / BUSY_POLL_S) + 1):
         await poll(disks)
     assert (in_flight(disks), disks.prefetcher.status().paused) == ([later], "")
+
+
+async def test_jobs_that_fly_by_share_a_look_at_what_is_read_and_one_that_stays_has_its_own(disks: World) -> None:
+    looks = 0
+
+    def count() -> int:
+        nonlocal looks
+        looks += 1
+        return 0
+
+    disks.machine = replace(disks.machine, foreign_read_bytes=count)
+    disks.build()
+    for i, seconds in enumerate((0.0, FRESH_S / 4, FRESH_S / 4, FRESH_S)):
+        disks.queue[:] = [QueuedJob(str(i), {}, running=True)]
+        disks.now_s += seconds
+        await disks.settle()
+        assert looks == (2 if i == 3 else 1)
+    await poll(disks)
+    assert looks == 3
 
 
 async def test_as_long_as_no_job_was_measured_the_next_ones_files_wait_for_nobody(disks: World) -> None:
