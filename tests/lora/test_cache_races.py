@@ -238,7 +238,7 @@ def test_many_threads_at_once_never_pass_the_limit_nor_load_one_file_twice(house
     house.cache.resize(3 * files[0].size_bytes)
     house.cache.plan_uses({file.key: index for index, file in enumerate(files)})
     run = race(house, files, 60)
-    calls = [Background(lambda _, seed=seed: run(seed)) for seed in range(6)]  # type: ignore[misc]
+    calls = [Background(lambda _, seed=seed: run(seed)) for seed in range(6)]
     for call in calls:
         call.result()
     assert house.budget.peak_bytes <= house.budget.limit_bytes

@@ -128,8 +128,8 @@ class CacheMachine(RuleBasedStateMachine):
 
         def work(cancelled: object) -> object:
             if is_demand:
-                return self.cache.acquire(file, cancelled=cancelled)  # type: ignore[arg-type]
-            return self.cache.prefetch(file, cancelled=cancelled)  # type: ignore[arg-type]
+                return self.cache.acquire(file, cancelled=cancelled)
+            return self.cache.prefetch(file, cancelled=cancelled)
 
         call: Background[object] = Background(work)
         wait_until(lambda: call.done or self.progress(file) != before)

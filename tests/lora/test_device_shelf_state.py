@@ -40,7 +40,10 @@ class ShelfMachine(RuleBasedStateMachine):
         adapter = ADAPTERS[name]
         sooner = self._sooner_than(next_use)
         questions = iter(range(99))
-        cancelled = lambda: gives_up_after is not None and next(questions) >= gives_up_after  # noqa: E731
+
+        def cancelled() -> bool:
+            return gives_up_after is not None and next(questions) >= gives_up_after
+
         outcome = self.shop.shelf.prefetch(adapter, next_use, cancelled=cancelled)
         assert outcome != "cancelled" or self.is_closed or gives_up_after is not None
         assert (outcome == "ready") <= self.shop.shelf.holds(adapter.key)

@@ -95,7 +95,7 @@ class PolicyMachine(RuleBasedStateMachine):
         assert self.budget.used_bytes <= max(self.budget.limit_bytes, self.used_bytes)
         self.used_bytes = self.budget.used_bytes
         stayed = [key for key in before - gone if self.is_free(key) and may_go(key)]
-        assert all(self.rank(left) <= self.rank(kept) for left in gone for kept in stayed)  # type: ignore[operator]
+        assert all(self.rank(left) <= self.rank(kept) for left in gone for kept in stayed)
         for key in gone:
             self.age = max(self.age, AGES[self.policy](self.known[key], key.size_bytes, self.cold_s[key]))
         for key in gone:

@@ -52,7 +52,7 @@ class Routes:
 
 def test_every_route_has_its_section() -> None:
     routes = Routes()
-    register(routes, None, lambda _event, _data: None)  # type: ignore[arg-type]
+    register(routes, None, lambda _event, _data: None)
     assert sorted(SECTIONS) == sorted(routes.names)
 
 

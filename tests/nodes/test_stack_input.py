@@ -114,7 +114,7 @@ def test_file_states_change_with_the_file_and_with_its_existence(names: _Names) 
     oil = names.files["styles/oil.safetensors"]
     seen = {before}
     for change in ({"mtime_ns": 21}, {"size_bytes": 11}):
-        names.files[oil.name] = replace(oil, **change)  # type: ignore[arg-type]
+        names.files[oil.name] = replace(oil, **change)
         seen.add(file_states(names, stack))
     del names.files[oil.name]
     seen.add(file_states(names, stack))

@@ -99,7 +99,7 @@ def test_readers_are_those_of_the_kind_and_the_user_may_rule_otherwise(tmp_path:
     disks = Bench(tmp_path).disks
     own = PrefetchSettings(readers_rotating=2, readers_network=3, readers_flash=5)
     for kind, plain, stated in (("rotating", 1, 2), ("network", 1, 3), ("flash", 1, 5), ("unknown", 1, 5)):
-        disk = Disk("8:0", kind)  # type: ignore[arg-type]
+        disk = Disk("8:0", kind)
         assert (disks.readers(disk, PLAIN), disks.readers(disk, own)) == (plain, stated)
 
 
@@ -123,7 +123,7 @@ def test_a_disk_is_measured_with_its_largest_files_and_remembered_over_restarts(
 def test_what_needs_no_measurement_gets_none(tmp_path: Path, kind: str, changes: dict[str, int]) -> None:
     bench = Bench(tmp_path)
     bench.kinds["disk"] = kind
-    bench.survey([bench.file("disk/a")], PrefetchSettings(**changes))  # type: ignore[arg-type]
+    bench.survey([bench.file("disk/a")], PrefetchSettings(**changes))
     assert bench.probed == []
 
 
