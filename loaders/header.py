@@ -79,6 +79,7 @@ _Fields = tuple[Any, Any, Any]
 class _DuplicateKeyError(ValueError):
     def __init__(self, key: str) -> None:
         super().__init__(f"key {key!r} stands twice in one object")
+        self.key = key
 
 
 def read_header(path: str | os.PathLike[str]) -> SafetensorsHeader:
@@ -136,8 +137,10 @@ def _parse(path: str, raw: bytearray) -> dict[str, Any]:
         raise SafetensorsValidationError(path, "header is not a list of tensors; the file is damaged or hostile")
     try:
         document = _decoder(Breather()).decode(raw.decode("utf-8"))
+    except _DuplicateKeyError as error:
+        raise SafetensorsValidationError(path, "stands twice in the header; the file is damaged", error.key) from error
     except (ValueError, RecursionError) as error:
-        detail = str(error) if isinstance(error, _DuplicateKeyError) else type(error).__name__
+        detail = type(error).__name__
         raise SafetensorsValidationError(path, f"header is not valid JSON ({detail}); the file is damaged") from error
     if not isinstance(document, dict):
         raise SafetensorsValidationError(path, "header is not a JSON object; the file is damaged")
@@ -263,10 +266,11 @@ def _in_data_order(path: str, tensors: dict[str, TensorEntry], data_bytes: int) 
             raise SafetensorsValidationError(path, f"data_offsets [{start}, {end}]: {fault}", key)
         covered = end
     if covered != data_bytes:
-        cure = "it is truncated, download it again" if covered > data_bytes else "no tensor covers the rest"
-        raise SafetensorsValidationError(
-            path, f"tensors take {covered} bytes of a data section of {data_bytes}: {cure}"
-        )
+        # Where the end of the file has gone, the first tensor that lost bytes.
+        lost = next((key for key, (_, _, _, end) in ordered.items() if end > data_bytes), "")
+        cure = "the file is truncated, download it again" if lost else "no tensor covers the rest"
+        reason = f"tensors take {covered} bytes of a data section of {data_bytes}: {cure}"
+        raise SafetensorsValidationError(path, reason, lost)
     return ordered
 
 

@@ -40,10 +40,12 @@ def read_index(path: str | os.PathLike[str]) -> ShardIndex:
         raw = file.readall()
     try:
         document = json.loads(raw, object_pairs_hook=_once)
+    except _DuplicateKeyError as error:
+        raise SafetensorsValidationError(name, "stands twice in the index; download it again", error.key) from error
     except (ValueError, RecursionError) as error:
         raise SafetensorsValidationError(name, f"is not a valid index ({error}); download it again") from error
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict):
+    if not isinstance(weight_map, dict) or not weight_map:
         raise SafetensorsValidationError(name, "has no weight_map; it is not an index of shards")
     for key, shard in weight_map.items():
         _check_name(name, key, shard)
@@ -69,16 +71,22 @@ def check_shards(files: Sequence[str], index: ShardIndex | None = None) -> dict[
     return headers
 
 
+class _DuplicateKeyError(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in names if names.count(key) > 1)!r} stands twice")
+        raise _DuplicateKeyError(next(key for key in names if names.count(key) > 1))
     return found
 
 
 def _check_name(path: str, key: str, shard: object) -> None:
-    if not isinstance(shard, str) or not shard or "\0" in shard:
+    if not isinstance(shard, str) or not shard or "\0" in shard or _has_half_a_pair(shard):
         raise SafetensorsValidationError(path, "names no file", key)
     parts = shard.replace("\\", "/").split("/")
     # By the text alone: a hub cache holds its shards as links to another folder, and those are fine.
@@ -86,20 +94,30 @@ def _check_name(path: str, key: str, shard: object) -> None:
         raise SafetensorsValidationError(path, f"names {shard!r}, which is outside the folder of the index", key)
 
 
+def _has_half_a_pair(text: str) -> bool:
+    """True for what JSON can write and UTF-8 cannot: no log and no terminal would take the error that names it."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _shard_header(path: str, index: ShardIndex | None) -> SafetensorsHeader:
-    if index is not None and not os.path.exists(path):
-        name = os.path.basename(path)
-        key = next((key for key, shard in index.weight_map.items() if os.path.basename(shard) == name), "")
+    if index is not None and not os.path.isfile(path):
+        name, place = os.path.basename(path), os.path.abspath(path)
+        key = next((key for key, shard in index.weight_map.items() if _place(index, shard) == place), "")
         raise SafetensorsValidationError(index.path, f"is in {name}, which is missing; download that file", key)
     return read_header(path)
 
 
+def _place(index: ShardIndex, shard: str) -> str:
+    return os.path.abspath(os.path.join(os.path.dirname(index.path), shard))
+
+
 def _check_owners(index: ShardIndex, owners: Mapping[str, str]) -> None:
-    folder = os.path.dirname(index.path)
+    stated = {shard: _place(index, shard) for shard in set(index.weight_map.values())}
+    places = {path: os.path.abspath(path) for path in set(owners.values())}
     for key, shard in index.weight_map.items():
         if key not in owners:
             raise SafetensorsValidationError(index.path, f"is in no shard, {shard} should have it", key)
-        if os.path.normpath(owners[key]) != os.path.normpath(os.path.join(folder, shard)):
+        if places[owners[key]] != stated[shard]:
             actual = os.path.basename(owners[key])
             raise SafetensorsValidationError(index.path, f"is in {actual} and not in {shard}", key)
     unlisted = next((key for key in owners if key not in index.weight_map), None)

@@ -74,6 +74,23 @@ def test_an_index_that_lies(sharded: Path, weight_map: dict[str, str], reason: s
     assert caught.value.path == str(sharded)
 
 
+@pytest.mark.parametrize("name", ["folder.safetensors", ".", "loop.safetensors"])
+def test_a_shard_that_is_no_file(sharded: Path, name: str):
+    (sharded.parent / "folder.safetensors").mkdir()
+    (sharded.parent / "loop.safetensors").symlink_to("loop.safetensors")
+    weight_map = {"a": "model-1.safetensors", "b": "model-1.safetensors", "c": name}
+    with pytest.raises(SafetensorsValidationError, match="which is missing") as caught:
+        check(write_index(sharded.parent, weight_map))
+    assert caught.value.key == "c"
+
+
+def test_an_index_is_compared_wherever_the_caller_stands(sharded: Path, monkeypatch: pytest.MonkeyPatch):
+    index = read_index(sharded)
+    monkeypatch.chdir(sharded.parent)
+    assert len(check_shards(["./model-1.safetensors", "model-2.safetensors"], index)) == 2
+    assert len(check_shards(index.files, read_index(sharded.name))) == 2
+
+
 def test_a_key_in_two_shards(sharded: Path):
     save_file({"c": TENSORS["c"], "b": TENSORS["b"]}, sharded.parent / "model-2.safetensors")
     with pytest.raises(SafetensorsValidationError, match=r"'b': stands in model-1\.safetensors too"):
@@ -82,7 +99,20 @@ def test_a_key_in_two_shards(sharded: Path):
 
 @pytest.mark.parametrize(
     "name",
-    ["../x.safetensors", "/etc/x.safetensors", "a/../../x", "..\\x", "C:\\x", "C:x", "\\\\host\\x", "", "x\0", 3, None],
+    [
+        "../x.safetensors",
+        "/etc/x.safetensors",
+        "a/../../x",
+        "..\\x",
+        "C:\\x",
+        "C:x",
+        "\\\\host\\x",
+        "",
+        "x\0",
+        "x\ud800",
+        3,
+        None,
+    ],
 )
 def test_a_shard_outside_the_folder_is_refused_unopened(tmp_path: Path, name: object):
     with pytest.raises(SafetensorsValidationError, match=r"outside the folder|names no file") as caught:
@@ -91,13 +121,31 @@ def test_a_shard_outside_the_folder_is_refused_unopened(tmp_path: Path, name: ob
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": "x", "a": "y"}}', "[" * 100_000, "\xff"]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"weight_map": []}',
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": "x", "a": "y"}}',
+        "[" * 100_000,
+        "\xff",
+    ],
 )
 def test_what_is_no_index(tmp_path: Path, text: str):
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(SafetensorsValidationError, match="index"):
         read_index(path)
+
+
+def test_a_key_that_stands_twice_in_an_index(tmp_path: Path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {"a": "x", "b": "x", "b": "y"}}')
+    with pytest.raises(SafetensorsValidationError, match="'b'") as caught:
+        read_index(path)
+    assert caught.value.key == "b"
 
 
 def test_a_missing_index(tmp_path: Path):
