@@ -34,8 +34,9 @@ class SafetensorsCache:
 
     def load(self, request: LoadRequest, strategy: str) -> LoadResult:
         """`request` for one file, from memory when the file is as it was."""
-        path = os.path.realpath(request.paths[0])
-        key = (path, stamp_path(path), strategy, request)
+        path = request.paths[0]
+        stamp = stamp_path(path)
+        key = (os.path.realpath(path), stamp, strategy, request)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

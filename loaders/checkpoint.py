@@ -6,6 +6,7 @@ import os
 from typing import Literal
 
 from .errors import SafetensorsLoadError
+from .opened import unreadable
 from .shards import INDEX_SUFFIX
 from .strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
 
@@ -33,7 +34,10 @@ def find_checkpoint(path: str) -> str:
     """`path` itself, or what a folder holds: its index, else its only weight file, safetensors before any other."""
     if not os.path.isdir(path):
         return path
-    names = sorted(os.listdir(path))
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise unreadable(path, error) from error
     for suffixes in ((f".safetensors{INDEX_SUFFIX}",), _SAFETENSORS_SUFFIXES, (GGUF_SUFFIX,), PICKLE_SUFFIXES):
         found = [name for name in names if name.lower().endswith(suffixes)]
         if len(found) == 1:

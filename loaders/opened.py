@@ -27,19 +27,24 @@ def stamp_path(path: str) -> FileStamp:
     """The stamp of the file at `path`, without opening it."""
     try:
         stat = os.stat(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
     return FileStamp(stat.st_size, stat.st_mtime_ns)
 
 
 @contextmanager
 def open_raw(path: str | os.PathLike[str]) -> Iterator[FileIO]:
     """An unbuffered file, whose `readinto` goes straight into the caller's memory without the GIL."""
+    name = os.fspath(path)
     try:
-        with FileIO(os.fspath(path), "rb") as file:
+        file = FileIO(name, "rb")
+    except (OSError, ValueError) as error:
+        raise unreadable(name, error) from error
+    try:
+        with file:
             yield file
     except OSError as error:
-        raise _unreadable(os.fspath(path), error) from error
+        raise unreadable(name, error) from error
 
 
 def require_stamp(path: str, file: FileIO, expected: FileStamp) -> None:
@@ -48,6 +53,7 @@ def require_stamp(path: str, file: FileIO, expected: FileStamp) -> None:
         raise SafetensorsLoadError(path, "changed while it was being read; load it again once the writer is done")
 
 
-def _unreadable(path: str, error: OSError) -> SafetensorsLoadError:
-    cause = error.strerror or type(error).__name__
+def unreadable(path: str, error: OSError | ValueError) -> SafetensorsLoadError:
+    """For an error of the system, or of a name that no file can have."""
+    cause = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
     return SafetensorsLoadError(path, f"cannot be read ({cause}); check that it is there and readable")

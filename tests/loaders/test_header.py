@@ -7,8 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.loaders import SafetensorsLoadError, SafetensorsValidationError, read_header, read_metadata
+from warmstack.loaders import (
+    SafetensorsCache,
+    SafetensorsLoadError,
+    SafetensorsValidationError,
+    load_pickled,
+    load_safetensors_cached,
+    read_gguf_header,
+    read_header,
+    read_index,
+    read_metadata,
+    resident_bytes,
+)
 from warmstack.loaders.header import MAX_HEADER_BYTES
+from warmstack.loaders.opened import stamp_path
 
 BYTE = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
 
@@ -52,11 +64,11 @@ LIES = {
     "raw control character": (b'{"a\n":' + ENTRY + b"}", "not valid JSON"),
     "half a surrogate": (b'{"\\ud800":' + ENTRY + b"}", "surrogate"),
     "NaN": (b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,1]}}', "not valid JSON"),
-    "key twice": (b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":' + ENTRY + b"}", "'a' stands twice"),
-    "field twice": (b'{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}', "'dtype' stands twice"),
-    "three fields, one twice": (b'{"a":{"dtype":"U8","data_offsets":[0,1],"dtype":"U8"}}', "'dtype' stands twice"),
-    "metadata twice": (b'{"__metadata__":{},"__metadata__":{},"a":' + ENTRY + b"}", "'__metadata__' stands twice"),
-    "metadata key twice": (b'{"__metadata__":{"a":"1","a":"2"},"a":' + ENTRY + b"}", "'a' stands twice"),
+    "key twice": (b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":' + ENTRY + b"}", "'a': stands twice"),
+    "field twice": (b'{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}', "'dtype': stands twice"),
+    "three fields, one twice": (b'{"a":{"dtype":"U8","data_offsets":[0,1],"dtype":"U8"}}', "'dtype': stands twice"),
+    "metadata twice": (b'{"__metadata__":{},"__metadata__":{},"a":' + ENTRY + b"}", "'__metadata__': stands twice"),
+    "metadata key twice": (b'{"__metadata__":{"a":"1","a":"2"},"a":' + ENTRY + b"}", "'a': stands twice"),
     "metadata not text": ({"__metadata__": {"a": 1}, "a": BYTE}, "text to text"),
     "metadata a float": ({"__metadata__": {"a": 1.5}, "a": BYTE}, "text to text"),
     "metadata a list": ({"__metadata__": ["a"], "a": BYTE}, "text to text"),
@@ -113,6 +125,30 @@ def test_names_the_tensor_at_fault(write_raw):
         read_header(write_raw({"fine": BYTE, "at fault": entry(shape=[7], offsets=[1, 2])}, b"ab"))
     assert caught.value.key == "at fault"
     assert "'at fault'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "key"),
+    [
+        (b'{"a": 1, "twice": 2, "twice": 3}', "twice"),
+        (b'{"a": {"dtype": "U8", "dtype": "U8"}}', "dtype"),
+        ({"whole": BYTE, "cut off": entry(shape=[9], offsets=[1, 10])}, "cut off"),
+        (
+            {
+                "whole": BYTE,
+                "not there": entry(shape=[9], offsets=[6, 15]),
+                "cut off": entry(shape=[5], offsets=[1, 6]),
+            },
+            "cut off",
+        ),
+    ],
+    ids=["two tensors", "two fields", "truncated", "truncated, in the order of the data"],
+)
+def test_the_key_of_a_duplicate_and_of_a_truncated_tensor(write_raw, header: object, key: str):
+    with pytest.raises(SafetensorsValidationError) as caught:
+        read_header(write_raw(header, b"12345"))
+    assert caught.value.key == key
+    assert repr(key) in str(caught.value)
 
 
 @pytest.mark.parametrize("size", range(8))
@@ -182,6 +218,14 @@ def test_a_missing_file_says_so(tmp_path: Path):
     with pytest.raises(SafetensorsLoadError, match="No such file") as caught:
         read_header(tmp_path / "absent.safetensors")
     assert not isinstance(caught.value, SafetensorsValidationError)
+
+
+def test_a_name_that_no_file_can_have_is_an_ordinary_error():
+    for read in (read_header, read_metadata, stamp_path, resident_bytes, load_pickled, read_index, read_gguf_header):
+        with pytest.raises(SafetensorsLoadError, match="cannot be read"):
+            read("a\0b")
+    with pytest.raises(SafetensorsLoadError, match="cannot be read"):
+        load_safetensors_cached("a\0b", cache=SafetensorsCache(1))
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path):
