@@ -23,7 +23,7 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     with open_raw(name):
         pass
     try:
-        content = torch.load(name, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(name))
+        content = torch.load(name, map_location="cpu", weights_only=True, mmap=_can_be_mapped(name))
     except pickle.UnpicklingError as error:
         raise PickledFileError(name, "holds more than tensors, or is damaged; convert it to safetensors") from error
     except (
@@ -34,16 +34,25 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         IndexError,
         TypeError,
         AttributeError,
+        AssertionError,
         EOFError,
         struct.error,
     ) as error:
-        raise SafetensorsLoadError(
-            name, f"is not a weight file that torch can read ({type(error).__name__})"
-        ) from error
+        reason = f"torch cannot read it as a weight file ({type(error).__name__}); download it again"
+        raise SafetensorsLoadError(name, reason) from error
     tensors = {str(key): value for key, value in _state_dict(content).items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise SafetensorsLoadError(name, "holds no tensors; it is not a weight file")
     return tensors
+
+
+def _can_be_mapped(path: str) -> bool:
+    """torch maps archives alone, and by a name in UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return zipfile.is_zipfile(path)
 
 
 def _state_dict(content: Any) -> dict[Any, Any]:

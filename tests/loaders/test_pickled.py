@@ -78,6 +78,23 @@ def test_a_missing_file_says_so(tmp_path: Path):
         load_pickled(tmp_path / "absent.pt")
 
 
+def test_a_storage_that_is_not_there_is_an_ordinary_refusal(tmp_path: Path):
+    path = Path(save(tmp_path / "a.pt", TENSORS, zipped=False))
+    content = path.read_bytes()
+    # The last thing that it names before the bytes: the keys of the storages.
+    key = content.rindex(b"X", 0, content.rindex(b"e.")) + 5
+    path.write_bytes(content[:key] + b"x" + content[key + 1 :])
+    with pytest.raises(SafetensorsLoadError, match=r"cannot read.*download it again"):
+        load_pickled(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_name_that_is_no_utf8(tmp_path: Path, zipped: bool):
+    path = os.path.join(tmp_path, os.fsdecode(b"\xff.pt"))
+    os.rename(save(tmp_path / "a.pt", TENSORS, zipped=zipped), path)
+    assert load_pickled(path).keys() == TENSORS.keys()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keep=st.floats(0, 0.99), zipped=st.booleans(), noise=st.binary(max_size=64))
 def test_a_damaged_file_is_an_ordinary_refusal(tmp_path: Path, keep: float, zipped: bool, noise: bytes):
