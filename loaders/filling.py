@@ -24,8 +24,8 @@ class Pace:
     limiter: RateLimit | None = None
     advanced: Callable[[str, int], None] | None = None
     """Called with the path and the bytes of each chunk that has arrived, from the reading thread."""
-    reached: Callable[[str, int, int | None], None] | None = None
-    """The same with the offset in the file where the chunk ends, None when the format has no such order."""
+    reached: Callable[[str, int, int | str], None] | None = None
+    """The same with the offset in the file where the chunk ends, or with the key of the tensor that it is."""
 
     @property
     def stopped(self) -> bool:
@@ -38,11 +38,12 @@ class Pace:
         if self.stopped:
             raise LoadCancelledError(path, "cancelled while it was being read")
 
-    def report(self, path: str, nbytes: int, end: int | None = None) -> None:
+    def report(self, path: str, nbytes: int, at: int | str) -> None:
+        """Pass on that a chunk has arrived; `at` as in `reached`."""
         if self.advanced is not None:
             self.advanced(path, nbytes)
         if self.reached is not None:
-            self.reached(path, nbytes, end)
+            self.reached(path, nbytes, at)
 
 
 Span = tuple[memoryview, int]

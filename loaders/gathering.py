@@ -92,7 +92,7 @@ class Gathering:
                 copies += 1
                 copied_bytes += tensor.nbytes if tensor.device.type == "cpu" else 0
                 if mapped:
-                    self._request.pace.report(path, source.nbytes)
+                    self._request.pace.report(path, source.nbytes, key)
         return copies, copied_bytes
 
     def result(self, strategy: str) -> LoadResult:

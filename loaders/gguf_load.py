@@ -191,7 +191,7 @@ class _Loading:
             offset = self.header.data_start + entry.start + first * kind.block_bytes
             read_at(path, self.file, raw.data.cast("B"), offset)
             _write(raw, entry, values[first:end])
-            self.pace.report(path, raw.nbytes)
+            self.pace.report(path, raw.nbytes, offset + raw.nbytes)
 
         chunks = list(chunk_spans(count, kind))
         # Without preadv a read moves the one position of the file, which threads cannot share.

@@ -82,12 +82,14 @@ class ModelLoader:
         files, those that the index names."""
         shards = index if isinstance(index, ShardIndex) or index is None else read_index(index)
         paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
+        if not paths:
+            raise ValueError("nothing to load; name the files or their index")
         headers = check_shards(paths, shards)
         request = replace(self._template, paths=paths, headers=headers)
         if progress is None and not self._max_memory.limit_bytes:
             return load_request(replace(request, pace=Pace(cancelled)), self._strategy, self._registry)
         needs = footprint_of(headers.values(), request)
-        self._max_memory.check(paths[0] if paths else "", needs.device_bytes)
+        self._max_memory.check(paths[0], needs.device_bytes)
         meter = ProgressMeter(needs.read_bytes, headers.values(), progress)
         pace = Pace(cancelled, reached=meter.add)
         result = load_request(replace(request, pace=pace), self._strategy, self._registry)
@@ -111,7 +113,7 @@ def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress |
     max_memory.check(path, gguf_device_bytes(header, request))
     gathering.include(path, {key: value for key, value in header.metadata.items() if isinstance(value, str)})
     keys = request.devices(header.tensors)
-    meter = ProgressMeter(sum(header.tensors[key].end - header.tensors[key].start for key in keys), (), progress)
+    meter = ProgressMeter(sum(header.tensors[key].end - header.tensors[key].start for key in keys), [header], progress)
     with gathering.clock.stage("read"):
         pace = replace(request.pace, reached=meter.add)
         # To one GPU the packed bytes go alone; elsewhere the numbers are made here and placed.

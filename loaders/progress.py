@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+from .gguf_header import GgufHeader
 from .header import SafetensorsHeader
 
 
@@ -18,7 +19,7 @@ class LoadProgress(NamedTuple):
     path: str
     """The file that the chunk belongs to."""
     tensor: str = ""
-    """The tensor in which the chunk ends; "" where chunks have no such order."""
+    """The tensor in which the chunk ends; "" at the end of the load."""
 
 
 Progress = Callable[[LoadProgress], None]
@@ -48,7 +49,9 @@ def shown_on(bar: Bar) -> Progress:
 class ProgressMeter:
     """Turns the chunks of any number of reading threads into one progress."""
 
-    def __init__(self, total_bytes: int, headers: Iterable[SafetensorsHeader], progress: Progress | None) -> None:
+    def __init__(
+        self, total_bytes: int, headers: Iterable[SafetensorsHeader | GgufHeader], progress: Progress | None
+    ) -> None:
         self.total_bytes = total_bytes
         self._progress = progress
         self._lock = threading.Lock()
@@ -56,16 +59,20 @@ class ProgressMeter:
         self._last_path = ""
         self._ends = {header.path: _TensorEnds(header) for header in headers} if progress is not None else {}
 
-    def add(self, path: str, nbytes: int, end: int | None = None) -> None:
-        """`nbytes` of `path`, up to byte `end` of it, have arrived."""
+    def add(self, path: str, nbytes: int, at: int | str = "") -> None:
+        """`nbytes` of `path`, up to byte `at` of it or all of the tensor `at`, have arrived."""
         if self._progress is None:
             return
-        tensor = self._ends[path].tensor_before(end) if end is not None and path in self._ends else ""
+        tensor = at if isinstance(at, str) else self._ends[path].tensor_before(at)
         with self._lock:
             # Whole blocks, small holes and a second try count more bytes than the tensors have.
             self._done_bytes = min(self._done_bytes + nbytes, self.total_bytes)
             self._last_path = path
-            self._progress(LoadProgress(self._done_bytes, self.total_bytes, path, tensor))
+            try:
+                self._progress(LoadProgress(self._done_bytes, self.total_bytes, path, tensor))
+            except OSError as error:
+                # Who reads takes an OSError for the file's.
+                raise RuntimeError(f"the progress callback failed: {error}") from error
 
     def finish(self, path: str) -> None:
         """Say 100% where mapped tensors were never read; `path` is for a load in which nothing was."""
@@ -73,9 +80,10 @@ class ProgressMeter:
 
 
 class _TensorEnds:
-    def __init__(self, header: SafetensorsHeader) -> None:
-        self._keys = list(header.tensors)
-        self._ends = [header.data_start + entry.end for entry in header.tensors.values()]
+    def __init__(self, header: SafetensorsHeader | GgufHeader) -> None:
+        ends = {key: header.data_start + entry.end for key, entry in header.tensors.items()}
+        self._keys = sorted(ends, key=lambda key: ends[key])
+        self._ends = [ends[key] for key in self._keys]
 
     def tensor_before(self, offset: int) -> str:
         """The tensor that byte `offset - 1` of the file belongs to, or the nearest."""

@@ -49,6 +49,16 @@ def test_a_tqdm_bar(large):
         assert (bar.n, bar.total) == (total_bytes, total_bytes)
 
 
+@pytest.mark.parametrize("strategy", ["eager", "fast_single_file", "lazy", "parallel_async_lazy", "streaming"])
+def test_a_bar_that_cannot_be_drawn_is_not_taken_for_a_file_that_cannot_be_read(saved, strategy: str):
+    def show(progress: LoadProgress) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(RuntimeError, match=r"progress callback failed: .*Broken pipe") as caught:
+        ModelLoader(strategy).load_checkpoint(saved, progress=show)
+    assert isinstance(caught.value.__cause__, BrokenPipeError)
+
+
 class HostBar:
     """ComfyUI's ProgressBar."""
 
