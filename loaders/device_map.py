@@ -22,6 +22,8 @@ class DeviceMap:
     def of(cls, rules: Mapping[str, object]) -> DeviceMap:
         """From `{prefix: device}`; a device is `"cpu"`, `"cuda:1"`, `"disk"`, a torch.device, or the number of a
         GPU."""
+        if not isinstance(rules, Mapping):
+            raise ValueError(f"{rules!r} is no device map; write {{prefix: device}}, as in {{'': 'cuda:0'}}")
         named = ((prefix, device_name(device)) for prefix, device in rules.items())
         return cls(tuple(sorted(named, key=lambda rule: -len(rule[0]))))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,13 +27,26 @@ class MaxMemory:
 
     def check(self, path: str, device_bytes: Mapping[str, int]) -> None:
         """Raise when a load of `path` would put more on a device than it may: `device_bytes` says how much."""
-        for device, needed_bytes in device_bytes.items():
-            limit_bytes = self.limit_bytes.get(device)
+        limits = {_numbered(device): limit_bytes for device, limit_bytes in self.limit_bytes.items()}
+        needed: Counter[str] = Counter()
+        for device, nbytes in device_bytes.items():
+            needed[_numbered(device)] += nbytes
+        for device, needed_bytes in needed.items():
+            limit_bytes = limits.get(device)
             if limit_bytes is not None and needed_bytes > limit_bytes:
                 reason = (
                     f"needs {needed_bytes} bytes on {device} and may take {limit_bytes}; move a part with device_map"
                 )
                 raise SafetensorsLoadError(path, reason)
+
+
+def _numbered(device: str) -> str:
+    """The current GPU goes by two names."""
+    if device != "cuda":
+        return device
+    import torch
+
+    return f"cuda:{torch.cuda.current_device() if torch.cuda.is_available() else 0}"
 
 
 def parse_bytes(size: int | str) -> int:

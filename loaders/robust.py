@@ -76,6 +76,8 @@ def load_safetensors_robust(
 def request_for(
     paths: Sequence[Path], device: Device, device_map: Mapping[str, object] | None, dtype: torch.dtype | None
 ) -> LoadRequest:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"{dtype!r} is no floating-point dtype; give one like torch.float16")
     rules = None if device_map is None else DeviceMap.of(device_map)
     return LoadRequest(tuple(os.fspath(path) for path in paths), device_name(device), rules, dtype)
 

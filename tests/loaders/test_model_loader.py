@@ -116,6 +116,14 @@ class TestCheckpoint:
         with pytest.raises(SafetensorsLoadError, match=r"holds model-0\.safetensors, model-1\.safetensors"):
             ModelLoader().load_checkpoint(sharded)
 
+    def test_a_folder_that_may_not_be_listed(self, tmp_path, monkeypatch):
+        def refuse(path: str) -> list[str]:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "listdir", refuse)
+        with pytest.raises(SafetensorsLoadError, match="Permission denied"):
+            ModelLoader().load_checkpoint(tmp_path)
+
     def test_a_folder_without_any(self, tmp_path):
         with pytest.raises(SafetensorsLoadError, match="without weight files"):
             ModelLoader().load_checkpoint(tmp_path)
@@ -216,6 +224,16 @@ class TestChoices:
                 tmp_path / "model.pt"
             )
 
+    def test_progress_names_the_tensors_of_every_format(self, tmp_path, state_dict, saved):
+        torch.save(state_dict, tmp_path / "model.pt")
+        for path in (write_gguf(tmp_path), tmp_path / "model.pt", saved):
+            seen: list[LoadProgress] = []
+            strategy = "lazy" if path == saved else "auto"
+            loaded = ModelLoader(strategy, dtype=torch.float64).load_checkpoint(path, progress=seen.append)
+            told = {progress.tensor for progress in seen} - {""}
+            assert len(told) > 2
+            assert told <= loaded.keys()
+
     def test_progress_of_a_gguf_and_of_a_pickle(self, tmp_path, state_dict):
         torch.save(state_dict, tmp_path / "model.pt")
         for path in (write_gguf(tmp_path), tmp_path / "model.pt"):
@@ -256,6 +274,26 @@ class TestChoices:
     )
     def test_sizes(self, text: int | str, expected: int):
         assert parse_bytes(text) == expected
+
+    @pytest.mark.parametrize("limited", ["cuda", "cuda:0", 0])
+    @pytest.mark.parametrize("device", ["cuda", "cuda:0", 0])
+    def test_the_current_gpu_goes_by_both_of_its_names(self, saved, limited: str | int, device: str | int):
+        loader = ModelLoader(max_memory={limited: 10}, device_map={"": device})
+        with pytest.raises(SafetensorsLoadError, match="and may take 10;"):
+            loader.load_checkpoint(saved)
+
+    @pytest.mark.parametrize("dtype", ["float16", torch.int8, torch.bool])
+    def test_a_dtype_that_nothing_is_cast_to(self, dtype: object):
+        with pytest.raises(ValueError, match="no floating-point dtype"):
+            ModelLoader(dtype=dtype)
+
+    def test_a_device_map_by_name_is_refused(self):
+        with pytest.raises(ValueError, match="'auto' is no device map"):
+            ModelLoader(device_map="auto")
+
+    def test_without_files_there_is_nothing_to_load(self):
+        with pytest.raises(ValueError, match="name the files"):
+            ModelLoader().load_shards([])
 
     @pytest.mark.parametrize("text", ["", "much", "5 parsecs", "-1GB"])
     def test_what_is_no_size(self, text: str):
