@@ -78,7 +78,8 @@ class Gathering:
             return 0, 0
         copied_bytes = copies = 0
         breather = Breather()
-        sent = send_tensors(path, sources, devices, self._request.dtype, self._uploads)
+        request = self._request
+        sent = send_tensors(path, sources, devices, request.dtype, self._uploads, request.pace.cancelled)
         for step, (key, device) in enumerate(devices.items()):
             if step % _BREATH_TENSORS == 0:
                 breather.breathe()

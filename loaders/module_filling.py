@@ -55,10 +55,10 @@ def fill_module(
     ]
     with Uploads() as uploads:
         for header, key, tensor, _ in stream_tensors(wanted, Pace(cancelled), max_bytes=max_bytes):
-            (device,) = request.devices({key: tensor}).values()
-            placed = send_tensors(header.path, {key: tensor}, {key: device}, dtype, uploads).get(key)
+            (place,) = request.devices({key: tensor}).values()
+            placed = send_tensors(header.path, {key: tensor}, {key: place}, dtype, uploads, cancelled).get(key)
             if placed is None:
-                placed = place_tensor(header.path, key, tensor, device, dtype)
+                placed = place_tensor(header.path, key, tensor, place, dtype)
             _assign(module, key, placed, targets[key])
             del tensor, placed
     missing = tuple(key for key in targets if key not in found)

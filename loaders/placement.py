@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -28,14 +28,15 @@ def send_tensors(
     devices: Mapping[str, str],
     dtype: torch.dtype | None,
     uploads: Uploads,
+    cancelled: Callable[[], bool] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Those of `tensors` that `devices` puts on a GPU, there; floating-point ones as `dtype`. The others are for
-    `place_tensor`."""
+    `place_tensor`. LoadCancelledError between two slots once `cancelled()` is true."""
     sent: dict[str, torch.Tensor] = {}
     for device in dict.fromkeys(filter(uploads.takes, devices.values())):
         together = {key: tensors[key] for key, its in devices.items() if its == device and tensors[key].is_cpu}
         try:
-            sent |= uploads.place(path, together, device, dtype)
+            sent |= uploads.place(path, together, device, dtype, cancelled)
         except (RuntimeError, AssertionError) as error:
             raise _unplaced(path, next(iter(together)), device, dtype, error) from error
     return sent

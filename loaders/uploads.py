@@ -40,18 +40,23 @@ class Uploads:
         return device.startswith("cuda")
 
     def place(
-        self, path: str, tensors: Mapping[str, torch.Tensor], device: str, dtype: torch.dtype | None
+        self,
+        path: str,
+        tensors: Mapping[str, torch.Tensor],
+        device: str,
+        dtype: torch.dtype | None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> dict[str, torch.Tensor]:
         """`tensors`, all on the CPU, on `device`, floating-point ones as `dtype`. For the caller's current stream.
 
-        RuntimeError when the device is not there, SafetensorsLoadError when it is full or refuses a copy; `path` is for
-        these."""
+        RuntimeError when the device is not there, SafetensorsLoadError when it is full or refuses a copy,
+        LoadCancelledError between two slots once `cancelled()` is true; `path` is for these."""
         placed: dict[str, torch.Tensor] = {}
         for batch in _batches(tensors):
             if sum(tensor.nbytes for tensor in batch.values()) < _LEAST_BYTES:
                 arrived: Mapping[str, torch.Tensor] = {key: tensor.to(device) for key, tensor in batch.items()}
             else:
-                arrived = self._send(path, batch, device)
+                arrived = self._send(path, batch, device, cancelled)
             placed |= {key: _cast(tensor, dtype) for key, tensor in arrived.items()}
         return placed
 
@@ -62,11 +67,13 @@ class Uploads:
             transfer.release()
         self._transfers.clear()
 
-    def _send(self, path: str, batch: Mapping[str, torch.Tensor], device: str) -> Mapping[str, torch.Tensor]:
+    def _send(
+        self, path: str, batch: Mapping[str, torch.Tensor], device: str, cancelled: Callable[[], bool] | None
+    ) -> Mapping[str, torch.Tensor]:
         transfer = self._transfers.get(device)
         if transfer is None:
             transfer = self._transfers[device] = DeviceTransfer(self._make_device(device))
-        upload = transfer.upload(path, batch)
+        upload = transfer.upload(path, batch, cancelled=cancelled)
         if not upload.on_device:
             raise SafetensorsLoadError(path, f"{next(iter(batch))!r} cannot go to {device}: {upload.reasons[-1]}")
         return upload.use()

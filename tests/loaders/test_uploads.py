@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from warmstack.loaders import DeviceTransfer, FakeDevice, SafetensorsLoadError
+from warmstack.loaders import (
+    DeviceTransfer,
+    FakeDevice,
+    LoadCancelledError,
+    ModelLoader,
+    SafetensorsLoadError,
+    gathering,
+)
 from warmstack.loaders import uploads as module
 from warmstack.loaders.placement import send_tensors
 from warmstack.loaders.uploads import Uploads
@@ -69,6 +78,32 @@ def test_a_device_that_is_full_names_the_tensor(small_batches: None):
         pytest.raises(SafetensorsLoadError, match=r"model: 'a' cannot go to cuda:0: no room for \d+ bytes"),
     ):
         send_tensors("model", SOURCES, dict.fromkeys(SOURCES, "cuda:0"), None, uploads)
+
+
+def test_a_cancel_is_seen_before_the_next_batch(small_batches: None):
+    garage = Garage()
+
+    def cancelled() -> bool:
+        return "cuda:0" in garage.made and garage.made["cuda:0"].copies == 1
+
+    with Uploads(garage) as uploads, pytest.raises(LoadCancelledError):
+        send_tensors("model", SOURCES, dict.fromkeys(SOURCES, "cuda:0"), None, uploads, cancelled)
+    assert garage.made["cuda:0"].copies == 1
+    assert garage.made["cuda:0"].pinned_bytes == 0
+
+
+@pytest.mark.parametrize("strategy", ["eager", "lazy", "fast_single_file", "parallel_async_lazy"])
+def test_a_cancel_stops_a_load_while_it_is_being_sent(large, monkeypatch: pytest.MonkeyPatch, strategy: str):
+    garage = Garage()
+    monkeypatch.setattr(gathering, "Uploads", partial(Uploads, garage))
+
+    def cancelled() -> bool:
+        return "cuda:0" in garage.made and garage.made["cuda:0"].copies >= 1
+
+    with pytest.raises(LoadCancelledError):
+        ModelLoader(strategy, device="cuda:0").load_checkpoint(large[0], cancelled=cancelled)
+    # One thread may have had a slot when another one saw the cancel.
+    assert garage.made["cuda:0"].copies <= 8
 
 
 def test_what_is_elsewhere_already_is_not_sent():
