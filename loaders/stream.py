@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class StreamedTensor(NamedTuple):
 
 def stream_tensors(
     wanted: Iterable[tuple[SafetensorsHeader, list[str]]], pace: Pace, *, max_bytes: int
-) -> Iterator[StreamedTensor]:
+) -> Generator[StreamedTensor, None, None]:
     """The tensors of each (header, keys), in the order of the files, while the next ones are being read.
 
     At most `max_bytes` are read and not yet taken (one larger tensor passes alone); a tensor counts until the next one

@@ -26,7 +26,8 @@ class StreamingLoadingStrategy:
         gathering = Gathering(request)
         headers = [gathering.header(path) for path in request.paths]
         wanted = [(header, gathering.wanted(header)) for header in headers]
-        for header, key, tensor, waiting_bytes in stream_tensors(wanted, request.pace, max_bytes=self.max_bytes):
+        stream = stream_tensors(wanted, request.pace, max_bytes=self.max_bytes)
+        for header, key, tensor, waiting_bytes in gathering.clock.each("read", stream):
             ahead_bytes = waiting_bytes - tensor.nbytes
             gathering.add(header.path, {key: tensor}, buffer_bytes=tensor.nbytes, waiting_bytes=ahead_bytes)
         return gathering.result(self.name)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,15 @@ class LoadingMetrics:
         return self.loaded_bytes / self.duration_s if self.duration_s else 0.0
 
 
+def added_up(stages_s: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds by stage of several loads together."""
+    total_s: dict[str, float] = {}
+    for stages in stages_s:
+        for stage, seconds in stages.items():
+            total_s[stage] = total_s.get(stage, 0.0) + seconds
+    return total_s
+
+
 class StageClock:
     """Seconds by stage; a stage that runs again adds up."""
 
@@ -43,6 +55,17 @@ class StageClock:
             yield
         finally:
             self.stages_s[name] = self.stages_s.get(name, 0.0) + self._clock() - started_s
+
+    def each(self, name: str, items: Generator[T, None, None]) -> Iterator[T]:
+        """`items`, where waiting for one is the stage. They are closed with the iterator."""
+        with closing(items):
+            while True:
+                with self.stage(name):
+                    item = next(items, None)
+                if item is None:
+                    return
+                yield item
+                del item
 
     def elapsed_s(self) -> float:
         return self._clock() - self._started_s

@@ -9,14 +9,14 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
 from .strategy import LoadResult
-from .telemetry import LoadingMetrics
+from .telemetry import LoadingMetrics, added_up
 
 logger = logging.getLogger(__name__)
 _MIB = 1 << 20
@@ -30,6 +30,8 @@ class StrategySummary(NamedTuple):
     loaded_bytes: int
     median_s: float
     peak_bytes: int
+    stages_s: Mapping[str, float]
+    """Seconds by stage, of all the loads together."""
 
 
 class PerformanceTracker:
@@ -68,6 +70,7 @@ class PerformanceTracker:
                 sum(load.loaded_bytes for load in loads),
                 statistics.median(load.duration_s for load in loads),
                 max(load.peak_bytes for load in loads),
+                added_up(load.stages_s for load in loads),
             )
             for name, loads in by_strategy.items()
         }
@@ -76,7 +79,8 @@ class PerformanceTracker:
 def track_loading_performance(
     function: F | None = None, *, tracker: PerformanceTracker | None = None
 ) -> F | Callable[[F], F]:
-    """Decorator for a loading function, blocking or async: one DEBUG line per call, and a record in `tracker`.
+    """Decorator for a loading function, blocking or async: one DEBUG line per call, and a record in `tracker`, when its
+    result is there. A call that raises is not recorded.
 
     What returns a LoadResult is recorded with its own metrics, anything else with its name and its time."""
 
@@ -89,19 +93,23 @@ def track_loading_performance(
             if tracker is not None:
                 tracker.record(metrics)
 
+        async def arrival(loading: Awaitable[Any], started_s: float) -> Any:
+            outcome = await loading
+            finish(outcome, started_s)
+            return outcome
+
         @functools.wraps(function)
         def blocking(*args: Any, **kwargs: Any) -> Any:
             started_s = time.perf_counter()
             outcome = function(*args, **kwargs)
+            if inspect.isawaitable(outcome):
+                return arrival(outcome, started_s)
             finish(outcome, started_s)
             return outcome
 
         @functools.wraps(function)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            started_s = time.perf_counter()
-            outcome = await function(*args, **kwargs)
-            finish(outcome, started_s)
-            return outcome
+            return await arrival(function(*args, **kwargs), time.perf_counter())
 
         return awaited if inspect.iscoroutinefunction(function) else blocking  # type: ignore[return-value]  # called as `function` is
 

@@ -21,7 +21,7 @@ from ..loaders.progress import LoadProgress
 from ..loaders.registry import StrategyRegistry
 from ..loaders.shards import check_shards, read_index
 from ..loaders.strategy import LoadRequest
-from ..loaders.telemetry import LoadingMetrics
+from ..loaders.telemetry import LoadingMetrics, added_up
 from .model_files import ModelFileError
 
 _MIB = 1 << 20
@@ -116,6 +116,7 @@ def _read_gguf(
         loaded_bytes=total_bytes,
         peak_bytes=kept.metrics.peak_bytes + dequantised.metrics.peak_bytes,
         duration_s=kept.metrics.duration_s + dequantised.metrics.duration_s,
+        stages_s=added_up((kept.metrics.stages_s, dequantised.metrics.stages_s)),
     )
     metadata = {key: value for key, value in header.metadata.items() if isinstance(value, str)}
     note = f"{len(dequantised.tensors)} of them dequantised to float16"

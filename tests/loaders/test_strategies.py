@@ -77,6 +77,12 @@ class TestEveryStrategy:
         assert result.metrics.tensors == len(state_dict)
         assert result.metrics.loaded_bytes == sum(tensor.nbytes for tensor in state_dict.values())
 
+    def test_says_how_long_each_stage_took(self, strategy, saved, state_dict):
+        metrics = strategy.load(LoadRequest(paths_for(strategy, saved, state_dict))).metrics
+        reading = "map" if strategy.name == "lazy" else "read"
+        assert list(metrics.stages_s) == ["header", reading, "place"]
+        assert 0 < sum(metrics.stages_s.values()) <= metrics.duration_s
+
     def test_result_fills_a_model(self, strategy, tmp_path):
         source, target = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
         save_file(source.state_dict(), tmp_path / "linear.safetensors")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -25,7 +27,14 @@ def test_summary_by_strategy():
     tracker = PerformanceTracker()
     for load in (metrics("eager", 1.0), metrics("eager", 3.0, 20, 50), metrics("eager", 2.0), metrics("lazy", 0.5)):
         tracker.record(load)
-    assert tracker.summary() == {"eager": (3, 40, 2.0, 50), "lazy": (1, 10, 0.5, 5)}
+    assert tracker.summary() == {"eager": (3, 40, 2.0, 50, {}), "lazy": (1, 10, 0.5, 5, {})}
+
+
+def test_the_stages_of_a_strategy_add_up():
+    tracker = PerformanceTracker()
+    for stages_s in ({"header": 0.25, "read": 1.0}, {"read": 2.0, "place": 0.5}):
+        tracker.record(replace(metrics("eager", 3.0), stages_s=stages_s))
+    assert tracker.summary()["eager"].stages_s == {"header": 0.25, "read": 3.0, "place": 0.5}
 
 
 def test_only_the_last_loads_are_kept():
@@ -89,6 +98,21 @@ async def test_decorated_coroutine():
 
     assert await load() == "done"
     assert tracker.loads[0].strategy.endswith("load")
+
+
+async def test_what_is_awaited_later_is_tracked_until_then():
+    tracker = PerformanceTracker()
+    arrived: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @track_loading_performance(tracker=tracker)
+    def load() -> asyncio.Future[str]:
+        return arrived
+
+    loading = load()
+    assert tracker.loads == ()
+    arrived.set_result("done")
+    assert await loading == "done"
+    assert len(tracker.loads) == 1
 
 
 def test_a_failing_load_is_not_recorded():

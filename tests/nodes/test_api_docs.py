@@ -125,7 +125,7 @@ def full_status() -> dict[str, Any]:
         settings=PrefetchSettings().as_json(),
         memory=MemoryState(4, 3, 2, 1, (DeviceMemory("cuda:0", 2, 1),)),
         now_s=2.0,
-        loads={"fast_single_file": StrategySummary(1, 7, 0.1, 7)},
+        loads={"fast_single_file": StrategySummary(1, 7, 0.1, 7, {"header": 0.1, "read": 0.1, "place": 0.1})},
     )
     return status_json(moment, "boot", 1, lambda name: None)
 

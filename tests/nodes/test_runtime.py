@@ -47,9 +47,15 @@ def test_what_the_model_loaders_did_stands_in_the_status(plain: PlainHost) -> No
     assert runtime.status()["loads"] == {}
     before = runtime.revision()
     for seconds in (1.0, 3.0):
-        runtime.loads.record(LoadingMetrics("parallel", 2, 400, 1000, 1500, seconds))
+        runtime.loads.record(LoadingMetrics("parallel", 2, 400, 1000, 1500, seconds, {"read": seconds / 2}))
     assert runtime.status()["loads"] == {
-        "parallel": {"loads": 2, "loaded_bytes": 2000, "median_s": 2.0, "peak_bytes": 1500}
+        "parallel": {
+            "loads": 2,
+            "loaded_bytes": 2000,
+            "median_s": 2.0,
+            "peak_bytes": 1500,
+            "stages_s": {"read": 2.0},
+        }
     }
     assert runtime.revision() > before
     runtime.close()
