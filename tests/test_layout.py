@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -51,17 +52,34 @@ def test_the_root_module_imports_nothing_at_import_time() -> None:
     assert [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)] == []
 
 
+class Wheel(NamedTuple):
+    names: set[str]
+    said: str
+    """By the build, to whoever installs."""
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Names in the wheel, built from a copy: a build leaves its folders in the source tree."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    """From a copy: a build leaves its folders in the source tree."""
     folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "demo-output", "node_modules", "build", "dist")
     shutil.copytree(ROOT, folder / "source", ignore=ignored)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
-    subprocess.run([*build, str(folder), str(folder / "source")], check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    with zipfile.ZipFile(built) as archive:
-        return set(archive.namelist())
+    build = [sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    done = subprocess.run([*build, str(folder), str(folder / "source")], check=True, capture_output=True, text=True)
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return Wheel(set(archive.namelist()), done.stdout + done.stderr)
+
+
+@pytest.fixture
+def wheel(built: Wheel) -> set[str]:
+    """Names in the wheel."""
+    return built.names
+
+
+def test_the_build_does_not_warn_of_folders_without_modules(built: Wheel) -> None:
+    """`make demo` begins with a build: a page for each folder of web/ and locales/ would be the first that it shows."""
+    assert "is absent from the `packages` configuration" not in built.said
 
 
 def test_the_wheel_has_every_module(wheel: set[str]) -> None:
