@@ -26,11 +26,11 @@ def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> An
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = DTYPES.get(dtype, torch.float16 if device.startswith("cuda") else torch.float32)
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=wanted)
     if not getattr(pipeline, "_lora_loadable_modules", None):
         raise ValueError(f"{type(pipeline).__name__} takes no LoRA; choose a pipeline that does")
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device, wanted)
+    return pipeline.to(device)
 
 
 @dataclass(frozen=True, slots=True)

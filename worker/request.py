@@ -73,7 +73,7 @@ class _Line(BaseModel):
 def read_queue(path: Path, category_of: CategoryOf | None = None) -> tuple[QueueLine, ...]:
     """Every line of the file, in order. Raises OSError and UnicodeDecodeError."""
     # Not splitlines(): a JSON string may hold U+2028 as it is.
-    return parse_queue(path.read_text(encoding="utf-8").split("\n"), category_of)
+    return parse_queue(path.read_text(encoding="utf-8-sig").split("\n"), category_of)
 
 
 def parse_queue(lines: Iterable[str], category_of: CategoryOf | None = None) -> tuple[QueueLine, ...]:
@@ -90,7 +90,7 @@ def _parse(text: str, line: int, taken: set[str], category_of: CategoryOf | None
         read = _Line.model_validate({"prompt": value} if isinstance(value, str) else value)
         prompt, stack = _stack(read, category_of)
     except json.JSONDecodeError as problem:
-        return MalformedLine(line, f"not JSON: {problem.msg} at column {problem.colno}")
+        return MalformedLine(line, f"not JSON at column {problem.colno}: {problem.msg}")
     except ValidationError as problem:
         return MalformedLine(line, "; ".join(map(_told, problem.errors())))
     except (LoraSyntaxError, RecursionError) as problem:

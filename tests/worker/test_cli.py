@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import make_demo
 import pytest
+import torch
 from PIL import Image
 from tiny_sdxl import tiny_sdxl
 
 from warmstack.worker import run_command
 from warmstack.worker.cli import main
+from warmstack.worker.pipelines import load_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,37 @@ def test_list_and_plan_show_names_and_reasons(world: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "not JSON" in shown
     assert "ambiguous" in shown
+
+
+@pytest.mark.parametrize(("command", "missing"), [("list", "rich"), ("run", "torch"), ("run", "diffusers")])
+def test_an_install_without_the_extra_says_so_in_one_line(command: str, missing: str, world: Path) -> None:
+    """`pip install comfyui-warmstack` brings the command, and not what it works with."""
+    options = [] if command == "list" else [str(world / "queue.jsonl"), "--pipeline", "x", "--output", "y"]
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from warmstack.worker.__main__ import main\n"
+        f"sys.exit(main([{command!r}, *{options!r}, '--loras', {str(world / 'loras')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert missing in line
+    assert 'pip install "comfyui-warmstack[diffusers]"' in line
+
+
+def test_a_pipeline_is_loaded_in_its_precision_without_a_warning(world: Path) -> None:
+    """Cast afterwards, modules that belong in float32 would lose it; diffusers warns of that each time."""
+    said: list[logging.LogRecord] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = said.append  # type: ignore[method-assign]
+    logging.getLogger("diffusers").addHandler(listener)
+    try:
+        pipeline = load_pipeline(world / "pipeline", "cpu", "bfloat16")
+    finally:
+        logging.getLogger("diffusers").removeHandler(listener)
+    assert [record.getMessage() for record in said] == []
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    assert [part.dtype for part in parts] == [torch.bfloat16] * 4
 
 
 def test_list_and_plan_import_no_torch(world: Path) -> None:

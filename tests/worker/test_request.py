@@ -63,7 +63,7 @@ def test_string_form_is_a_prompt_with_tags() -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"prompt": "cut', "not JSON"),
+        ('{"prompt": "cut', "not JSON at column 12: Unterminated string"),
         ("[1, 2]", "neither an object nor a string"),
         ("3", "neither an object nor a string"),
         ('{"seed": 1}', "prompt"),
@@ -99,3 +99,9 @@ def test_a_line_separator_inside_a_string_does_not_split_the_line(tmp_path: Path
     path = tmp_path / "queue.jsonl"
     path.write_text('"one\u2028two"\n"three"\n', encoding="utf-8")
     assert [line.line for line in read_queue(path)] == [1, 2]
+
+
+def test_a_queue_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "queue.jsonl"
+    path.write_text('"one"\n', encoding="utf-8-sig")
+    assert [type(line) for line in read_queue(path)] == [QueueRequest]
