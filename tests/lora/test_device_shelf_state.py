@@ -86,6 +86,17 @@ class ShelfMachine(RuleBasedStateMachine):
         self.queued.append(queued)
         return queued
 
+    @rule(target=reads, name=names)
+    def job(self, name: str) -> Any:
+        """Its work is queued, and its use is over before any of it has run: as every job ends."""
+        used = self._taken(ADAPTERS[name], self.shop.shelf.acquire(ADAPTERS[name]), False)
+        if used not in self.in_use:
+            return multiple()
+        queued = self.work(used)
+        used.release()
+        self.in_use.remove(used)
+        return queued
+
     @rule(used=consumes(uses))
     def release(self, used: DeviceAdapter) -> None:
         used.release()
