@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ def load_loras_batch(
         except SafetensorsLoadError as error:
             if not continue_on_error:
                 stop.set()
+            _let_go(error)
             return error
 
     if workers == 1 or strategy == "lazy":
@@ -94,6 +96,7 @@ async def load_loras_batch_async(
     workers: int = 2,
     max_bytes: int | None = None,
     continue_on_error: bool = False,
+    spare: SpareMemory | None = None,
 ) -> LoadedBatch:
     """`load_loras_batch` off the event loop. Cancelling the task stops the reads between two chunks."""
     names = list(paths)
@@ -108,8 +111,16 @@ async def load_loras_batch_async(
             max_bytes=max_bytes,
             continue_on_error=continue_on_error,
             cancelled=cancelled,
+            spare=spare,
         )
     )
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Whoever keeps an error keeps the frames that it came through, and those keep what had been read."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _admitted(requests: Mapping[str, LoadRequest], max_bytes: int) -> dict[str, LoadRequest | SafetensorsLoadError]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import weakref
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from safetensors.torch import save_file
 from warmstack.loaders import (
     LoadCancelledError,
     LoadingMetrics,
+    LoadRequest,
+    LoadResult,
     NoCapableLoaderError,
     SafetensorsLoadError,
+    batch,
     drop_file,
     in_thread,
     load_loras_batch,
@@ -128,6 +132,23 @@ class TestBatch:
         same_tensors(dict(batch)[saved], state_dict)
         assert batch.failures.keys() == {absent}
         assert len(batch) == 1
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_a_failure_that_is_kept_keeps_nothing_of_what_was_read(self, saved, monkeypatch, workers: int):
+        read: list[weakref.ref[torch.Tensor]] = []
+
+        def load(request: LoadRequest, strategy: str) -> LoadResult:
+            tensor = torch.ones(3)
+            read.append(weakref.ref(tensor))
+            try:
+                raise RuntimeError("no room")
+            except RuntimeError as error:
+                raise SafetensorsLoadError(saved, "no room there") from error
+
+        monkeypatch.setattr(batch, "load_request", load)
+        loaded = load_loras_batch([saved], workers=workers, continue_on_error=True)
+        assert str(loaded.failures[saved].__cause__) == "no room"
+        assert [tensor() for tensor in read] == [None]
 
     def test_cancelling_is_not_a_failure_to_continue_from(self, saved):
         with pytest.raises(LoadCancelledError):
