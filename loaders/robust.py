@@ -10,7 +10,7 @@ from typing import Literal, overload
 import torch
 
 from .auto import Choice, choose_strategy
-from .device_map import DeviceMap, device_name
+from .device_map import DISK, DeviceMap, device_name
 from .filling import Pace
 from .in_thread import run_in_thread
 from .registry import StrategyRegistry
@@ -61,7 +61,8 @@ def load_safetensors_robust(
 
     `device_map` maps key prefixes to devices (see DeviceMap); `device` is for the tensors it says nothing about.
     `use_async=True` returns an awaitable instead, which loads in one thread and stops between two chunks when it is
-    cancelled. `measured` is told what the load cost. Every failure is a SafetensorsLoadError."""
+    cancelled. `measured` is told what the load cost. Every failure to load is a SafetensorsLoadError; a device, a dtype
+    or a strategy that does not exist is a ValueError."""
     request = request_for([path], device, device_map, dtype)
 
     def load(cancelled: Callable[[], bool] | None = None) -> dict[str, torch.Tensor]:
@@ -76,10 +77,22 @@ def load_safetensors_robust(
 def request_for(
     paths: Sequence[Path], device: Device, device_map: Mapping[str, object] | None, dtype: torch.dtype | None
 ) -> LoadRequest:
+    """ValueError for choices that no file could be loaded by."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"{dtype!r} is no floating-point dtype; give one like torch.float16")
     rules = None if device_map is None else DeviceMap.of(device_map)
+    _require_device(device_name(device))
+    for _, place in () if rules is None else rules.rules:
+        if place != DISK:
+            _require_device(place)
     return LoadRequest(tuple(os.fspath(path) for path in paths), device_name(device), rules, dtype)
+
+
+def _require_device(name: str) -> None:
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"{name!r} is no device that torch knows; write cpu, cuda:0 or another one") from error
 
 
 def load_request(request: LoadRequest, strategy: str, registry: StrategyRegistry | None = None) -> LoadResult:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -286,6 +287,11 @@ class TestChoices:
     def test_a_dtype_that_nothing_is_cast_to(self, dtype: object):
         with pytest.raises(ValueError, match="no floating-point dtype"):
             ModelLoader(dtype=dtype)
+
+    @pytest.mark.parametrize("choice", [{"device": "nope"}, {"device": "disk"}, {"device_map": {"a": "gpu"}}])
+    def test_a_device_that_torch_does_not_know(self, choice: dict[str, Any]):
+        with pytest.raises(ValueError, match="no device"):
+            ModelLoader(**choice)
 
     def test_a_device_map_by_name_is_refused(self):
         with pytest.raises(ValueError, match="'auto' is no device map"):
