@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import SafetensorsValidationError
+from .errors import SafetensorsLoadError, SafetensorsValidationError
 from .header import MAX_HEADER_BYTES, SafetensorsHeader, read_header
 from .opened import open_raw, stamp_of
+from .strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
 
 INDEX_SUFFIX = ".index.json"
 
@@ -100,11 +101,18 @@ def _has_half_a_pair(text: str) -> bool:
 
 
 def _shard_header(path: str, index: ShardIndex | None) -> SafetensorsHeader:
-    if index is not None and not os.path.isfile(path):
-        name, place = os.path.basename(path), os.path.abspath(path)
-        key = next((key for key, shard in index.weight_map.items() if _place(index, shard) == place), "")
-        raise SafetensorsValidationError(index.path, f"is in {name}, which is missing; download that file", key)
-    return read_header(path)
+    fault = ""
+    if path.lower().endswith((*PICKLE_SUFFIXES, GGUF_SUFFIX)):
+        fault = "is no safetensors file; convert it to safetensors"
+    elif index is not None and not os.path.isfile(path):
+        fault = "is missing; download that file"
+    if not fault:
+        return read_header(path)
+    if index is None:
+        raise SafetensorsLoadError(path, f"{fault}, or load it with load_checkpoint")
+    place = os.path.abspath(path)
+    key = next((key for key, shard in index.weight_map.items() if _place(index, shard) == place), "")
+    raise SafetensorsValidationError(index.path, f"is in {os.path.basename(path)}, which {fault}", key)
 
 
 def _place(index: ShardIndex, shard: str) -> str:

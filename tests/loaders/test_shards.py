@@ -84,6 +84,17 @@ def test_a_shard_that_is_no_file(sharded: Path, name: str):
     assert caught.value.key == "c"
 
 
+@pytest.mark.parametrize("name", ["model-2.bin", "model-2.gguf"])
+def test_shards_of_another_format_are_called_what_they_are(sharded: Path, name: str):
+    (sharded.parent / "model-2.safetensors").rename(sharded.parent / name)
+    weight_map = {"a": "model-1.safetensors", "b": "model-1.safetensors", "c": name}
+    with pytest.raises(SafetensorsValidationError, match="convert it to safetensors") as caught:
+        check(write_index(sharded.parent, weight_map))
+    assert (caught.value.key, caught.value.path) == ("c", str(sharded))
+    with pytest.raises(SafetensorsLoadError, match="convert it to safetensors"):
+        check_shards([str(sharded.parent / name)])
+
+
 def test_an_index_is_compared_wherever_the_caller_stands(sharded: Path, monkeypatch: pytest.MonkeyPatch):
     index = read_index(sharded)
     monkeypatch.chdir(sharded.parent)
