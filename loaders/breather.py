@@ -12,8 +12,7 @@ _PAUSE_S = 20e-6
 
 class Breather:
     """One piece of such work. The interpreter changes hands on its own only every 5 ms, which an event loop beside a
-    load
-    feels as so much delay. The main thread never pauses: while it works, no loop is waiting as a rule."""
+    load feels as so much delay. The main thread never pauses: while it works, no loop is waiting as a rule."""
 
     def __init__(self) -> None:
         self._in_background = threading.current_thread() is not threading.main_thread()

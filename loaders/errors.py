@@ -3,7 +3,7 @@
 SafetensorsLoadError                a weight file cannot be loaded; names the file and the cure
 ├── SafetensorsValidationError      the header or an index lies; nothing beyond the header was allocated
 ├── NoCapableLoaderError            every strategy refused; `refusals` says why, each
-├── PickledFileError                a pickle where only safetensors may be read
+├── PickledFileError                a pickle that holds more than tensors, or where only safetensors may be read
 └── LoadCancelledError              the caller cancelled between two chunks
 """
 
@@ -38,7 +38,8 @@ class NoCapableLoaderError(SafetensorsLoadError):
 
 
 class PickledFileError(SafetensorsLoadError):
-    """A pickle, met where only safetensors may be opened. The pickle of a stranger is code."""
+    """A pickle that holds more than tensors, or that is met where only safetensors may be opened. The pickle of a
+    stranger is code."""
 
 
 class LoadCancelledError(SafetensorsLoadError):

@@ -82,9 +82,8 @@ def fill(
 
 
 def read_at(path: str, file: FileIO, target: memoryview, offset: int) -> None:
-    """Fill `target` from byte `offset` on; one call as a rule, since only signals and 2 GiB make reads short. Threads
-    may
-    share `file` where the system has preadv."""
+    """Fill `target` from byte `offset` on; one call as a rule, since only signals and 2 GiB make reads short.
+    Threads may share `file` where the system has preadv."""
     filled = 0
     while filled < len(target):
         if hasattr(os, "preadv"):

@@ -14,9 +14,8 @@ T = TypeVar("T")
 
 
 async def run_in_thread(load: Callable[[Callable[[], bool]], T]) -> T:
-    """The result of `load(cancelled)`, run in a thread of the loop's pool. When the task is cancelled the load still
-    runs
-    to its next look at `cancelled`, and what it raises then is dropped."""
+    """The result of `load(cancelled)`, run in a thread of the loop's pool. When the task is cancelled the load
+    still runs to its next look at `cancelled`, and what it raises then is dropped."""
     stop = threading.Event()
     try:
         return await asyncio.to_thread(load, stop.is_set)

@@ -19,8 +19,8 @@ from .views import view_tensors
 @dataclass(frozen=True, slots=True)
 class LazyLoadingStrategy:
     """Only what the device map asks for: tensors on `"disk"` are neither read nor built. On the CPU a slice of a view
-    reads the pages of that slice alone, unless `populate` brings in all that is asked for, in large requests, before
-    the load returns."""
+    reads the pages of that slice, and what the system reads ahead of them (128 KiB as a rule, megabytes on some disks),
+    unless `populate` brings in all that is asked for, in large requests, before the load returns."""
 
     name: ClassVar[str] = "lazy"
     summary: ClassVar[str] = "files larger than the free memory, and slices of a few tensors"
