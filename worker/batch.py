@@ -28,6 +28,13 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["on-demand", "prefetch"]
 
+_FAULTS = (
+    RuntimeError, ValueError, OSError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
+    MemoryError,
+)  # fmt: skip
+"""What a pipeline raises is not for us to foresee (TypeError: it takes no negative prompt): one request pays, and what
+the others made is reported. A request to stop is none of these."""
+
 
 class Image(Protocol):
     """A PIL image, as far as it matters here."""
@@ -137,7 +144,7 @@ class _Run:
             image.save(image_path)
         except LoraError as problem:
             return self._report(request, started_s, Application(), problems=_lines(problem))
-        except (RuntimeError, ValueError, OSError) as problem:
+        except _FAULTS as problem:
             logger.warning("request %s failed", request.id, exc_info=problem)
             return self._report(request, started_s, Application(), problems=_lines(problem), expected=False)
         return self._report(request, started_s, application, image=image_path.name)

@@ -149,7 +149,16 @@ def test_failed_requests_are_reported_and_the_queue_goes_on(
     assert json.dumps(report.as_json())
 
 
-@pytest.mark.parametrize("problem", [RuntimeError("out of memory"), OSError("disk full")])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        RuntimeError("out of memory"),
+        OSError("disk full"),
+        TypeError("got an unexpected keyword argument 'negative_prompt'"),
+        IndexError("index out of range in self"),
+        AssertionError("Torch not compiled with CUDA enabled"),
+    ],
+)
 def test_a_pipeline_that_breaks_costs_one_request_and_is_unexpected(
     problem: Exception, pipeline: Any, tmp_path: Path, make_worker: MakeWorker
 ) -> None:
