@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from comfy_api.latest import io
 
+from ..lora.errors import LoraError
 from .runtime import get_runtime
+
+_CATEGORIES = 12
+"""Named in the line that says that nothing was found."""
 
 
 class LoraCatalogNode(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
@@ -32,6 +38,13 @@ class LoraCatalogNode(io.ComfyNode):  # type: ignore[misc]  # the host is untype
         )
 
     @classmethod
+    async def validate_inputs(
+        cls, category: str | None = None, base_model: str | None = None, pattern: str | None = None
+    ) -> bool | str:
+        # In a thread: it may look at the disk, and validation happens on the server's loop.
+        return await asyncio.to_thread(_verdict, category, base_model, pattern)
+
+    @classmethod
     def fingerprint_inputs(cls, category: str = "", base_model: str = "", pattern: str = "") -> str:
         # Once per prompt, in the thread that runs it: a file added since the last prompt is in the list.
         get_runtime().catalog.refresh()
@@ -39,9 +52,29 @@ class LoraCatalogNode(io.ComfyNode):  # type: ignore[misc]  # the host is untype
 
     @classmethod
     def execute(cls, category: str = "", base_model: str = "", pattern: str = "") -> io.NodeOutput:
-        return io.NodeOutput(_names(category, base_model, pattern))
+        names = _names(category, base_model, pattern)
+        if not names:
+            # What is linked to an empty list fails in the host, with an error that names neither list nor filter.
+            raise LoraError(_nothing(category, base_model, pattern))
+        return io.NodeOutput(names)
+
+
+def _verdict(category: str | None, base_model: str | None, pattern: str | None) -> bool | str:
+    """Of constant filters; one that is linked is None, and what it lets through is known when the node runs."""
+    if _names(category, base_model, pattern):
+        return True
+    get_runtime().catalog.refresh()
+    return bool(_names(category, base_model, pattern)) or _nothing(category, base_model, pattern)
 
 
 def _names(category: str | None, base_model: str | None, pattern: str | None) -> list[str]:
     files = get_runtime().catalog.select(category=category or "", base_model=base_model or "", pattern=pattern or "")
     return [file.name for file in files]
+
+
+def _nothing(category: str | None, base_model: str | None, pattern: str | None) -> str:
+    given = {"category": category, "base_model": base_model, "pattern": pattern}
+    asked = " and ".join(f"{name} {value!r}" for name, value in given.items() if value) or "any name"
+    files = get_runtime().catalog.snapshot.files
+    known = ", ".join(sorted({repr(file.category) for file in files if file.category})[:_CATEGORIES]) or "none"
+    return f"no LoRA has {asked}; leave a filter blank or choose another (categories: {known})"

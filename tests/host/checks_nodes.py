@@ -245,7 +245,17 @@ def check_the_catalog_sees_new_files_and_filters(base: Path) -> None:
     write_sd15_lora(lora_path(base, "styles/new.safetensors"), seed=9, text_encoder=False)
     assert LoraCatalogNode.fingerprint_inputs(pattern="styles/*") != before
     assert LoraCatalogNode.execute(pattern="styles/*").args == (["styles/ink.safetensors", "styles/new.safetensors"],)
-    assert LoraCatalogNode.execute(base_model="no such model").args == ([],)
+    assert asyncio.run(LoraCatalogNode.validate_inputs(pattern="styles/*")) is True
+    told = asyncio.run(LoraCatalogNode.validate_inputs(category="styles", base_model="no such model"))
+    assert "no LoRA has category 'styles' and base_model 'no such model'" in told and "'other'" in told, told
+    try:
+        LoraCatalogNode.execute(base_model="no such model")
+    except LoraError as problem:
+        assert "no LoRA has base_model 'no such model'" in str(problem)
+    else:
+        raise AssertionError("what is linked to an empty list fails in the host with an IndexError")
+    write_sd15_lora(lora_path(base, "late/one.safetensors"), seed=9, text_encoder=False)
+    assert asyncio.run(LoraCatalogNode.validate_inputs(category="late")) is True, "looked for again before refusing"
     (name,) = LoraCatalogNode.execute(pattern="styles/new*").args[0]
     assert LoraStackNode.execute(name).args == ([(name, 1.0, 1.0)],), "a listed name is a stack"
 
