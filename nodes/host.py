@@ -121,6 +121,7 @@ class ComfyHost(DetachedHost):
         def seen(body: dict[str, Any]) -> dict[str, Any]:
             try:
                 notice()
+            # The host would log a traceback at every prompt; the queue is looked at again anyway.
             except Exception:
                 logger.debug("a prompt could not wake the prefetcher", exc_info=True)
             return body
@@ -135,6 +136,7 @@ class ComfyHost(DetachedHost):
                 try:
                     if await _asks_to_free(request):
                         release()
+                # The host's own answer is on its way: a fault of ours must not turn it into an error.
                 except Exception:
                     logger.debug("POST /free could not be followed", exc_info=True)
 

@@ -189,6 +189,7 @@ class Runtime:
             return None
 
     def _memory(self) -> MemoryState | None:
+        """None where the host's account has changed or fails: the status and the budget do without."""
         try:
             return self._host.memory()
         except Exception:
@@ -210,6 +211,7 @@ def _yielding_to(memory: MemoryState | None, settings: PrefetchSettings) -> Pref
 
 
 def _refusal(reason: Callable[[], str]) -> str:
+    """Whatever the host's own modules raise, the device tier is refused and the rest goes on."""
     try:
         return reason()
     except Exception:
