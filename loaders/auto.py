@@ -65,7 +65,9 @@ def _preference(request: LoadRequest, surroundings: Surroundings) -> tuple[str, 
     needs, free_bytes = footprint(request), surroundings.free_bytes()
     if needs.host_bytes > free_bytes * _MEMORY_SHARE:
         name = "lazy" if needs.kept_bytes else "streaming"
-        return name, (f"{needs.host_bytes} bytes do not fit into {free_bytes} bytes of free memory",)
+        return name, (
+            f"{needs.host_bytes} bytes are more than {_MEMORY_SHARE:.0%} of {free_bytes} bytes of free memory",
+        )
     if request.low_memory and request.copies:
         return "streaming", ("low_memory, and tensors are cast or leave the CPU",)
     if request.device_map is not None and request.device_map.keeps_on_disk:

@@ -25,6 +25,7 @@ from .robust import Device, Path, load_request, request_for
 from .shards import ShardIndex, check_shards, read_index
 from .spare_memory import SpareMemory
 from .strategy import LoadRequest, LoadResult
+from .telemetry import StageClock, added_up
 from .uploads import Uploads
 
 
@@ -80,21 +81,23 @@ class ModelLoader:
     ) -> LoadResult:
         """The tensors of `files`, which must agree with each other and with `index` before any weight is read. Without
         files, those that the index names."""
-        shards = index if isinstance(index, ShardIndex) or index is None else read_index(index)
-        paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
-        if not paths:
-            raise ValueError("nothing to load; name the files or their index")
-        headers = check_shards(paths, shards)
-        request = replace(self._template, paths=paths, headers=headers)
+        clock = StageClock()
+        with clock.stage("header"):
+            shards = index if isinstance(index, ShardIndex) or index is None else read_index(index)
+            paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
+            if not paths:
+                raise ValueError("nothing to load; name the files or their index")
+            headers = check_shards(paths, shards)
+        request = replace(self._template, paths=paths, headers=headers, pace=Pace(cancelled))
         if progress is None and not self._max_memory.limit_bytes:
-            return load_request(replace(request, pace=Pace(cancelled)), self._strategy, self._registry)
+            return _timed(load_request(request, self._strategy, self._registry), clock)
         needs = footprint_of(headers.values(), request)
         self._max_memory.check(paths[0], needs.device_bytes)
         meter = ProgressMeter(needs.read_bytes, headers.values(), progress)
-        pace = Pace(cancelled, reached=meter.add)
-        result = load_request(replace(request, pace=pace), self._strategy, self._registry)
+        request = replace(request, pace=Pace(cancelled, reached=meter.add))
+        result = load_request(request, self._strategy, self._registry)
         meter.finish(paths[-1])
-        return result
+        return _timed(result, clock)
 
     async def load_shards_async(
         self, files: Sequence[Path], index: Path | ShardIndex | None = None, *, progress: Progress | None = None
@@ -103,6 +106,12 @@ class ModelLoader:
         return await run_in_thread(
             lambda cancelled: self.load_shards(files, index, progress=progress, cancelled=cancelled)
         )
+
+
+def _timed(result: LoadResult, clock: StageClock) -> LoadResult:
+    """`result` with what came before its strategy: the headers, and the choice."""
+    stages_s = added_up((clock.stages_s, result.metrics.stages_s))
+    return replace(result, metrics=replace(result.metrics, duration_s=clock.elapsed_s(), stages_s=stages_s))
 
 
 def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress | None) -> LoadResult:

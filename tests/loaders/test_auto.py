@@ -35,7 +35,7 @@ class TestAuto:
     def test_short_of_memory_on_the_cpu(self, large):
         name, reason = self.choose(LoadRequest((large[0],)), free_bytes=70 << 20)
         assert name == "lazy"
-        assert "do not fit" in reason
+        assert "are more than 80% of" in reason
 
     @pytest.mark.parametrize(
         ("rules", "name"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from warmstack.loaders import (
     SafetensorsLoadError,
     SafetensorsValidationError,
     StrategyRegistry,
+    check_shards,
     drop_file,
+    model_loader,
     resident_bytes,
 )
 from warmstack.loaders.max_memory import parse_bytes
@@ -170,6 +173,20 @@ class TestShards:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    @pytest.mark.parametrize("watched", [False, True])
+    def test_reading_the_headers_is_part_of_what_a_load_took(self, sharded, monkeypatch, watched: bool):
+        def slow_check(paths, index):
+            until_s = time.perf_counter() + 0.02
+            while time.perf_counter() < until_s:
+                pass
+            return check_shards(paths, index)
+
+        monkeypatch.setattr(model_loader, "check_shards", slow_check)
+        progress = [].append if watched else None
+        metrics = ModelLoader("eager").load_checkpoint(sharded, progress=progress).metrics
+        assert metrics.duration_s > metrics.stages_s["header"] >= 0.02
+        assert list(metrics.stages_s) == ["header", "read", "place"]
 
 
 class TestChoices:
