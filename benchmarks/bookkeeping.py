@@ -71,7 +71,7 @@ def main() -> int:
         }
     report["passed"] = (
         report["references_ms"]["median"] < BAR_JOB_MS
-        and report["job_ms"]["median"] < BAR_JOB_MS
+        and report["job_ms"]["mean"] < BAR_JOB_MS
         and report["longest_stretch_ms"]["cpu"] < BAR_STRETCH_MS
         and report[f"plan_{options.jobs}_jobs_s"] < BAR_PLAN_S
     )
@@ -106,8 +106,7 @@ def drain(folder: Path, graphs: list[Graph]) -> dict[str, Any]:
             per_job.append(run.stretches.total_ms - before_ms)
     page = run.prefetcher.status().page
     return {
-        "job_ms": spread(per_job),
-        "all_jobs_ms": round(run.stretches.total_ms, 1),
+        "job_ms": {"mean": round(run.stretches.total_ms / len(graphs), 4), **spread(per_job)},
         "longest_stretch_ms": {"cpu": round(run.stretches.cpu_ms, 3), "wall": round(run.stretches.wall_ms, 3)},
         "page_demands": page.hits + page.joins + page.misses,
     }

@@ -229,7 +229,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
         Break(
             "who joins a paused read waits at its gate",
             "prefetch/reading/gate.py",
-            "while not (self.is_open or until()):",
+            "while not (self.is_open or released()):",
             "while not self.is_open:",
             ("tests/prefetch/reading/test_reading.py::test_a_demand_passes_a_closed_gate_and_is_told_once",),
         ),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ...loaders.rate_limit import RateLimit
 from ..machine import Machine
 from ..reading.gate import Gate
-from ..reading.reading import Meter, Outcome, warm_pages
+from ..reading.reading import Outcome, warm_pages
 from .plan import ModelFetch
 
 NEGLIGIBLE_SHARE = 16
@@ -23,14 +23,13 @@ class ModelReading:
         self.fetch = fetch
         self.has_begun = False
         self.is_cancelled = False
-        self._gate = Gate()
-        self.meter = Meter(limiter, self._gate, self._must_stop)
+        self.gate = Gate(limiter, self._must_stop)
 
     def pause(self) -> None:
-        self._gate.close()
+        self.gate.is_open = False
 
     def resume(self) -> None:
-        self._gate.open()
+        self.gate.is_open = True
 
     def cancel(self) -> None:
         self.is_cancelled = True
@@ -46,10 +45,10 @@ class ModelReading:
             file.size_bytes,
             machine,
             self._must_stop,
-            self.meter,
+            self.gate,
             negligible_bytes=negligible_bytes,
         )
-        return outcome._replace(seconds=machine.clock() - started_s - self._gate.held_s)
+        return outcome._replace(seconds=machine.clock() - started_s - self.gate.held_s)
 
     def _must_stop(self) -> bool:
         return self.is_cancelled

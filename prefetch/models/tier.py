@@ -219,4 +219,4 @@ def _none(_kind: str, _name: str) -> tuple[ModelFile, ...]:
 
 def _fetch_status(reading: ModelReading) -> FetchStatus:
     file = reading.fetch.file
-    return FetchStatus(file.name, "model", min(reading.meter.done_bytes, file.size_bytes), file.size_bytes)
+    return FetchStatus(file.name, "model", min(reading.gate.done_bytes, file.size_bytes), file.size_bytes)

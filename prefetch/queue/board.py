@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 HORIZON_JOBS = 64
 """Jobs looked at, however long the queue. Eviction that sees 64 jobs is within a point of a perfect future."""
+ARRIVING_JOBS = 8
+"""Jobs that come into sight together once fewer than `HORIZON_JOBS` are: reading and resolving them costs a trip to a
+thread and a new plan each time."""
 RESTAT_S = 2.0
 """How late a replaced file may be noticed while it is being waited for; a demand always looks for itself."""
 REFRESH_S = 10.0
@@ -77,7 +80,7 @@ class QueueBoard:
 
     def observe(self, visible: Sequence[QueuedJob]) -> Observed:
         """Takes in the queue as it is now, without reading anything."""
-        before, self._jobs = self._job_ids, tuple(visible[:HORIZON_JOBS])
+        before, self._jobs = self._job_ids, in_sight(visible, self._by_id)
         after = self._job_ids = [job.job_id for job in self._jobs]
         self._mark_running()
         if before == after:
@@ -187,3 +190,11 @@ class QueueBoard:
         moved = any(self._resolutions.get(one, found) != found for one, found in resolved.items())
         self._resolutions |= resolved
         return moved
+
+
+def in_sight(visible: Sequence[QueuedJob], known: Container[str]) -> tuple[QueuedJob, ...]:
+    """The jobs that are looked at of a queue, with those that were looked at before."""
+    nearest, behind = visible[:HORIZON_JOBS], visible[HORIZON_JOBS : HORIZON_JOBS + ARRIVING_JOBS]
+    if all(job.job_id in known for job in nearest):
+        behind = tuple(takewhile(lambda job: job.job_id in known, behind))
+    return (*nearest, *behind)

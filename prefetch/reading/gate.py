@@ -1,35 +1,67 @@
-"""Gate: where a reader waits between two chunks while somebody else's bytes are needed sooner."""
+"""Gate: what a read passes before each of its chunks. It counts them, holds them while it is closed, and then lets them
+through at the rate that is allowed."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+
+from ...loaders.rate_limit import RateLimit
 
 _POLL_S = 0.005
 """How late a held read goes on. Asking again costs a held thread little; an event in each of the many readings that
 are never held would cost the event loop more."""
 
 
-class Gate:
+class Gate(RateLimit):
     """Opened and closed by one thread, passed by another."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limiter: Callable[[], RateLimit | None],
+        is_cancelled: Callable[[], bool],
+        joined: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`limiter` gives the limit that holds at the moment. `is_cancelled`: whether the read itself was told to stop;
+        `joined` is called when it was not and yet nothing may hold it any more: a demand has joined it."""
+        # Without RateLimit's own state: it holds nobody back itself, and one is made for every read.
+        self.bytes_per_s = math.inf
+        self.done_bytes = 0
         self.held_s = 0.0
         """How long somebody has stood before it."""
         self.is_open = True
+        self.is_demanded = False
+        self._limiter = limiter
+        self._is_cancelled = is_cancelled
+        self._joined = joined
         self._clock = clock
+        self._asked_bytes = 0
 
-    def open(self) -> None:
-        self.is_open = True
+    def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
+        self.done_bytes += self._asked_bytes
+        self._asked_bytes = nbytes
 
-    def close(self) -> None:
-        self.is_open = False
+        def released() -> bool:
+            return cancelled is not None and cancelled() and self._is_released()
 
-    def pass_through(self, until: Callable[[], bool]) -> None:
-        """Returns soon after it is open or `until()` is true."""
-        if self.is_open:
-            return
+        released()
+        if not self.is_open:
+            self._hold(released)
+        limiter = self._limiter()
+        if limiter is not None:
+            limiter.spend(nbytes, released)
+
+    def _hold(self, released: Callable[[], bool]) -> None:
         started_s = self._clock()
-        while not (self.is_open or until()):
+        while not (self.is_open or released()):
             time.sleep(_POLL_S)
         self.held_s += self._clock() - started_s
+
+    def _is_released(self) -> bool:
+        """Whoever hands us `cancelled` also says so when a demand has joined; the two are told apart here."""
+        if not self.is_demanded and not self._is_cancelled():
+            self.is_demanded = True
+            self._joined()
+        return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -44,24 +43,23 @@ class Reading:
         self.beside = 1
         """How many shared the disk when it began, itself included."""
         self.is_cancelled = False
+        self.gate = Gate(limiter, self._must_stop, joined)
         self._has_begun = False
-        self._gate = Gate()
-        self.meter = Meter(limiter, self._gate, self._must_stop, joined)
 
     @property
     def is_paused(self) -> bool:
-        return not self._gate.is_open
+        return not self.gate.is_open
 
     @property
     def is_demanded(self) -> bool:
         """A job waits for it: no gate and no limit holds it any more."""
-        return self.meter.is_demanded
+        return self.gate.is_demanded
 
     def cancel(self) -> None:
         if not self.is_cancelled:
             self.stopped_idle = self.is_paused
         self.is_cancelled = True
-        self._gate.open()
+        self.gate.is_open = True
 
     def pause(self) -> None:
         """What has not begun is cancelled: it has nothing to lose, and would hold a thread."""
@@ -69,10 +67,10 @@ class Reading:
             self.cancel()
             self.stopped_idle = True
         elif not self.is_cancelled:
-            self._gate.close()
+            self.gate.is_open = False
 
     def resume(self) -> None:
-        self._gate.open()
+        self.gate.is_open = True
 
     def run(self, cache: AdapterCache, machine: Machine) -> Outcome:
         self._has_begun = True
@@ -83,59 +81,16 @@ class Reading:
             outcome = self._make_resident(cache)
         else:
             file = self.fetch.file
-            outcome = warm_pages(file.path, file.size_bytes, machine, self._must_stop, self.meter)
-        return outcome._replace(seconds=machine.clock() - started_s - self._gate.held_s)
+            outcome = warm_pages(file.path, file.size_bytes, machine, self._must_stop, self.gate)
+        return outcome._replace(seconds=machine.clock() - started_s - self.gate.held_s)
 
     def _must_stop(self) -> bool:
         return self.is_cancelled
 
     def _make_resident(self, cache: AdapterCache) -> Outcome:
-        state = cache.prefetch(self.fetch.file, cancelled=self._must_stop, limiter=self.meter)
+        state = cache.prefetch(self.fetch.file, cancelled=self._must_stop, limiter=self.gate)
         read_bytes = self.fetch.file.size_bytes if state == "ready" else 0
         return Outcome(state, read_bytes, problem="it cannot be loaded" if state == "failed" else "")
-
-
-class Meter(RateLimit):
-    """Counts the chunks that pass on their way through the gate to the limit that holds at the moment."""
-
-    def __init__(
-        self,
-        limiter: Callable[[], RateLimit | None],
-        gate: Gate | None = None,
-        is_cancelled: Callable[[], bool] = lambda: True,
-        joined: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`is_cancelled`: whether the read itself was told to stop, as far as the meter can tell; `joined` is called
-        when it was not and yet nothing may hold it any more: a demand has joined it."""
-        # Without RateLimit's own state: it holds nobody back itself, and one is made for every read.
-        self.bytes_per_s = math.inf
-        self.done_bytes = 0
-        self.is_demanded = False
-        self._limiter = limiter
-        self._gate = gate or Gate()
-        self._is_cancelled = is_cancelled
-        self._joined = joined
-        self._asked_bytes = 0
-
-    def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
-        self.done_bytes += self._asked_bytes
-        self._asked_bytes = nbytes
-
-        def released() -> bool:
-            return cancelled is not None and cancelled() and self._is_released()
-
-        released()
-        self._gate.pass_through(released)
-        limiter = self._limiter()
-        if limiter is not None:
-            limiter.spend(nbytes, released)
-
-    def _is_released(self) -> bool:
-        """Whoever hands us `cancelled` also says so when a demand has joined; the two are told apart here."""
-        if not self.is_demanded and not self._is_cancelled():
-            self.is_demanded = True
-            self._joined()
-        return True
 
 
 def warm_pages(
@@ -143,7 +98,7 @@ def warm_pages(
     size_bytes: int,
     machine: Machine,
     cancelled: Callable[[], bool],
-    meter: Meter,
+    gate: Gate,
     *,
     negligible_bytes: int = 0,
 ) -> Outcome:
@@ -152,12 +107,12 @@ def warm_pages(
     try:
         if (machine.resident_bytes(path) or 0) >= size_bytes - negligible_bytes:
             return Outcome("already")
-        nbytes = machine.warm_file(path, cancelled=cancelled, limiter=meter)
+        nbytes = machine.warm_file(path, cancelled=cancelled, limiter=gate)
         kept = machine.resident_bytes(path)
     except LoadCancelledError:
-        return Outcome("cancelled", meter.done_bytes)
+        return Outcome("cancelled", gate.done_bytes)
     except (OSError, SafetensorsLoadError) as error:
-        return Outcome("failed", meter.done_bytes, problem=_reason(error))
+        return Outcome("failed", gate.done_bytes, problem=_reason(error))
     return Outcome("ready", nbytes, keeps_pages=kept is not None and 2 * kept >= size_bytes)
 
 

@@ -123,7 +123,7 @@ def resident_keys(cached: CacheSnapshot) -> frozenset[AdapterKey]:
 
 def fetch_status(reading: Reading) -> FetchStatus:
     file = reading.fetch.file
-    return FetchStatus(file.name, reading.fetch.tier, min(reading.meter.done_bytes, file.size_bytes), file.size_bytes)
+    return FetchStatus(file.name, reading.fetch.tier, min(reading.gate.done_bytes, file.size_bytes), file.size_bytes)
 
 
 def planned_loras(needs: Iterable[Need], unknown: Iterable[UnknownReference], shelves: Shelves) -> list[PlannedLora]:

@@ -19,7 +19,7 @@ from warmstack.lora.file import LoraFile
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.planning.plan import Fetch
 from warmstack.prefetch.reading.gate import Gate
-from warmstack.prefetch.reading.reading import Meter, Outcome, Reading
+from warmstack.prefetch.reading.reading import Outcome, Reading
 
 from ..world import World
 
@@ -102,16 +102,15 @@ def test_what_has_not_begun_gives_its_thread_back(tmp_path: Path) -> None:
 
 
 class Standing:
-    """A meter at whose closed gate a thread stands; it is known to stand there when it has been asked again."""
+    """A closed gate before which a thread stands; it is known to stand there when it has been asked again."""
 
     def __init__(self) -> None:
-        self.gate = Gate()
         self.joined = 0
         self.is_cancelled = self.is_released = False
         self.asked = threading.Semaphore(0)
         self.passed = threading.Event()
-        self.meter = Meter(lambda: None, self.gate, lambda: self.is_cancelled, self.join)
-        self.gate.close()
+        self.gate = Gate(lambda: None, lambda: self.is_cancelled, self.join)
+        self.gate.is_open = False
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
         for _ in range(4):
@@ -126,14 +125,14 @@ class Standing:
         self.joined += 1
 
     def run(self) -> None:
-        self.meter.spend(10, self.ask)
+        self.gate.spend(10, self.ask)
         self.passed.set()
-        self.meter.spend(10, self.ask)
+        self.gate.spend(10, self.ask)
 
 
 def test_a_gate_holds_until_it_opens_and_tells_for_how_long() -> None:
     standing = Standing()
-    standing.gate.open()
+    standing.gate.is_open = True
     assert standing.passed.wait(DEADLINE_S)
     assert standing.gate.held_s > 0
     assert standing.joined == 0
@@ -144,7 +143,7 @@ def test_a_demand_passes_a_closed_gate_and_is_told_once() -> None:
     standing.is_released = True
     assert standing.passed.wait(DEADLINE_S)
     standing.thread.join(DEADLINE_S)
-    assert (standing.meter.is_demanded, standing.joined) == (True, 1)
+    assert (standing.gate.is_demanded, standing.joined) == (True, 1)
 
 
 def test_a_cancel_passes_a_closed_gate_and_is_no_demand() -> None:
@@ -153,7 +152,7 @@ def test_a_cancel_passes_a_closed_gate_and_is_no_demand() -> None:
     standing.is_released = True
     assert standing.passed.wait(DEADLINE_S)
     standing.thread.join(DEADLINE_S)
-    assert (standing.meter.is_demanded, standing.joined) == (False, 0)
+    assert (standing.gate.is_demanded, standing.joined) == (False, 0)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

@@ -175,7 +175,7 @@ def test_a_read_that_a_job_waits_for_comes_before_everything() -> None:
     fixture.schedule.follow([fetch(3), fetch(1)])
     late, nearer = fixture.begun
     assert (late.is_paused, nearer.is_paused) == (True, False)
-    late.meter.is_demanded = True
+    late.gate.is_demanded = True
     for kept_off in ([], [SPINNING]):
         fixture.kept_off.update(kept_off)
         fixture.schedule.balance()
@@ -267,7 +267,7 @@ class ScheduleMachine(RuleBasedStateMachine):
     def demand(self, data: st.DataObject) -> None:
         reading = data.draw(st.sampled_from(self.schedule.readings))
         if not reading.is_cancelled:
-            reading.meter.is_demanded = True
+            reading.gate.is_demanded = True
             self.schedule.balance()
 
     @rule(disks=st.sets(st.sampled_from([SPINNING, FLASH])))
