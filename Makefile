@@ -15,7 +15,7 @@ demo: export HF_HUB_DISABLE_PROGRESS_BARS = 1
 demo: $(INSTALLED)
 	$(BIN)/python scripts/make_demo.py $(DEMO)/world
 	$(BIN)/warmstack run $(DEMO)/world/queue.jsonl --pipeline $(DEMO)/world/pipeline --loras $(DEMO)/world/loras \
-		--output $(DEMO) --mode both --cold --steps 6
+		--output $(DEMO) --state $(DEMO)/state --mode both --cold --steps 6
 
 test: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check

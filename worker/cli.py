@@ -17,6 +17,7 @@ from rich.table import Table
 from ..lora.catalog import LoraCatalog
 from ..lora.errors import LoraError
 from .request import MalformedLine, read_queue
+from .state_folder import index_path
 from .tables import mebibytes
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         device_budget_mb=arguments.device_budget_mb,
         device=arguments.device,
         dtype=arguments.dtype,
+        state=arguments.state,
     )
 
 
@@ -102,7 +104,8 @@ def _loaders(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _catalog(arguments: argparse.Namespace) -> LoraCatalog:
-    catalog = LoraCatalog(lambda: [str(folder) for folder in arguments.loras])
+    kept = index_path(arguments.loras, arguments.state)
+    catalog = LoraCatalog(lambda: [str(folder) for folder in arguments.loras], index_path=kept)
     catalog.refresh()
     return catalog
 
@@ -141,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     loaders.add_argument("--size-mib", type=int, default=256, help="of the model, once whole and once in shards")
     for command in (run, listed, plan):
         command.add_argument("--loras", type=Path, action="append", required=True, help="LoRA folder; may be repeated")
+        command.add_argument("--state", type=Path, help="folder for what is learned of them (default: the user's own)")
     return parser
 
 

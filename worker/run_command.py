@@ -27,6 +27,7 @@ from .naming import LoraPipeline
 from .pipelines import Generator, load_pipeline
 from .report import ImageComparison, RequestReport, RunReport, compare_images
 from .request import read_queue
+from .state_folder import index_path
 from .tables import mebibytes, request_table, totals_table
 
 
@@ -48,6 +49,8 @@ class RunOptions:
     """Adapters kept on a CUDA device; None: as the environment says, by default none."""
     device: str = "auto"
     dtype: str = "auto"
+    state: Path | None = None
+    """Folder for what is learned of the library; None: the user's own."""
 
     def images(self, mode: Mode) -> Path:
         """The last pass owns `images/`, the one before it `images-<mode>/`."""
@@ -82,6 +85,7 @@ def _pass(options: RunOptions, mode: Mode, pipeline: LoraPipeline, console: Cons
             device=str(pipeline.device) if settings.device_tier else None,
             device_budget_mb=_mebibytes(settings.device_budget_bytes),
             pinned_budget_mb=_mebibytes(settings.pinned_budget_bytes),
+            index_path=index_path(options.loras, options.state),
         )
     )
     files = worker.discover()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = [line.replace('"width": 128, "height": 128', '"width": 64, "height": 64') for line in lines]
     (folder / "queue.jsonl").write_text("\n".join(small), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def users_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test leaves anything in the state folder of whoever runs it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "users-state"))
+    return tmp_path / "users-state"
 
 
 def run(world: Path, output: Path, *options: str) -> int:
@@ -103,6 +111,30 @@ def test_list_and_plan_show_names_and_reasons(world: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "not JSON" in shown
     assert "ambiguous" in shown
+
+
+def test_a_run_keeps_what_it_learned_for_the_next(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users_state: Path
+) -> None:
+    monkeypatch.setenv("WARMSTACK_PREDICT", "on")
+    state = tmp_path / "state"
+    assert run(world, tmp_path / "out", "--state", str(state)) == 0
+    assert {"index.json", "habits.json"} <= {path.name for path in state.iterdir()}
+    assert "styles/ink" in (state / "habits.json").read_text(encoding="utf-8")
+    assert not users_state.exists()
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="the place is the system's own there")
+def test_each_library_has_an_index_of_its_own_in_the_users_state(
+    world: Path, tmp_path: Path, users_state: Path
+) -> None:
+    """One index for both would forget the one at each run over the other."""
+    other = tmp_path / "other"
+    shutil.copytree(world / "loras" / "styles", other)
+    for loras in (world / "loras", other, world / "loras"):
+        assert main(["list", "--loras", str(loras)]) == 0
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in users_state.glob("warmstack/*/index.json")]
+    assert sorted(len(index["files"]) for index in kept) == [5, 10]
 
 
 @pytest.mark.parametrize(("command", "missing"), [("list", "rich"), ("run", "torch"), ("run", "diffusers")])
