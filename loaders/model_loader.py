@@ -85,8 +85,6 @@ class ModelLoader:
         with clock.stage("header"):
             shards = index if isinstance(index, ShardIndex) or index is None else read_index(index)
             paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
-            if not paths:
-                raise ValueError("nothing to load; name the files or their index")
             headers = check_shards(paths, shards)
         request = replace(self._template, paths=paths, headers=headers, pace=Pace(cancelled))
         if progress is None and not self._max_memory.limit_bytes:

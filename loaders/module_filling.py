@@ -12,6 +12,7 @@ from .errors import SafetensorsValidationError
 from .filling import Pace
 from .header import SafetensorsHeader
 from .placement import place_tensor, send_tensors
+from .progress import Progress, ProgressMeter
 from .robust import Device, Path, request_for
 from .shards import ShardIndex, check_shards
 from .stream import stream_tensors
@@ -38,6 +39,7 @@ def fill_module(
     device_map: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
     max_bytes: int = _MAX_BYTES,
+    progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Filled:
     """Put the tensors of `files` into `module`, each as it arrives: host memory beyond the model is `max_bytes` and one
@@ -49,20 +51,27 @@ def fill_module(
     targets = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
     _check_shapes(headers.values(), targets)
     request = request_for(files, device, device_map, dtype)
-    found = {key for header in headers.values() for key in header.tensors}
     wanted = [
         (header, [key for key in request.devices(header.tensors) if key in targets]) for header in headers.values()
     ]
+    meter = ProgressMeter(_size_bytes(wanted), headers.values(), progress)
+    pace = Pace(cancelled, reached=meter.add)
     with Uploads() as uploads:
-        for header, key, tensor, _ in stream_tensors(wanted, Pace(cancelled), max_bytes=max_bytes):
+        for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes):
             (place,) = request.devices({key: tensor}).values()
             placed = send_tensors(header.path, {key: tensor}, {key: place}, dtype, uploads, cancelled).get(key)
             if placed is None:
                 placed = place_tensor(header.path, key, tensor, place, dtype)
             _assign(module, key, placed, targets[key])
             del tensor, placed
+    meter.finish(request.paths[-1])
+    found = {key: None for header in headers.values() for key in header.tensors}
     missing = tuple(key for key in targets if key not in found)
-    return Filled(missing, tuple(key for header in headers.values() for key in header.tensors if key not in targets))
+    return Filled(missing, tuple(key for key in found if key not in targets))
+
+
+def _size_bytes(wanted: Iterable[tuple[SafetensorsHeader, list[str]]]) -> int:
+    return sum(header.tensors[key].end - header.tensors[key].start for header, keys in wanted for key in keys)
 
 
 def _persistent_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from .checkpoint import checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError, SafetensorsValidationError
 from .module_filling import fill_module
+from .progress import Progress
 from .robust import Device, Path
 from .shards import read_index
 
@@ -27,6 +28,7 @@ def load_module(
     device: Device = "cpu",
     device_map: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> M:
     """The model that `build` makes, in eval mode, with the weights of a safetensors file, of an index of shards, or of
@@ -43,7 +45,16 @@ def load_module(
         module = build()
     tied = _tied(module)
     files = (name,) if index is None else index.files
-    filled = fill_module(module, files, index, device=device, device_map=device_map, dtype=dtype, cancelled=cancelled)
+    filled = fill_module(
+        module,
+        files,
+        index,
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        progress=progress,
+        cancelled=cancelled,
+    )
     missing = [key for key in filled.missing if not _tie(module, key, tied.get(key, ()), filled.missing)]
     if missing:
         raise SafetensorsValidationError(name, "is wanted by the model and in no file", missing[0])

@@ -56,9 +56,12 @@ def read_index(path: str | os.PathLike[str]) -> ShardIndex:
 def check_shards(files: Sequence[str], index: ShardIndex | None = None) -> dict[str, SafetensorsHeader]:
     """path -> header of `files`, read before any weight is.
 
-    SafetensorsValidationError when a shard is missing, a key stands in two files, or the files and `index` disagree.
+    SafetensorsValidationError when a shard is missing, a key stands in two files, or the files and `index` disagree;
+    ValueError without files.
     The total size of an index is not checked: writers of the field differ in what they count."""
     paths = list(files)
+    if not paths:
+        raise ValueError("nothing to load; name the files or their index")
     headers = {path: _shard_header(path, index) for path in paths}
     owners: dict[str, str] = {}
     for path, header in headers.items():

@@ -8,7 +8,13 @@ import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from safetensors.torch import save_file
 
-from warmstack.loaders import SafetensorsLoadError, SafetensorsValidationError, load_module
+from warmstack.loaders import (
+    LoadProgress,
+    SafetensorsLoadError,
+    SafetensorsValidationError,
+    fill_module,
+    load_module,
+)
 from warmstack.loaders.module_loading import parameters_on_meta
 
 
@@ -52,6 +58,27 @@ FLUX_INPUT = {
     "img_ids": torch.zeros(6, 3),
     "txt_ids": torch.zeros(5, 3),
 }
+
+
+def test_progress_is_of_what_the_model_takes(tmp_path: Path):
+    model = tiny_unet()
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    save_file({"unknown": torch.ones(9)}, tmp_path / "more.safetensors")
+    seen: list[LoadProgress] = []
+    files = sorted(tmp_path.glob("*.safetensors"))
+    fill_module(tiny_unet(), files, device_map={"conv_in": "disk"}, progress=seen.append)
+    taken = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("conv_in.")}
+    assert {progress.tensor for progress in seen} - {""} == taken.keys()
+    assert seen[-1].done_bytes == seen[-1].total_bytes == sum(tensor.nbytes for tensor in taken.values())
+    bar: list[LoadProgress] = []
+    (tmp_path / "more.safetensors").unlink()
+    load_module(tiny_unet, tmp_path, progress=bar.append)
+    assert bar[-1].done_bytes == bar[-1].total_bytes == sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+def test_without_files_there_is_nothing_to_fill():
+    with pytest.raises(ValueError, match="name the files"):
+        fill_module(tiny_unet(), [])
 
 
 @pytest.mark.parametrize(
