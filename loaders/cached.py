@@ -63,14 +63,19 @@ class SafetensorsCache:
             return
         with self._lock:
             del self._loading[key]
-            if result.metrics.loaded_bytes <= self.limit_bytes:
+            if _size_bytes(result) <= self.limit_bytes:
                 self._kept[key] = result
             while self._used_bytes() > self.limit_bytes:
                 self._kept.popitem(last=False)
         flight.set_result(result)
 
     def _used_bytes(self) -> int:
-        return sum(result.metrics.loaded_bytes for result in self._kept.values())
+        return sum(map(_size_bytes, self._kept.values()))
+
+
+def _size_bytes(result: LoadResult) -> int:
+    """Of the tensors as they are handed out, cast or not."""
+    return sum(tensor.nbytes for tensor in result.values())
 
 
 def load_safetensors_cached(

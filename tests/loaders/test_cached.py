@@ -67,6 +67,38 @@ def test_what_does_not_fit_is_handed_out_and_not_kept(saved, loads):
     assert len(loads) == 2
 
 
+def files_of_100_bytes(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"{number}.safetensors" for number in range(count)]
+    for path in paths:
+        save_file({"half": torch.zeros(50, dtype=torch.float16)}, path)
+    return paths
+
+
+def test_what_does_not_fit_puts_nothing_out(tmp_path, saved, loads):
+    cache = SafetensorsCache(100)
+    (small,) = files_of_100_bytes(tmp_path, 1)
+    for path in (small, saved, small):
+        load_safetensors_cached(path, cache=cache)
+    assert loads == [str(small), saved]
+
+
+def test_the_least_recently_used_goes_first(tmp_path, loads):
+    cache = SafetensorsCache(200)
+    one, two, three = files_of_100_bytes(tmp_path, 3)
+    for path in (one, two, one, three, one, two):
+        load_safetensors_cached(path, cache=cache)
+    assert loads == [str(path) for path in (one, two, three, two)]
+
+
+def test_what_was_cast_counts_as_what_it_is_now(tmp_path, loads):
+    cache = SafetensorsCache(200)
+    (path,) = files_of_100_bytes(tmp_path, 1)
+    load_safetensors_cached(path, cache=cache, dtype=torch.float64)
+    assert cache.used_bytes == 0
+    load_safetensors_cached(path, cache=cache, dtype=torch.float32)
+    assert cache.used_bytes == 200
+
+
 def test_a_failure_is_not_kept(tmp_path, saved):
     cache = SafetensorsCache(1 << 20)
     path = tmp_path / "later.safetensors"
