@@ -24,11 +24,13 @@ from warmstack.loaders import (
     SafetensorsLoadError,
     SafetensorsValidationError,
     StrategyRegistry,
+    StreamedTensor,
     StreamingLoadingStrategy,
     choose_strategy,
     drop_file,
     read_header,
     resident_bytes,
+    streaming,
 )
 from warmstack.loaders.selection import read_selected
 
@@ -128,6 +130,16 @@ class TestEveryStrategy:
             # On another device, since mapped tensors that stay where they are are never read.
             strategy.load(LoadRequest((path,), device="meta", pace=pace))
         assert 0 < sum(arrived) < sum(tensor.nbytes for tensor in tensors.values())
+
+    def test_a_file_that_changes_meanwhile_is_refused(self, strategy, saved, state_dict):
+        """But for `lazy`, whose views show the file."""
+        pace = Pace(advanced=lambda path, nbytes: os.utime(path, ns=(1, 1)))
+        request = LoadRequest(paths_for(strategy, saved, state_dict), pace=pace)
+        if strategy.name == "lazy":
+            assert strategy.load(request)
+            return
+        with pytest.raises(SafetensorsLoadError, match="changed while"):
+            strategy.load(request)
 
     def test_opens_a_file_once_for_its_header_and_once_for_its_tensors(self, strategy, large, opened):
         for _ in ("warm", "cold"):
@@ -237,6 +249,15 @@ class TestStreaming:
         streamed = StreamingLoadingStrategy(max_bytes=largest_bytes).load(request)
         assert streamed.metrics.peak_bytes <= 2 * largest_bytes
         assert REGISTRY.strategies["eager"].load(request).metrics.peak_bytes == whole_bytes
+
+    def test_what_is_read_ahead_counts(self, saved, monkeypatch):
+        def stream(wanted, pace, max_bytes):
+            for header, keys in wanted:
+                yield StreamedTensor(header, keys[0], torch.zeros(10), waiting_bytes=140)
+
+        monkeypatch.setattr(streaming, "stream_tensors", stream)
+        result = StreamingLoadingStrategy().load(LoadRequest((saved,), device="meta"))
+        assert result.metrics.peak_bytes == 140
 
 
 class TestParallel:

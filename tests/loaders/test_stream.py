@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from safetensors.torch import save_file
 
-from warmstack.loaders import LoadCancelledError, Pace, SafetensorsLoadError, read_header, stream_tensors
+from warmstack.loaders import LoadCancelledError, Pace, SafetensorsLoadError, byte_gate, read_header, stream_tensors
+from warmstack.loaders import stream as module
 from warmstack.loaders.byte_gate import ByteGate
 
 
@@ -57,6 +60,26 @@ def test_leaving_early_ends_the_reader(large):
     next(stream)
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("warmstack-stream")]
+
+
+def test_a_reader_that_has_room_ends_too(large, monkeypatch):
+    """The consumer leaves before the third tensor; there is room for all the others."""
+    read: list[int] = []
+
+    class Gate(ByteGate):
+        def enter(self, nbytes: int, cancelled: Callable[[], bool]) -> bool:
+            if len(read) == 2:
+                while not cancelled():
+                    time.sleep(0)
+            return super().enter(nbytes, cancelled)
+
+    monkeypatch.setattr(module, "ByteGate", Gate)
+    stream = stream_tensors(
+        wanted(large[0]), Pace(advanced=lambda path, nbytes: read.append(nbytes)), max_bytes=1 << 30
+    )
+    next(stream)
+    stream.close()
+    assert len(read) <= 3
 
 
 def test_cancelling(large):
@@ -120,10 +143,11 @@ class GateMachine(RuleBasedStateMachine):
 TestGate = GateMachine.TestCase
 
 
-def test_a_waiter_goes_on_when_there_is_room():
+def test_a_waiter_is_woken_when_there_is_room(monkeypatch):
+    monkeypatch.setattr(byte_gate, "_POLL_S", 60)
     gate = ByteGate(10)
     gate.enter(10, lambda: False)
-    entered = threading.Thread(target=gate.enter, args=(5, lambda: False))
+    entered = threading.Thread(target=gate.enter, args=(5, lambda: False), daemon=True)
     entered.start()
     gate.leave(10)
     entered.join(10)
