@@ -22,12 +22,13 @@ _TEXT_FIELDS = tuple(field.name for field in fields(HeaderFacts) if field.type =
 
 class HeaderIndex:
     """Facts by (path, size, mtime_ns). One user at a time. A damaged index file is an empty one, an unwritable one a
-    warning in the log: either costs time and nothing else. `path` None keeps it in memory."""
+    single warning in the log: either costs time and nothing else. `path` None keeps it in memory."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._facts: dict[AdapterKey, HeaderFacts] | None = None
         self._is_dirty = False
+        self._has_warned = False
 
     def get(self, key: AdapterKey) -> HeaderFacts | None:
         return self._loaded().get(key)
@@ -52,9 +53,12 @@ class HeaderIndex:
         try:
             replace_text(self._path, json.dumps(document, separators=(",", ":")))
         except OSError as error:
-            logger.warning(
-                "The LoRA index cannot be saved (%s); headers are read again after a restart", error.strerror
+            # Tried again at each scan: a full disk may have room by then.
+            level = logging.DEBUG if self._has_warned else logging.WARNING
+            logger.log(
+                level, "The LoRA index cannot be saved (%s); headers are read again after a restart", error.strerror
             )
+            self._has_warned = True
             return
         self._is_dirty = False
 
