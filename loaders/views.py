@@ -1,10 +1,11 @@
-"""Tensors as views on one buffer: no copy, and one Python call per tensor."""
+"""Tensors as views on one buffer: no copy, and one call for all that are of a kind."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -21,42 +22,84 @@ _BREATH_TENSORS = 256
 def view_tensors(
     path: str, buffer: Buffer, entries: Mapping[str, TensorEntry], data_start: int
 ) -> dict[str, torch.Tensor]:
-    """Views of `entries`, whose data section begins at byte `data_start` of `buffer`. The tensors keep `buffer` alive;
-    a tensor without elements does not. `path` is for errors only."""
-    bases: dict[tuple[str, int], torch.Tensor] = {}
-    strides: dict[tuple[int, ...], tuple[int, ...]] = {}
-    views: dict[str, torch.Tensor] = {}
+    """Views of `entries`, in the order of their starts, whose data section begins at byte `data_start` of `buffer`. The
+    tensors keep `buffer` alive; a tensor without elements does not. `path` is for errors only."""
+    rows = _Rows(buffer)
+    empty: dict[str, torch.Tensor] = {}
     breather = Breather()
     for step, (key, (dtype, shape, start, end)) in enumerate(entries.items()):
         if step % _BREATH_TENSORS == 0:
             breather.breathe()
+        if dtype not in TORCH_DTYPES:
+            raise SafetensorsLoadError(path, f"{key!r} is {dtype}, which this torch lacks; convert the file")
         if dtype == "F4":
             shape = _packed_shape(path, key, shape)
         if start == end:
-            views[key] = torch.empty(shape, dtype=_torch_dtype(path, key, dtype))
-            continue
-        first, phase = divmod(data_start + start, DTYPE_BITS[dtype] // 8 or 1)
-        base = bases.get((dtype, phase))
-        if base is None:
-            base = bases[dtype, phase] = _base(buffer, _torch_dtype(path, key, dtype), phase)
-        stride = strides.get(shape)
-        if stride is None:
-            stride = strides[shape] = _contiguous_stride(shape)
-        views[key] = torch.as_strided(base, shape, stride, first)
-    return views
+            empty[key] = torch.empty(shape, dtype=TORCH_DTYPES[dtype])
+        else:
+            rows.add(key, dtype, shape, data_start + start, data_start + end)
+    views = empty | dict(rows.views())
+    return {key: views[key] for key in entries}
 
 
-def _base(buffer: Buffer, dtype: torch.dtype, phase: int) -> torch.Tensor:
-    """The whole buffer as one vector of `dtype` from byte `phase` on: as_strided reaches only whole elements, and files
-    in the wild start tensors at any byte."""
-    return torch.frombuffer(buffer, dtype=dtype, count=(len(buffer) - phase) // dtype.itemsize, offset=phase)
+@dataclass(slots=True)
+class _Row:
+    """Neighbours of one dtype, whole elements apart from each other: their names, None for a hole, and as what shape
+    each is seen."""
+
+    base: torch.Tensor
+    itemsize: int
+    end: int
+    """Byte of the buffer where the latest ends."""
+    keys: list[str | None] = field(default_factory=list)
+    shapes: list[torch.Tensor] = field(default_factory=list)
 
 
-def _torch_dtype(path: str, key: str, dtype: str) -> torch.dtype:
-    try:
-        return TORCH_DTYPES[dtype]
-    except KeyError:
-        raise SafetensorsLoadError(path, f"{key!r} is {dtype}, which this torch lacks; convert the file") from None
+class _Rows:
+    """The rows of a buffer. torch makes all views of a row in one call: a call for each lets go of the interpreter, and
+    once another thread is busy, every tenth or so gets it back only 5 ms later."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self._rows: dict[tuple[str, int], _Row] = {}
+        self._shapes = _Shapes()
+        self._latest = ("", _Row(torch.empty(0), 1, 0))
+
+    def add(self, key: str, dtype: str, shape: tuple[int, ...], start: int, end: int) -> None:
+        latest, row = self._latest
+        if start != row.end or dtype != latest:
+            row = self._row(dtype, start)
+            self._latest = (dtype, row)
+            if start > row.end:
+                row.keys.append(None)
+                row.shapes.append(self._shapes[((start - row.end) // row.itemsize,)])
+        row.keys.append(key)
+        row.shapes.append(self._shapes[shape])
+        row.end = end
+
+    def views(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for row in self._rows.values():
+            made = torch._C._nn.unflatten_dense_tensors(row.base, row.shapes)
+            yield from ((key, view) for key, view in zip(row.keys, made, strict=True) if key is not None)
+
+    def _row(self, dtype: str, start: int) -> _Row:
+        """Files in the wild start tensors at any byte, and torch reaches only whole elements of a base."""
+        itemsize = DTYPE_BITS[dtype] // 8 or 1
+        phase = start % itemsize
+        row = self._rows.get((dtype, phase))
+        if row is None:
+            count = (len(self._buffer) - phase) // itemsize
+            base = torch.frombuffer(self._buffer, dtype=TORCH_DTYPES[dtype], count=count, offset=phase)
+            row = self._rows[dtype, phase] = _Row(base, itemsize, phase)
+        return row
+
+
+class _Shapes(dict[tuple[int, ...], torch.Tensor]):
+    """Shapes as tensors without memory, which is how torch wants to be told them."""
+
+    def __missing__(self, shape: tuple[int, ...]) -> torch.Tensor:
+        template = self[shape] = torch.empty(shape, device="meta")
+        return template
 
 
 def _packed_shape(path: str, key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -65,10 +108,3 @@ def _packed_shape(path: str, key: str, shape: tuple[int, ...]) -> tuple[int, ...
             path, f"{key!r} is F4 with an odd last dimension, which torch cannot hold; convert the file"
         )
     return (*shape[:-1], shape[-1] // 2)
-
-
-def _contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    stride = [1] * len(shape)
-    for axis in range(len(shape) - 1, 0, -1):
-        stride[axis - 1] = stride[axis] * shape[axis]
-    return tuple(stride)
