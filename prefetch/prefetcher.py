@@ -6,10 +6,12 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .alarm import Alarm
 from .device_warmer import DeviceWarmer
 from .machine import Machine
 from .memory_watch import MemoryWatch
@@ -107,7 +109,8 @@ class Prefetcher:
         self._cached_at_s = float("-inf")
         self._due_at_s = float("inf")
         self._queued_jobs = 0
-        self._publishing: asyncio.TimerHandle | None = None
+        self._next_look = Alarm(self._woken.set)
+        self._publishing = Alarm(self._publish)
         self._forecast = LastingForecast(catalog, self._machine, self._chores, self._call_soon, self._on_change)
         self._history = JobHistory()
         self._batch = BatchLog()
@@ -171,13 +174,10 @@ class Prefetcher:
         while not self._closed:
             self._woken.clear()
             await self._reconcile()
-            busy = self._queued_jobs or self._warmer.futures or self._models.futures
+            busy = self._queued_jobs or self._warmer.is_reading or self._models.futures
             # Not wait_for: before Python 3.12 it may swallow the cancellation that ends this loop.
-            alarm = asyncio.get_running_loop().call_later(BUSY_POLL_S if busy else IDLE_POLL_S, self._woken.set)
-            try:
-                await self._woken.wait()
-            finally:
-                alarm.cancel()
+            self._next_look.within(BUSY_POLL_S if busy else IDLE_POLL_S)
+            await self._woken.wait()
 
     async def _reconcile(self) -> None:
         """One look at the queue, and everything that follows from it."""
@@ -243,6 +243,7 @@ class Prefetcher:
         self._warmer.resident, self._limit_bytes = resident, cached.limit_bytes
 
     def _replan(self) -> None:
+        self._warmer.take_ends()
         self._dirty = False
         settings = self._settings
         self._limits = Limits(
@@ -281,9 +282,6 @@ class Prefetcher:
                     self._warmer.tally.count_demand(use.key, self._warmer.pages, loading)
 
     def _publish(self) -> None:
-        if self._publishing is not None:
-            self._publishing.cancel()
-            self._publishing = None
         picture = Picture(
             enabled=self._settings.enabled,
             jobs=self._board.needs,
@@ -354,19 +352,17 @@ class Prefetcher:
         return self._closed
 
     def _on_change(self, replan: bool = True) -> None:
-        nothing_left = self._settings.predict and not self._warmer.futures
+        nothing_left = self._settings.predict and not self._warmer.is_reading
         if replan or nothing_left:
             self._dirty = True
             self._woken.set()
-        elif self._publishing is None:
-            # Many small files end in a row; a status is for people.
-            self._publishing = asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)
+        else:
+            self._publishing.within(PUBLISH_S)  # many small files end in a row; a status is for people
 
     def _call_soon(self, call: Callable[[], None]) -> None:
         loop = self._loop
         if loop is not None:
-            # A loop that died without `close` has nobody left to tell.
-            with suppress(RuntimeError):
+            with suppress(RuntimeError):  # a loop that died without `close` has nobody left to tell
                 loop.call_soon_threadsafe(call)
 
     async def _shut_down(self, tasks: set[asyncio.Task[Any]]) -> None:
@@ -381,12 +377,14 @@ class Prefetcher:
         self._readers.close()
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
-            futures = (*self._warmer.futures, *self._models.futures, *self._device.futures)
+            futures: tuple[Future[Any], ...] = self._warmer.futures + self._models.futures + self._device.futures
             reads = [asyncio.wrap_future(future) for future in futures]
             if reads:
                 await asyncio.wait(reads, timeout=GRACE_S)
         finally:
             self._publish()
+            self._next_look.stop()
+            self._publishing.stop()
             for pool in (self._chores, self._readers, self._device):
                 if not pool.join(JOIN_S):
                     logger.warning("a read does not end; its thread is left behind")

@@ -183,7 +183,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
         Break(
             "a model is read beside the LoRAs",
             "prefetch/models/tier.py",
-            "return bool(self._warmer.futures) or self._warmer.keeps_off",
+            "return self._warmer.is_reading or self._warmer.keeps_off",
             "return self._warmer.keeps_off",
             (
                 "tests/prefetch/models/test_tier_yields.py::test_loras_come_first_whoever_needs_them",

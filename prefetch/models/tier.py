@@ -180,7 +180,7 @@ class ModelTier:
             self._tally.write_off(named)
 
     def _must_wait(self, fetch: ModelFetch) -> bool:
-        return bool(self._warmer.futures) or self._warmer.keeps_off(fetch.file.key.path)
+        return self._warmer.is_reading or self._warmer.keeps_off(fetch.file.key.path)
 
     def _is_cold(self, key: AdapterKey) -> bool:
         return key not in self._pages and key not in self._failed

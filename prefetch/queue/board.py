@@ -148,10 +148,10 @@ class QueueBoard:
         """Of the jobs that are known; one that has left needs no mark any more."""
         ran = self._running_ids
         self._running_ids = {job.job_id for job in self._jobs if job.running}
-        for job in self._jobs if ran != self._running_ids else ():
-            known = self._by_id.get(job.job_id)
-            if known is not None and known.job.running != job.running:
-                self._by_id[job.job_id] = known.marked(running=job.running)
+        for job_id in ran ^ self._running_ids:
+            known = self._by_id.get(job_id)
+            if known is not None:
+                self._by_id[job_id] = known.marked(running=job_id in self._running_ids)
                 self._needs = None
 
     def _depart(self, before: Sequence[str], alive: Container[str]) -> Iterator[JobNeeds]:

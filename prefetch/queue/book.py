@@ -56,9 +56,8 @@ def _is_large(payload: object) -> bool:
         return False
     if len(prompt) > LARGE_INPUTS:
         return True
-    count = 0
-    for node in prompt.values():
-        inputs = node.get("inputs") if isinstance(node, dict) else None
-        if isinstance(inputs, dict):
-            count += len(inputs)
-    return count > LARGE_INPUTS
+    try:
+        return sum([len(node["inputs"]) for node in prompt.values()]) > LARGE_INPUTS
+    except (TypeError, KeyError):  # some node is not one
+        nodes = [node for node in prompt.values() if isinstance(node, dict)]
+        return sum(len(inputs) for node in nodes if isinstance(inputs := node.get("inputs"), dict)) > LARGE_INPUTS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from ...loaders.disk_kind import Disk
@@ -18,6 +19,8 @@ Line = Disk | None
 THREADS = 16
 """Reads that are going on or paused. Each holds a thread, and one that waited for a thread behind those that wait for
 it would wait for ever."""
+AHEAD = 4
+"""Reads that the threads of a line may go on with by themselves, so that no file waits for a busy event loop."""
 MOST_PAUSED = 4
 """Reads of one line that are kept for later: a paused read holds memory."""
 DEMANDED = -1
@@ -42,17 +45,19 @@ class Schedule:
     def __init__(
         self,
         disks: Disks,
-        begin: Callable[[Fetch], Reading],
+        make: Callable[[Fetch], Reading],
+        launch: Callable[[Reading, deque[Reading]], None],
         keeps_off: Callable[[Disk | None], bool],
         is_urgent: Callable[[Fetch], bool] = lambda _: False,
     ) -> None:
-        """`begin` starts to read a file. `keeps_off(disk)`: files of later jobs leave the disk alone just now, but for
-        those that are `is_urgent`."""
+        """`launch` starts a thread with a reading of `make`, and with what it may go on with. `keeps_off(disk)`: files
+        of later jobs leave the disk alone just now, but for those that are `is_urgent`."""
         self.settings = PrefetchSettings()
         self.is_yielding = False
         """Something waits because the running job reads the same disk."""
         self._disks = disks
-        self._begin = begin
+        self._make = make
+        self._launch = launch
         self._keeps_off = keeps_off
         self._is_urgent = is_urgent
         self._due: Sequence[Fetch] = ()
@@ -65,16 +70,24 @@ class Schedule:
         self._awaits_disks = False
         """Something is due of which the disk is not known yet: it starts with the plan that follows."""
         self._readings: dict[FetchKey, Reading] = {}
+        self._ahead: dict[Line, deque[Reading]] = {}
+        """What the threads of each line go on with, shared with them: they take from the left."""
+        self._handed: dict[FetchKey, Reading] = {}
+        """What was put there and not taken back, until a thread tells that it has begun."""
+        self._taken_back: dict[FetchKey, Reading] = {}
+        """What nobody took: made already, in case it comes to its turn after all."""
+        self._calm: set[Line] = set()
+        """Lines in which nothing has to be decided when a read ends."""
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        """Every read that has not ended, told to stop or not."""
+        """Every read that is known to have begun and has not ended, told to stop or not."""
         return tuple(self._readings.values())
 
     @property
     def has_placed_all(self) -> bool:
         """Nothing that is due still waits for its turn."""
-        return self._placed >= len(self._due) and not any(self._lines.values())
+        return self._placed >= len(self._due) and not self._handed and not any(self._lines.values())
 
     @property
     def is_idle(self) -> bool:
@@ -91,23 +104,44 @@ class Schedule:
         others = (other for other in self._readings.values() if other is not reading and not other.is_paused)
         return 1 + sum(self.line_of(other.fetch.file.path) == line for other in others)
 
+    def keep(self, wanted: Callable[[FetchKey], bool]) -> None:
+        """Stops everything else."""
+        for key, reading in (*self._readings.items(), *self._handed.items()):
+            if not wanted(key):
+                reading.cancel()
+
     def follow(self, due: Sequence[Fetch]) -> None:
         """Takes the place of what was due before."""
         paths = [fetch.file.path for fetch in due]
         self._disks.locate(paths)
         lines = set(map(self.line_of, paths))
         self._awaits_disks = None in lines and self.settings.concurrency is None
+        self._take_back()
         self._due, self._placed = due, 0
         self._lines = {line: deque() for line in lines}
         self._places = {}
         if self._readings:
-            read = {key.key for key in self._readings}
+            under_way = self._readings.keys() | self._handed.keys()
+            read = {key.key for key in under_way}
             places = [Place(turn, fetch) for turn, fetch in enumerate(due) if fetch.file.key in read]
-            self._places = {place.fetch.key: place for place in places if place.fetch.key in self._readings}
+            self._places = {place.fetch.key: place for place in places if place.fetch.key in under_way}
         self.balance()
 
-    def ended(self, reading: Reading) -> None:
+    def ended(self, reading: Reading, follower: Reading | None = None) -> None:
+        """A thread has ended `reading`, and goes on with `follower`."""
         del self._readings[reading.fetch.key]
+        if follower is not None:
+            del self._handed[follower.fetch.key]
+            self._readings[follower.fetch.key] = follower
+            follower.beside = self.beside(follower)
+
+    def go_on(self, reading: Reading, follower: Reading | None) -> None:
+        """After an end: the thread gets more to go on with, unless there is something to decide."""
+        line = self.line_of(reading.fetch.file.path)
+        if follower is None or line not in self._calm:
+            self.balance()
+        elif len(self._ahead[line]) < AHEAD:
+            self._hand_out(line)
 
     def make_room(self, key: FetchKey) -> bool:
         """The cache had no room for this one: gives up a read that is paused for later. False when there is none."""
@@ -122,18 +156,21 @@ class Schedule:
 
     def clear(self) -> None:
         """Stops everything."""
+        self._take_back()
+        self._taken_back.clear()
         self._due, self._placed, self._lines, self._awaits_disks = (), 0, {}, False
-        for reading in self._readings.values():
-            reading.cancel()
+        self.keep(lambda _: False)
 
     def balance(self) -> None:
         """Starts, pauses and resumes, so that on every disk the nearest needs are being read."""
         self.is_yielding = False
+        self._take_back()
         readings: dict[Line, list[Reading]] = {line: [] for line in self._lines}
         for reading in self._readings.values():
             readings.setdefault(self.line_of(reading.fetch.file.path), []).append(reading)
         for line, its in readings.items():
             self._balance_line(line, its)
+        self._taken_back.clear()
 
     def _balance_line(self, line: Line, readings: list[Reading]) -> None:
         if not readings:
@@ -163,13 +200,39 @@ class Schedule:
             reading.pause()
         for reading in paused[MOST_PAUSED:]:
             reading.cancel()
+        if not (paused or any(reading.is_cancelled or reading.is_demanded for reading in readings)):
+            self._hand_out(line)
 
     def _fill(self, line: Line) -> None:
         """The usual case: nothing is being read there, so that nobody can be overtaken."""
-        for _ in range(self._readers(line)):
+        readers = self._readers(line)
+        for _ in range(readers):
             waiting = self._next(line)
             if waiting is None or not self._start(line, waiting):
                 return
+        if readers:
+            self._hand_out(line)
+
+    def _hand_out(self, line: Line) -> None:
+        """Nothing in the line has to give way: its threads may go on with the nearest by themselves."""
+        self._calm.add(line)
+        ahead = self._ahead[line]
+        for place in tuple(islice(self._waiting(line), AHEAD - len(ahead))):
+            fetch = place.fetch
+            if self._keeps_off(self._disks.under(fetch.file.path)):
+                return
+            self._leave_line(line, place)
+            reading = self._handed[fetch.key] = self._reading(fetch)
+            ahead.append(reading)
+
+    def _take_back(self) -> None:
+        """Whatever no thread has taken yet stands in its line again. What one has, it will tell."""
+        self._calm.clear()
+        for line, ahead in self._ahead.items():
+            while (reading := _last(ahead)) is not None:
+                key = reading.fetch.key
+                self._taken_back[key] = self._handed.pop(key)
+                self._lines.setdefault(line, deque()).appendleft(self._places.pop(key))
 
     def _readers(self, line: Line) -> int:
         measuring = self._disks.measuring
@@ -212,11 +275,22 @@ class Schedule:
             if paused:
                 max(paused, key=self._turn).cancel()
             return False
+        self._leave_line(line, place)
+        reading = self._readings[place.fetch.key] = self._reading(place.fetch)
+        reading.beside = self.beside(reading)
+        self._launch(reading, self._ahead.setdefault(line, deque()))
+        return True
+
+    def _leave_line(self, line: Line, place: Place) -> None:
         self._lines[line].remove(place)
         self._places[place.fetch.key] = place
-        self._readings[place.fetch.key] = reading = self._begin(place.fetch)
-        reading.beside = self.beside(reading)
-        return True
+
+    def _reading(self, fetch: Fetch) -> Reading:
+        taken_back = self._taken_back.pop(fetch.key, None)
+        if taken_back is None or taken_back.is_cancelled:
+            return self._make(fetch)
+        taken_back.fetch = fetch
+        return taken_back
 
     def _must_yield(self, fetch: Fetch) -> bool:
         """A file of the running job goes on whatever that job reads. So does one that would be late: short jobs that
@@ -232,3 +306,10 @@ class Schedule:
     def _place_of(self, reading: Reading) -> Place:
         fetch = reading.fetch
         return self._places.get(fetch.key) or Place(LAST, fetch._replace(position=LAST))
+
+
+def _last(ahead: deque[Reading]) -> Reading | None:
+    try:
+        return ahead.pop()
+    except IndexError:  # asking for its length first would let a thread come between
+        return None

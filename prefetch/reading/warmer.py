@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
@@ -14,12 +15,13 @@ from ..disks.disks import Disks
 from ..disks.job_watch import JobWatch
 from ..machine import Machine
 from ..planning.pace import PaceMeter
-from ..planning.plan import Fetch, FetchKey, Limits, Plan, Warm
+from ..planning.plan import Fetch, Limits, Plan, Warm
 from ..pool import Pool
 from ..queue.need import JobNeeds
 from ..reports.metrics import PageTally
 from ..reports.view import Shelves
 from ..settings import PrefetchSettings
+from .lane import Ended, read_on
 from .reading import Outcome, Reading
 from .schedule import Schedule
 
@@ -31,7 +33,7 @@ JOB_READS = "the running job reads this disk"
 
 
 class Warmer:
-    """Owned by the event loop; `call_soon` brings the end of a reading back onto it."""
+    """Owned by the event loop; `call_soon` brings the ends of readings back onto it."""
 
     def __init__(
         self,
@@ -56,8 +58,11 @@ class Warmer:
         self._changed = changed
         self._disks = Disks(machine, chores, call_soon, self._on_disks)
         self._watch = JobWatch(machine, self._disks, chores, call_soon, self._on_watch)
-        self._schedule = Schedule(self._disks, self._begin, self._watch.keeps_off, self._is_urgent)
-        self._futures: dict[FetchKey, Future[Outcome]] = {}
+        self._schedule = Schedule(self._disks, self._make, self._launch, self._watch.keeps_off, self._is_urgent)
+        self._lanes: list[Future[None]] = []
+        self._ends: deque[Ended] = deque()
+        self._is_told = False
+        """The loop will look at `_ends`."""
         self._plan = Plan()
         self._running: Container[AdapterKey] = frozenset()
         # Replaced and never changed, so that a picture of the state can keep them.
@@ -86,9 +91,14 @@ class Warmer:
         return tuple(reading for reading in self._schedule.readings if not reading.is_cancelled)
 
     @property
-    def futures(self) -> tuple[Future[Outcome], ...]:
-        """Every read that has not ended, told to stop or not."""
-        return tuple(self._futures.values())
+    def is_reading(self) -> bool:
+        """Some read has not ended, told to stop or not."""
+        return bool(self._schedule.readings)
+
+    @property
+    def futures(self) -> tuple[Future[None], ...]:
+        """Of the threads that read."""
+        return tuple(self._lanes)
 
     @property
     def paused(self) -> str:
@@ -127,9 +137,7 @@ class Warmer:
     def follow(self, plan: Plan, due: Sequence[Fetch]) -> None:
         """Stops reads that nobody wants any more and starts those of `due` that come first."""
         self._plan = plan
-        for reading in self._schedule.readings:
-            if not plan.wants(reading.fetch.key):
-                reading.cancel()
+        self._schedule.keep(plan.wants)
         if not self._pages.keys() <= plan.pages:
             self._pages = {key: asks for key, asks in self._pages.items() if key in plan.pages}
         self.tally.write_off(plan.pages, plan.resident)
@@ -137,9 +145,7 @@ class Warmer:
 
     def stop_unneeded(self, jobs: Sequence[JobNeeds]) -> None:
         """Stops reads for jobs that have gone, without the cost of a plan."""
-        for reading in self._schedule.readings:
-            if not any(reading.fetch.file.key in job.keys for job in jobs):
-                reading.cancel()
+        self._schedule.keep(lambda fetch: any(fetch.key in job.keys for job in jobs))
 
     def stop(self) -> None:
         """Cancels everything."""
@@ -185,27 +191,46 @@ class Warmer:
         self._schedule.balance()
         self._changed(False)
 
-    def _begin(self, fetch: Fetch) -> Reading:
-        joined = partial(self._call_soon, self._schedule.balance)
-        reading = Reading(fetch, lambda: self.limiter, joined)
-        future = self._futures[fetch.key] = self._pool.submit(partial(reading.run, self._cache, self._machine))
-        future.add_done_callback(partial(self._landed, reading))
-        return reading
+    def _make(self, fetch: Fetch) -> Reading:
+        return Reading(fetch, self._limit, self._joined)
 
-    def _landed(self, reading: Reading, future: Future[Outcome]) -> None:
+    def _launch(self, first: Reading, ahead: deque[Reading]) -> None:
+        lane = self._pool.submit(partial(read_on, first, ahead, self._read, self._tell))
+        self._lanes = [*(lane for lane in self._lanes if not lane.done()), lane]
+
+    def _limit(self) -> RateLimit | None:
+        return self.limiter
+
+    def _joined(self) -> None:
+        """In the thread whose read a demand has joined."""
+        self._call_soon(self._schedule.balance)
+
+    def _read(self, reading: Reading) -> Outcome:
+        """In a thread."""
+        return reading.run(self._cache, self._machine)
+
+    def _tell(self, ended: Ended) -> None:
         """In the thread that has read."""
-        self._call_soon(partial(self._ended, reading, future))
+        self._ends.append(ended)
+        if not self._is_told:
+            self._is_told = True
+            self._call_soon(self.take_ends)
 
-    def _ended(self, reading: Reading, future: Future[Outcome]) -> None:
+    def take_ends(self) -> None:
+        """Of readings: also before a plan, which would count on what has moved on."""
+        # First, so that nothing is left lying that comes in from here on.
+        self._is_told = False
+        while self._ends:
+            self._ended(*self._ends.popleft())
+
+    def _ended(self, reading: Reading, outcome: Outcome, follower: Reading | None) -> None:
         fetch = reading.fetch
-        del self._futures[fetch.key]
         beside = min(reading.beside, self._schedule.beside(reading))
-        self._schedule.ended(reading)
-        outcome = _outcome_of(future)
+        self._schedule.ended(reading, follower)
         if outcome.state == "no_room" and self._schedule.make_room(fetch.key):
             outcome = Outcome("cancelled")
         self._record(fetch, outcome, beside)
-        self._schedule.balance()
+        self._schedule.go_on(reading, follower)
         is_outdated = outcome.state == "no_room" or (outcome.state == "cancelled" and self._plan.wants(fetch.key))
         self._changed(is_outdated or (self._schedule.has_placed_all and bool(self._plan.rest)))
 
@@ -226,10 +251,3 @@ class Warmer:
             self.resident |= {key}
         elif fetch.tier == "page" and outcome.state in ("ready", "already") and key in self._plan.pages:
             self._pages = {**self._pages, key: outcome.keeps_pages}
-
-
-def _outcome_of(future: Future[Outcome]) -> Outcome:
-    if future.cancelled():
-        return Outcome("cancelled")
-    error = future.exception()
-    return future.result() if error is None else Outcome("failed", problem=type(error).__name__)

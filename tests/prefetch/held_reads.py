@@ -16,7 +16,8 @@ DEADLINE_S = 30.0
 
 
 class HeldRead:
-    """One call in a thread of its own. It stops at its first chunk until `let_go`, and wherever it is paused."""
+    """One call in a thread of its own, which may read several files. It stops at the first chunk of each until
+    `let_go`, and wherever it is paused."""
 
     def __init__(self, call: Callable[[], Any], future: Future[Any], current: threading.local) -> None:
         self.is_over = False
@@ -24,6 +25,8 @@ class HeldRead:
         self._asked = 0
         self._current = current
         self._may_go = threading.Event()
+        self._passed: object = None
+        """The limit of the file that was let go, which is another one for every file."""
         self._thread = threading.Thread(target=self._run, args=(call, future), daemon=True)
         self._thread.start()
         self.come_to_rest()
@@ -43,11 +46,13 @@ class HeldRead:
         if self.is_over:
             self._thread.join(DEADLINE_S)
 
-    def hold(self) -> None:
+    def hold(self, limiter: object) -> None:
         """Called by the read itself."""
-        if not self._may_go.is_set():
+        if limiter is not self._passed:
             self.is_held = True
             assert self._may_go.wait(DEADLINE_S), "nobody let the read go"
+            self._may_go.clear()
+            self._passed = limiter
 
     def ask(self, cancelled: Cancelled) -> bool:
         self._asked += 1
@@ -90,7 +95,7 @@ class HeldReads(ManualPool):
         """Called before every chunk: stops the read that makes the call, if it is one of these."""
         read: HeldRead | None = getattr(self._current, "read", None)
         if read is not None:
-            read.hold()
+            read.hold(limiter)
             cancelled = None if cancelled is None else _asking(read, cancelled)
         super().pass_chunk(limiter, nbytes, cancelled)
 

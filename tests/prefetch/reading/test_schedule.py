@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,8 +14,9 @@ from warmstack.loaders.disk_kind import Disk
 from warmstack.lora.file import LoraFile
 from warmstack.prefetch.planning.plan import Fetch
 from warmstack.prefetch.queue.need import Tier
-from warmstack.prefetch.reading.reading import Reading
-from warmstack.prefetch.reading.schedule import MOST_PAUSED, THREADS, Schedule
+from warmstack.prefetch.reading.lane import Ended
+from warmstack.prefetch.reading.reading import Outcome, Reading
+from warmstack.prefetch.reading.schedule import AHEAD, MOST_PAUSED, THREADS, Schedule
 from warmstack.prefetch.settings import PrefetchSettings
 
 SPINNING, FLASH = Disk("8:0", "rotating"), Disk("9:0", "flash")
@@ -43,33 +45,73 @@ class FakeDisks:
         self.stops += 1
 
 
-class Begun(Reading):
-    """A read that its thread has picked up, without the thread."""
+class Lane:
+    """A thread that reads, without the thread."""
 
-    def __init__(self, fetch: Fetch) -> None:
-        super().__init__(fetch, lambda: None)
-        self._has_begun = True
+    def __init__(self, first: Reading, ahead: deque[Reading]) -> None:
+        self.reading: Reading | None = None
+        self._ahead = ahead
+        self._begin(first)
+
+    def end(self, outcome: str) -> Ended:
+        """Ends its read and begins the next one, which nobody has been told of yet."""
+        reading = self.reading
+        assert reading is not None
+        self._begin(self._ahead.popleft() if self._ahead and outcome != "no_room" else None)
+        return Ended(reading, Outcome(outcome), self.reading)  # type: ignore[arg-type]  # one of them
+
+    def _begin(self, reading: Reading | None) -> None:
+        self.reading = reading
+        if reading is not None:
+            reading._has_begun = True
 
 
 class Fixture:
     def __init__(self, **changes: Any) -> None:
         self.disks = FakeDisks()
         self.kept_off: set[Disk | None] = set()
-        self.begun: list[Begun] = []
-        self.schedule = Schedule(self.disks, self.begin, self.kept_off.__contains__)  # type: ignore[arg-type]
+        self.late: set[str] = set()
+        self.made: list[Reading] = []
+        self.lanes: list[Lane] = []
+        self.untold: deque[Ended] = deque()
+        self.schedule = Schedule(
+            self.disks,  # type: ignore[arg-type]  # all of it that is asked
+            self.make,
+            lambda first, ahead: self.lanes.append(Lane(first, ahead)),
+            self.kept_off.__contains__,
+            lambda fetch: fetch.file.path in self.late,
+        )
         self.schedule.settings = PrefetchSettings(**changes)
 
-    def begin(self, fetch: Fetch) -> Reading:
-        self.begun.append(Begun(fetch))
-        return self.begun[-1]
+    def make(self, fetch: Fetch) -> Reading:
+        self.made.append(Reading(fetch, lambda: None))
+        return self.made[-1]
+
+    @property
+    def begun(self) -> list[Reading]:
+        """In the order in which they were made."""
+        return [reading for reading in self.made if reading._has_begun]
+
+    def end_in_thread(self, reading: Reading, outcome: str = "ready") -> None:
+        """The loop is not told yet."""
+        lane = next(lane for lane in self.lanes if lane.reading is reading)
+        self.untold.append(lane.end(outcome))
+        self.lanes = [lane for lane in self.lanes if lane.reading is not None]
+
+    def tell(self) -> Ended:
+        ended = self.untold.popleft()
+        self.schedule.ended(ended.reading, ended.follower)
+        self.schedule.go_on(ended.reading, ended.follower)
+        return ended
 
     def end(self, reading: Reading) -> None:
-        self.schedule.ended(reading)
-        self.schedule.balance()
+        self.end_in_thread(reading)
+        self.tell()
 
     def going(self, disk: Disk | None = None) -> list[Reading]:
         """Reads that may read."""
-        readings = [r for r in self.schedule.readings if not r.is_paused and not (r.is_cancelled and r.stopped_idle)]
+        readings = [lane.reading for lane in self.lanes if lane.reading is not None]
+        readings = [r for r in readings if not r.is_paused and not (r.is_cancelled and r.stopped_idle)]
         return [r for r in readings if disk in (None, self.disks.under(r.fetch.file.path))]
 
     def names(self) -> list[str]:
@@ -103,11 +145,86 @@ def test_a_nearer_file_pauses_the_read_that_is_going_on_which_then_goes_on() -> 
     assert len(fixture.begun) == 2
 
 
+def test_a_thread_goes_on_with_the_next_files_by_itself() -> None:
+    fixture = Fixture()
+    fixture.schedule.follow([fetch(i) for i in range(1, 24, 2)])
+    for _ in range(AHEAD + 1):
+        assert len(fixture.going()) == 1
+        fixture.end_in_thread(fixture.going()[0])
+    assert not fixture.going(), "it had no more to go on with, and the loop is busy elsewhere"
+    while fixture.untold:
+        fixture.tell()
+    assert fixture.names() == [FILES[2 * AHEAD + 3].name]
+    assert len(fixture.lanes) == 1
+
+
+def test_a_thread_that_is_told_of_in_time_never_stops() -> None:
+    fixture = Fixture()
+    fixture.schedule.follow([fetch(i) for i in range(1, 24, 2)])
+    lane = fixture.lanes[0]
+    for i in range(1, 23, 2):
+        assert fixture.names() == [f"{i}"]
+        fixture.end(fixture.going()[0])
+        assert fixture.lanes == [lane]
+    assert len(fixture.made) == 12
+
+
+def test_a_nearer_file_comes_before_what_a_thread_was_to_go_on_with() -> None:
+    fixture = Fixture()
+    fixture.schedule.follow([fetch(1), fetch(3), fetch(5)])
+    fixture.schedule.follow([fetch(1), fetch(7), fetch(3), fetch(5)])
+    order = []
+    while fixture.going():
+        order += fixture.names()
+        fixture.end(fixture.going()[0])
+    assert order == ["1", "7", "3", "5"]
+    assert len(fixture.made) == 4, "what was handed out and not begun is not made anew"
+
+
+def test_what_a_thread_has_just_taken_is_neither_lost_nor_read_twice() -> None:
+    fixture = Fixture()
+    fixture.schedule.follow([fetch(1), fetch(3), fetch(5)])
+    fixture.end_in_thread(fixture.going()[0])
+    fixture.schedule.follow([fetch(7), fetch(3), fetch(5)])
+    fixture.tell()
+    assert fixture.names() == ["7"], "the disk takes one"
+    fixture.end(fixture.going()[0])
+    assert fixture.names() == ["3"], "the same read, which was paused"
+    assert [r.fetch.file.name for r in fixture.begun] == ["1", "3", "7"]
+
+
+def test_what_a_thread_was_to_go_on_with_is_not_begun_once_nobody_wants_it() -> None:
+    fixture = Fixture()
+    fixture.schedule.follow([fetch(1), fetch(3), fetch(5)])
+    fixture.schedule.keep(lambda key: key.key.path == FILES[5].path)
+    assert fixture.names() == []
+    fixture.end_in_thread(fixture.going()[0], "cancelled")
+    assert [r.is_cancelled for r in fixture.made] == [True, True, False]
+    fixture.tell()
+    fixture.schedule.follow([fetch(5)])
+    while fixture.going():
+        fixture.end(fixture.going()[0])
+    begun = [(r.fetch.file.name, r.is_cancelled) for r in fixture.begun]
+    assert begun == [("1", True), ("3", True), ("5", False)], "a cancelled one ends before it opens its file"
+
+
+def test_a_thread_does_not_go_on_while_the_running_job_reads_or_a_demand_waits() -> None:
+    for hold in ("job", "demand"):
+        fixture = Fixture()
+        fixture.schedule.follow([fetch(1, 0), fetch(3), fetch(5)])
+        if hold == "job":
+            fixture.kept_off.add(SPINNING)
+        else:
+            fixture.begun[0].gate.is_demanded = True
+        fixture.schedule.balance()
+        fixture.end_in_thread(fixture.going()[0])
+        assert not fixture.going()
+
+
 def test_what_has_not_begun_is_cancelled_and_not_paused() -> None:
     fixture = Fixture()
-    fixture.begin = lambda f: Reading(f, lambda: None)  # type: ignore[method-assign]
-    fixture.schedule = Schedule(fixture.disks, fixture.begin, lambda _: False)  # type: ignore[arg-type]
     fixture.schedule.follow([fetch(1)])
+    fixture.made[0]._has_begun = False
     fixture.schedule.follow([fetch(3), fetch(1)])
     assert [(r.fetch.file.name, r.is_cancelled) for r in fixture.schedule.readings] == [("1", True), ("3", False)]
 
@@ -120,6 +237,7 @@ def test_a_nearer_file_that_lacks_room_gets_that_of_the_read_it_has_paused() -> 
     paused, refused = fixture.begun
     assert paused.is_paused
     fixture.schedule.ended(refused)
+    fixture.lanes = [lane for lane in fixture.lanes if lane.reading is not refused]
     assert fixture.schedule.make_room(near.key)
     assert paused.is_cancelled
     fixture.schedule.follow([near, fetch(1, 3, "resident")])
@@ -156,15 +274,12 @@ def test_files_of_later_jobs_keep_off_the_disk_that_the_running_job_reads() -> N
 
 def test_a_file_that_would_be_late_does_not_keep_off() -> None:
     fixture = Fixture()
-    late = {FILES[3].path}
-    fixture.schedule = Schedule(  # type: ignore[arg-type]
-        fixture.disks, fixture.begin, fixture.kept_off.__contains__, lambda fetch: fetch.file.path in late
-    )
+    fixture.late.add(FILES[3].path)
     fixture.kept_off.update({SPINNING, FLASH})
     fixture.schedule.follow([fetch(1), fetch(3), fetch(0)])
     assert fixture.names() == ["3"]
     assert fixture.schedule.is_yielding
-    late.add(FILES[0].path)
+    fixture.late.add(FILES[0].path)
     fixture.schedule.balance()
     assert fixture.names() == ["3", "0"]
 
@@ -245,22 +360,36 @@ class ScheduleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.fixture.going())
     @rule(data=st.data(), outcome=st.sampled_from(["ready", "no_room", "failed"]))
     def end(self, data: st.DataObject, outcome: str) -> None:
+        """The loop is told before, or long after."""
         reading = data.draw(st.sampled_from(self.fixture.going()))
-        self.finish(reading, outcome)
+        self.fixture.end_in_thread(reading, "cancelled" if reading.is_cancelled else outcome)
 
-    @precondition(lambda self: any(r.is_cancelled for r in self.schedule.readings))
+    @precondition(lambda self: self.fixture.untold)
+    @rule()
+    def the_loop_is_told(self) -> None:
+        """As the warmer does; what the cache has refused is not asked for again."""
+        reading, outcome, follower = self.fixture.untold.popleft()
+        self.schedule.ended(reading, follower)
+        wants_again = outcome.state == "no_room" and self.schedule.make_room(reading.fetch.key)
+        self.schedule.go_on(reading, follower)
+        if outcome.state == "cancelled" or wants_again:
+            self.schedule.follow(self.due)
+            return
+        self.read.add(reading.fetch.file.name)
+        self.due = [f for f in self.due if f.key != reading.fetch.key]
+
     @rule()
     def what_was_cancelled_ends(self) -> None:
-        for reading in self.schedule.readings:
-            if reading.is_cancelled:
-                self.finish(reading, "cancelled")
+        for lane in tuple(self.fixture.lanes):
+            if lane.reading is not None and lane.reading.is_cancelled:
+                self.fixture.end_in_thread(lane.reading, "cancelled")
 
-    @precondition(lambda self: self.schedule.readings)
+    @precondition(lambda self: self.due)
     @rule(data=st.data())
-    def a_plan_drops_a_read(self, data: st.DataObject) -> None:
-        reading = data.draw(st.sampled_from(self.schedule.readings))
-        reading.cancel()
-        self.follow([f for f in self.due if f.key != reading.fetch.key])
+    def a_plan_drops_a_file(self, data: st.DataObject) -> None:
+        dropped = data.draw(st.sampled_from(self.due)).key
+        self.schedule.keep(lambda key: key != dropped)
+        self.follow([f for f in self.due if f.key != dropped])
 
     @precondition(lambda self: self.schedule.readings)
     @rule(data=st.data())
@@ -280,27 +409,24 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.due = due
         self.schedule.follow(due)
 
-    def finish(self, reading: Reading, outcome: str) -> None:
-        """As the warmer does; what the cache has refused is not asked for again."""
-        self.schedule.ended(reading)
-        wants_again = outcome == "no_room" and self.schedule.make_room(reading.fetch.key)
-        if outcome == "cancelled" or wants_again:
-            self.schedule.follow(self.due)
-            return
-        self.read.add(reading.fetch.file.name)
-        self.due = [f for f in self.due if f.key != reading.fetch.key]
-        self.schedule.balance()
-
     @invariant()
     def never_more_than_the_disk_takes(self) -> None:
+        """A plan that comes before the loop is told is put right when it is."""
+        if self.fixture.untold:
+            return
         for disk, readers in READERS.items():
             going = [r for r in self.fixture.going(disk) if not r.is_demanded]
             assert len(going) <= readers
 
     @invariant()
+    def nothing_is_read_by_two(self) -> None:
+        keys = [r.fetch.key for r in self.fixture.going() if not r.is_cancelled]
+        assert len(keys) == len(set(keys))
+
+    @invariant()
     def nearest_first(self) -> None:
         """Nobody reads while something nearer on the same disk could. Out of threads, it waits for one to come back."""
-        if len(self.schedule.readings) >= THREADS:
+        if len(self.schedule.readings) >= THREADS or self.fixture.untold:
             return
         turns = {f.key: turn for turn, f in enumerate(self.due)}
         giving = any(r.gives_room for r in self.schedule.readings)
@@ -318,6 +444,8 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @invariant()
     def later_jobs_keep_off(self) -> None:
+        if self.fixture.untold:
+            return
         own = {f.key for f in self.due if f.position == 0}
         for reading in self.fixture.going():
             if not reading.is_demanded and not reading.is_cancelled and reading.fetch.key not in own:
@@ -326,7 +454,7 @@ class ScheduleMachine(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
         """With the job quiet, a disk on which something is due or paused is being read, or about to be given back."""
-        if self.fixture.kept_off or any(r.is_cancelled for r in self.schedule.readings):
+        if self.fixture.kept_off or self.fixture.untold or any(r.is_cancelled for r in self.schedule.readings):
             return
         for disk in READERS:
             pending = [f for f in self.due if self.fixture.disks.under(f.file.path) == disk]
@@ -338,14 +466,21 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.the_job_reads(set())
         wanted = {f.file.name for f in self.due}
         for _ in range(200):
-            stopped = [r for r in self.schedule.readings if r.is_cancelled]
-            reading = next(iter(stopped or self.fixture.going()), None)
-            if reading is None:
+            while self.fixture.untold:
+                self.the_loop_is_told()
+            reading = next((lane.reading for lane in self.fixture.lanes if lane.reading in self.fixture.going()), None)
+            stopped = next((lane.reading for lane in self.fixture.lanes if _is_cancelled(lane)), None)
+            ending = stopped or reading
+            if ending is None:
                 break
-            self.finish(reading, "cancelled" if reading.is_cancelled else "ready")
+            self.fixture.end_in_thread(ending, "cancelled" if ending.is_cancelled else "ready")
         assert not self.schedule.readings
         assert not self.due
         assert wanted <= self.read
+
+
+def _is_cancelled(lane: Lane) -> bool:
+    return lane.reading is not None and lane.reading.is_cancelled
 
 
 TestSchedule = ScheduleMachine.TestCase
