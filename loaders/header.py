@@ -124,26 +124,34 @@ def _header_length(path: str, file: FileIO, file_bytes: int) -> int:
     read_at(path, file, memoryview(prefix), 0)
     length: int = _LENGTH.unpack(prefix)[0]
     if length > MAX_HEADER_BYTES:
-        raise SafetensorsValidationError(path, f"claims a header of {length} bytes; this is not a safetensors file")
+        raise SafetensorsValidationError(
+            path, f"claims a header of {length} bytes; it is no safetensors file (a saved web page?), download it again"
+        )
     if length > file_bytes - _LENGTH.size:
         raise SafetensorsValidationError(
-            path, f"claims a header of {length} bytes and is only {file_bytes} long; it is truncated"
+            path, f"claims a header of {length} bytes and is only {file_bytes} long; it is truncated, download it again"
         )
     return length
 
 
 def _parse(path: str, raw: bytearray) -> dict[str, Any]:
     if len(raw) > _DENSE_CHECK_BYTES and raw.count(b"[") + raw.count(b"{") > len(raw) * _BRACKETS_PER_BYTE:
-        raise SafetensorsValidationError(path, "header is not a list of tensors; the file is damaged or hostile")
+        raise SafetensorsValidationError(
+            path, "header is not a list of tensors; the file is damaged or hostile, download it again"
+        )
     try:
         document = _decoder(Breather()).decode(raw.decode("utf-8"))
     except _DuplicateKeyError as error:
-        raise SafetensorsValidationError(path, "stands twice in the header; the file is damaged", error.key) from error
+        raise SafetensorsValidationError(
+            path, "stands twice in the header; the file is damaged, download it again", error.key
+        ) from error
     except (ValueError, RecursionError) as error:
         detail = type(error).__name__
-        raise SafetensorsValidationError(path, f"header is not valid JSON ({detail}); the file is damaged") from error
+        raise SafetensorsValidationError(
+            path, f"header is not valid JSON ({detail}); the file is damaged, download it again"
+        ) from error
     if not isinstance(document, dict):
-        raise SafetensorsValidationError(path, "header is not a JSON object; the file is damaged")
+        raise SafetensorsValidationError(path, "header is not a JSON object; the file is damaged, download it again")
     return document
 
 
@@ -282,4 +290,6 @@ def _require_unicode(path: str, texts: chain[str]) -> None:
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
-        raise SafetensorsValidationError(path, "header holds half a surrogate pair; the file is damaged") from error
+        raise SafetensorsValidationError(
+            path, "header holds half a surrogate pair; the file is damaged, download it again"
+        ) from error

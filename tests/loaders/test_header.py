@@ -114,6 +114,23 @@ def test_refuses_a_header_that_lies(write_raw, lie, reason: str):
     assert "\n" not in str(caught.value)
 
 
+WRECKS = {
+    "nothing": b"",
+    "a web page": b"<!DOCTYPE html><html><head><title>Log in</title></head></html>",
+    "cut off in the header": struct.pack("<Q", 500) + b'{"a":',
+    "no JSON": struct.pack("<Q", 8) + b'{"a": 1x',
+    "no object": struct.pack("<Q", 3) + b"[1]",
+    "cut off in the data": struct.pack("<Q", 53) + b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}' + b"1",
+}
+
+
+@pytest.mark.parametrize("content", WRECKS.values(), ids=WRECKS.keys())
+def test_what_a_broken_download_leaves_is_told_with_the_cure(tmp_path: Path, content: bytes):
+    (tmp_path / "wreck.safetensors").write_bytes(content)
+    with pytest.raises(SafetensorsValidationError, match="download it again"):
+        read_header(tmp_path / "wreck.safetensors")
+
+
 @pytest.mark.parametrize("data", [b"", b"\1\1"], ids=["truncated", "trailing bytes"])
 def test_refuses_data_that_the_tensors_do_not_cover_exactly(write_raw, data):
     with pytest.raises(SafetensorsValidationError, match="tensors take 1 bytes"):
