@@ -9,9 +9,10 @@ when every page of the tensors has been read, so that mapped ones pay for what t
 memcpy by two threads, and direct reads into memory that is there already.
 
 `--only` takes sections: `WORKLOAD:warm`, `WORKLOAD:cold`, `beside` (a load in a thread beside pure Python and beside an
-asyncio loop) and `window` (the memory of a stream); what `--json` holds of an earlier run is kept and added to. Loaders
-that are not installed are left out and named: `--peers` is a folder that `pip install --target` has filled with some,
-COMFYUI_PATH and COMFYUI_PYTHON bring in ComfyUI's own. Needs Linux."""
+asyncio loop) and `window` (the memory of a stream, and how long somebody takes who works on its tensors); what `--json`
+holds of an earlier run is kept and added to. Loaders that are not installed are left out and named: `--peers` is a
+folder that `pip install --target` has filled with some, COMFYUI_PATH and COMFYUI_PYTHON bring in ComfyUI's own. Needs
+Linux."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from loaderkit import beside, chart, report, window, workloads
+from loaderkit import beside, chart, consumer, report, window, workloads
 from loaderkit.contenders import CONTENDERS
 from loaderkit.measuring import STATES, Measuring, prepare
 
@@ -65,6 +66,7 @@ def _found(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]
         found["beside"] = beside.measure_beside(made["batch"].paths, options.rounds)
     if "window" in names:
         found["window"] = window.measure_window(made["checkpoint"].paths[0])
+        found["consumer"] = consumer.measure_consumer(made["checkpoint"].paths[0], options.rounds)
     yield found
     with ExitStack() as stack:
         for taken in _rounds(made, options, begin, stack):

@@ -35,7 +35,7 @@ def view_tensors(
         if dtype == "F4":
             shape = _packed_shape(path, key, shape)
         if start == end:
-            empty[key] = torch.empty(shape, dtype=TORCH_DTYPES[dtype])
+            empty[key] = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="cpu")
         else:
             rows.add(key, dtype, shape, data_start + start, data_start + end)
     views = empty | dict(rows.views())
@@ -63,7 +63,7 @@ class _Rows:
         self._buffer = buffer
         self._rows: dict[tuple[str, int], _Row] = {}
         self._shapes = _Shapes()
-        self._latest = ("", _Row(torch.empty(0), 1, 0))
+        self._latest = ("", _Row(torch.empty(0, device="meta"), 1, 0))
 
     def add(self, key: str, dtype: str, shape: tuple[int, ...], start: int, end: int) -> None:
         latest, row = self._latest

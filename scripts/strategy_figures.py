@@ -60,7 +60,7 @@ def wins() -> list[Win]:
         lazy = min((row["touched_s"] for name, row in rows.items() if name in VIEWS), default=private)
         if workload != "cast" and lazy < private:
             found.append(Win("lazy", f"{words}: {_seconds(lazy)} (the fastest private copy: {_seconds(private)})"))
-    return found + _beside_wins()
+    return found + _beside_wins() + _consumer_wins()
 
 
 def _tables() -> dict[tuple[str, str], Rows]:
@@ -103,6 +103,15 @@ def _beside_wins() -> list[Win]:
     (best, words), (second, other) = ranked
     text = f"eight LoRAs in the background, an event loop late at p99: {best:.1f} ms ({other}: {second:.1f} ms)"
     return [Win(words, text)] if words == "eager" else []
+
+
+def _consumer_wins() -> list[Win]:
+    fed = _report()["summary"].get("consumer", {})
+    if not fed or fed["streaming"]["done_s"] > fed["auto"]["done_s"]:
+        return []
+    first, done = ((_seconds(fed[name][key]) for name in ("streaming", "auto")) for key in ("first_s", "done_s"))
+    words = "4 GB, cold, worked on one by one and not kept: the first after {} (`auto`: {}), done after {} ({})"
+    return [Win("streaming", words.format(*first, *done))]
 
 
 def _seconds(seconds: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .beside import medians as beside_medians
+from .consumer import medians as consumer_medians
 from .contenders import CONTENDERS
 
 BARS: Mapping[str, float] = {
@@ -47,7 +48,8 @@ def summary(report: Mapping[str, Any]) -> dict[str, Any]:
         for state, found in states.items()
     }
     beside = {"beside": beside_medians(report["beside"])} if "beside" in report else {}
-    return {"medians": tables, **beside, "bars": {**_speed_bars(tables), **_other_bars(report)}}
+    consumer = {"consumer": consumer_medians(report["consumer"])} if "consumer" in report else {}
+    return {"medians": tables, **beside, **consumer, "bars": {**_speed_bars(tables), **_other_bars(report)}}
 
 
 def medians(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:

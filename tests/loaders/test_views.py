@@ -47,6 +47,13 @@ def test_a_file_of_views_costs_few_calls_that_let_the_interpreter_go():
     assert counted.calls < 10
 
 
+def test_a_device_that_is_the_default_just_now_takes_no_part():
+    entries = {"full": TensorEntry("F16", (2,), 0, 4), "empty": TensorEntry("F16", (0,), 4, 4)}
+    with torch.device("meta"):
+        views = view_tensors("", bytearray(4), entries, 0)
+    assert {view.device.type for view in views.values()} == {"cpu"}
+
+
 class _Counted(torch.overrides.TorchFunctionMode):
     """Calls into torch."""
 
