@@ -40,6 +40,9 @@ def long_way(raw: bytes, data_bytes: int = DATA_BYTES) -> Any:
 @example(place=PLAIN.index(b"[2,3]") + 1, cut=1, piece=b"02")
 @example(place=PLAIN.index(b',"y"'), cut=1, piece=b"")
 @example(place=PLAIN.index(b"  "), cut=2, piece=b"}")
+@example(place=PLAIN.rindex(b"}"), cut=0, piece=b",")
+@example(place=PLAIN.rindex(b"}"), cut=1, piece=b"]")
+@example(place=PLAIN.index(b"12]") + 1, cut=1, piece=b"1")
 def test_a_text_that_was_damaged_has_one_outcome(place: int, cut: int, piece: bytes):
     raw = PLAIN[:place] + piece + PLAIN[place + cut :]
     assert outcome(raw) == long_way(raw)
