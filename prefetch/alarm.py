@@ -12,14 +12,14 @@ class Alarm:
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._timer: asyncio.TimerHandle | None = None
+        self._set_for_s = 0.0
 
     def within(self, seconds: float) -> None:
         """Rings once, after `seconds` or earlier."""
-        loop = asyncio.get_running_loop()
-        at_s = loop.time() + seconds
-        if self._timer is None or self._timer.when() > at_s:
+        if self._timer is None or seconds < self._set_for_s:
             self.stop()
-            self._timer = loop.call_at(at_s, self._go)
+            self._set_for_s = seconds
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._go)
 
     def stop(self) -> None:
         if self._timer is not None:

@@ -224,7 +224,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
             "prefetch/reading/schedule.py",
             "                reading.resume()\n",
             "                pass\n",
-            ("tests/prefetch/reading/test_schedule.py",),
+            ("tests/prefetch/reading/test_schedule_states.py",),
         ),
         Break(
             "who joins a paused read waits at its gate",
