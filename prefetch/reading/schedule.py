@@ -216,7 +216,7 @@ class Schedule:
     def _hand_out(self, line: Line) -> None:
         """Nothing in the line has to give way: its threads may go on with the nearest by themselves."""
         self._calm.add(line)
-        ahead = self._ahead[line]
+        ahead = self._ahead.setdefault(line, deque())
         for place in tuple(islice(self._waiting(line), AHEAD - len(ahead))):
             fetch = place.fetch
             if self._keeps_off(self._disks.under(fetch.file.path)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from warmstack.prefetch.planning.plan import Fetch
 from warmstack.prefetch.reading.schedule import AHEAD, MOST_PAUSED
+from warmstack.prefetch.settings import PrefetchSettings
 
 from .lanes import FILES, FLASH, SPINNING, Fixture, fetch
 
@@ -18,6 +19,21 @@ def test_a_number_set_by_the_user_rules_over_all_disks_in_one_order() -> None:
     fixture = Fixture(concurrency=2)
     fixture.schedule.follow([fetch(i) for i in (1, 3, 0)])
     assert fixture.names() == ["1", "3"]
+
+
+def test_a_number_that_the_user_sets_meanwhile_rules_from_the_next_plan_on() -> None:
+    fixture = Fixture()
+    due = [fetch(i) for i in (1, 3, 5, 0)]
+    fixture.schedule.follow(due)
+    for concurrency, going in ((1, ["1"]), (2, ["1", "3"]), (None, ["0", "1"])):
+        fixture.schedule.settings = PrefetchSettings(concurrency=concurrency)
+        fixture.schedule.follow(due)
+        assert sorted(fixture.names()) == going
+    read = []
+    while fixture.going():
+        read.append(fixture.going()[0].fetch.file.name)
+        fixture.end(fixture.going()[0])
+    assert sorted(read) == ["0", "1", "3", "5"]
 
 
 def test_a_nearer_file_pauses_the_read_that_is_going_on_which_then_goes_on() -> None:
@@ -50,8 +66,10 @@ def test_a_thread_that_is_told_of_in_time_never_stops() -> None:
     lane = fixture.lanes[0]
     for i in range(1, 23, 2):
         assert fixture.names() == [f"{i}"]
+        assert not fixture.schedule.has_placed_all
         fixture.end(fixture.going()[0])
         assert fixture.lanes == [lane]
+    assert fixture.schedule.has_placed_all, "the last one has begun"
     assert len(fixture.made) == 12
 
 
@@ -92,6 +110,17 @@ def test_what_a_thread_was_to_go_on_with_is_not_begun_once_nobody_wants_it() -> 
         fixture.end(fixture.going()[0])
     begun = [(r.fetch.file.name, r.is_cancelled) for r in fixture.begun]
     assert begun == [("1", True), ("3", True), ("5", False)], "a cancelled one ends before it opens its file"
+
+
+def test_what_nobody_wanted_for_a_moment_is_read_after_all() -> None:
+    fixture = Fixture()
+    fixture.schedule.follow([fetch(1), fetch(3), fetch(5)])
+    fixture.schedule.keep(lambda key: key.key.path == FILES[1].path)
+    fixture.schedule.follow([fetch(1), fetch(3), fetch(5)])
+    fixture.end(fixture.going()[0])
+    assert fixture.names() == ["3"]
+    fixture.end(fixture.going()[0])
+    assert fixture.names() == ["5"]
 
 
 def test_a_thread_does_not_go_on_while_the_running_job_reads_or_a_demand_waits() -> None:
