@@ -44,3 +44,8 @@ class PickledFileError(SafetensorsLoadError):
 
 class LoadCancelledError(SafetensorsLoadError):
     """The load was cancelled; whatever it had read is dropped."""
+
+
+def damaged(path: str, fault: str, key: str = "") -> SafetensorsValidationError:
+    """For a header that no writer puts so: only another copy of the file cures it."""
+    return SafetensorsValidationError(path, f"{fault}; the file is damaged, download it again", key)

@@ -6,7 +6,7 @@ import struct
 from io import FileIO
 from typing import NoReturn
 
-from .errors import SafetensorsValidationError
+from .errors import SafetensorsValidationError, damaged
 from .filling import read_at
 
 MAX_HEADER_BYTES = 100_000_000
@@ -47,12 +47,12 @@ class GgufCursor:
         """A string of at most `limit_bytes`; `what` it is goes into the error."""
         length = self.u64()
         if length > limit_bytes:
-            self.fail(f"{what} is said to have {length} bytes; the file is damaged")
+            self.damaged(f"{what} is said to have {length} bytes")
         start = self._take(length)
         try:
             return self._read[start : start + length].decode()
         except UnicodeDecodeError:
-            self.fail(f"{what} is no UTF-8; the file is damaged")
+            self.damaged(f"{what} is no UTF-8")
 
     def skip(self, nbytes: int) -> None:
         self._take(nbytes)
@@ -70,6 +70,9 @@ class GgufCursor:
     def fail(self, reason: str, key: str = "") -> NoReturn:
         raise SafetensorsValidationError(self.path, reason, key)
 
+    def damaged(self, fault: str, key: str = "") -> NoReturn:
+        raise damaged(self.path, fault, key)
+
     def _take(self, nbytes: int) -> int:
         """Index in what has been read where the next `nbytes` start; they are there, and the cursor is behind them."""
         start = self.position_bytes - self._first_byte
@@ -86,7 +89,7 @@ class GgufCursor:
         if end > self.file_bytes:
             self.fail(f"header reaches to byte {end} of {self.file_bytes}; it is truncated, download it again")
         if end > MAX_HEADER_BYTES:
-            self.fail(f"header is longer than {MAX_HEADER_BYTES} bytes; the file is damaged")
+            self.damaged(f"header is longer than {MAX_HEADER_BYTES} bytes")
         bound = min(self.file_bytes, MAX_HEADER_BYTES) - self._first_byte
         wanted = min(max(nbytes, 2 * have, _FIRST_READ_BYTES), bound)
         self._read.extend(bytes(wanted - have))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from .errors import SafetensorsValidationError
+from .errors import SafetensorsValidationError, damaged
 from .gguf_cursor import GgufCursor
 from .gguf_metadata import Value, read_metadata
 from .gguf_types import GGUF_TYPES, GgufType
@@ -88,7 +88,7 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
 
 def _version(cursor: GgufCursor) -> int:
     if cursor.file_bytes < 4 or cursor.u32() != _MAGIC:
-        cursor.fail("does not begin with GGUF; it is another format, or damaged")
+        cursor.fail("does not begin with GGUF; it is another format, or damaged: check the name, or download it again")
     version = cursor.u32()
     if version and version % (1 << 16) == 0:
         cursor.fail("is a big-endian GGUF; convert it to little-endian")
@@ -99,15 +99,15 @@ def _version(cursor: GgufCursor) -> int:
 
 def _infos(cursor: GgufCursor, count: int) -> Mapping[str, _Info]:
     if count > min(MAX_TENSORS, cursor.left_bytes // _SHORTEST_TENSOR_BYTES):
-        cursor.fail(f"header is said to hold {count} tensors; the file is damaged")
+        cursor.damaged(f"header is said to hold {count} tensors")
     infos: dict[str, _Info] = {}
     for _ in range(count):
         key = cursor.text("a tensor's name", _MAX_NAME_BYTES)
         if key in infos:
-            cursor.fail("stands twice in the header; the file is damaged", key)
+            cursor.damaged("stands twice in the header", key)
         dimensions = cursor.u32()
         if dimensions > _MAX_DIMENSIONS:
-            cursor.fail(f"is said to have {dimensions} dimensions; the file is damaged", key)
+            cursor.damaged(f"is said to have {dimensions} dimensions", key)
         dims = tuple(cursor.u64() for _ in range(dimensions))
         infos[key] = _Info(dims, cursor.u32(), cursor.u64())
     return infos
@@ -116,23 +116,23 @@ def _infos(cursor: GgufCursor, count: int) -> Mapping[str, _Info]:
 def _alignment(path: str, metadata: Mapping[str, Value]) -> int:
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
-        raise SafetensorsValidationError(path, f"alignment {alignment!r} is no power of two; the file is damaged")
+        raise damaged(path, f"alignment {alignment!r:.40} is no power of two")
     return alignment
 
 
 def _entry(path: str, key: str, info: _Info, metadata: Mapping[str, Value], alignment: int) -> GgufEntry:
     kind = _BY_CODE.get(info.code)
     if kind is None:
-        raise SafetensorsValidationError(path, f"has the unknown type {info.code}; convert it to a known one", key)
+        raise SafetensorsValidationError(path, f"has the unknown type {info.code}; download or convert it again", key)
     row = info.dims[0] if info.dims else 1
     if row % kind.block_elements:
-        reason = f"rows of {row} are no whole number of {kind.name} blocks of {kind.block_elements}; it is damaged"
-        raise SafetensorsValidationError(path, reason, key)
+        fault = f"rows of {row} are no whole number of {kind.name} blocks of {kind.block_elements}"
+        raise damaged(path, fault, key)
     if info.start % alignment:
-        raise SafetensorsValidationError(path, f"offset {info.start} is not aligned to {alignment}", key)
+        raise damaged(path, f"offset {info.start} is not aligned to {alignment}", key)
     shape = tuple(reversed(info.dims))
     if _extent(shape) > _MAX_ELEMENTS:
-        raise SafetensorsValidationError(path, f"shape {shape} is impossible; the file is damaged", key)
+        raise damaged(path, f"shape {shape} is impossible", key)
     original = metadata.get(_ORIGINAL_SHAPE + key)
     if original is not None:
         shape = _original_shape(path, key, original, math.prod(shape))
@@ -144,7 +144,8 @@ def _original_shape(path: str, key: str, shape: Value, elements: int) -> tuple[i
         dims = tuple(size for size in shape if type(size) is int and size >= 0)
         if len(dims) == len(shape) and math.prod(dims) == elements and _extent(dims) <= _MAX_ELEMENTS:
             return dims
-    raise SafetensorsValidationError(path, f"original shape {shape!r:.80} does not hold its {elements} elements", key)
+    fault = f"original shape {shape!r:.80} does not hold its {elements} elements"
+    raise damaged(path, fault, key)
 
 
 def _extent(shape: tuple[int, ...]) -> int:
@@ -155,7 +156,7 @@ def _require_disjoint(path: str, entries: Mapping[str, GgufEntry], data_bytes: i
     filled = sorted((entry.start, entry.end, key) for key, entry in entries.items() if entry.end > entry.start)
     for (_, end, one), (start, _, other) in pairwise(filled):
         if start < end:
-            raise SafetensorsValidationError(path, f"shares bytes with {one!r}; the file is damaged", other)
+            raise damaged(path, f"shares bytes with {one!r}", other)
     if filled and filled[-1][1] > data_bytes:
         _, end, key = filled[-1]
         reason = f"ends at byte {end} of a data section of {max(data_bytes, 0)}: it is truncated, download it again"

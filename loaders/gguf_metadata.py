@@ -49,12 +49,12 @@ Value = Scalar | tuple[Scalar, ...] | GgufArray
 def read_metadata(cursor: GgufCursor, count: int, stamp: FileStamp) -> Mapping[str, Value]:
     """The next `count` pairs of key and value."""
     if count > min(MAX_KEYS, cursor.left_bytes // _SHORTEST_KEY_BYTES):
-        cursor.fail(f"header is said to hold {count} keys; the file is damaged")
+        cursor.damaged(f"header is said to hold {count} keys")
     metadata: dict[str, Value] = {}
     for _ in range(count):
         key = cursor.text("a key", _MAX_KEY_BYTES)
         if key in metadata:
-            cursor.fail("stands twice in the header; the file is damaged", key)
+            cursor.damaged("stands twice in the header", key)
         metadata[key] = _value(cursor, key, stamp)
     return metadata
 
@@ -66,7 +66,7 @@ def _value(cursor: GgufCursor, key: str, stamp: FileStamp) -> Value:
     item_type, count = cursor.u32(), cursor.u64()
     start = cursor.position_bytes
     if count > cursor.left_bytes:
-        cursor.fail(f"array is said to hold {count} items; the file is damaged", key)
+        cursor.damaged(f"array is said to hold {count} items", key)
     if count <= _SMALL_ARRAY:
         return _items(cursor, item_type, count, key)
     if item_type == _TEXT:
@@ -90,5 +90,5 @@ def _scalar(cursor: GgufCursor, kind: int, key: str) -> Scalar:
 def _layout(cursor: GgufCursor, kind: int, key: str) -> struct.Struct:
     layout = _SCALARS.get(kind)
     if layout is None:
-        cursor.fail(f"value has type {kind}, which GGUF does not have here; the file is damaged", key)
+        cursor.damaged(f"value has type {kind}, which GGUF does not have here", key)
     return layout

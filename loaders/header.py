@@ -15,7 +15,7 @@ from itertools import chain, count
 from typing import Any, NamedTuple, NoReturn
 
 from .breather import Breather
-from .errors import SafetensorsValidationError
+from .errors import SafetensorsValidationError, damaged
 from .filling import read_at
 from .opened import FileStamp, open_raw, stamp_of
 
@@ -30,6 +30,9 @@ _DENSE_CHECK_BYTES = 1 << 22
 _BRACKETS_PER_BYTE = 1 / 12
 """A tensor's entry spends 3 brackets on at least 47 bytes. As Python objects `[],[],...` takes 20 times its text, so
 text above 4 MiB that is denser than this is refused unparsed: it would cost more than the header bound."""
+
+MAX_DIMENSIONS = 64
+"""numpy's bound. Neither safetensors nor torch has one, so that a shape of 100,000 would get as far as a kernel."""
 
 _PLAIN_ENTRY = re.compile(
     r'"([^"\\\x00-\x1f]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:N(?:,N)*)?)\],"data_offsets":\[(N),(N)\]\}'.replace(
@@ -193,22 +196,15 @@ def _plain_tensors(path: str, text: str, begin: int, end: int) -> dict[str, Tens
 
 def _parse(path: str, raw: bytearray) -> dict[str, Any]:
     if len(raw) > _DENSE_CHECK_BYTES and raw.count(b"[") + raw.count(b"{") > len(raw) * _BRACKETS_PER_BYTE:
-        raise SafetensorsValidationError(
-            path, "header is not a list of tensors; the file is damaged or hostile, download it again"
-        )
+        raise damaged(path, "header is not a list of tensors")
     try:
         document = _decoder(Breather()).decode(raw.decode("utf-8"))
     except _DuplicateKeyError as error:
-        raise SafetensorsValidationError(
-            path, "stands twice in the header; the file is damaged, download it again", error.key
-        ) from error
+        raise damaged(path, "stands twice in the header", error.key) from error
     except (ValueError, RecursionError) as error:
-        detail = type(error).__name__
-        raise SafetensorsValidationError(
-            path, f"header is not valid JSON ({detail}); the file is damaged, download it again"
-        ) from error
+        raise damaged(path, f"header is not valid JSON ({type(error).__name__})") from error
     if not isinstance(document, dict):
-        raise SafetensorsValidationError(path, "header is not a JSON object; the file is damaged, download it again")
+        raise damaged(path, "header is not a JSON object")
     return document
 
 
@@ -248,7 +244,7 @@ def _metadata(path: str, block: Any) -> Mapping[str, str]:
         block = dict(zip(("dtype", "shape", "data_offsets"), block, strict=True))
     if not isinstance(block, dict) or not all(isinstance(value, str) for value in block.values()):
         raise SafetensorsValidationError(
-            path, "must map text to text; the file was written by a broken tool", _METADATA
+            path, "must map text to text; the file was written by a broken tool, save it again by another", _METADATA
         )
     return block
 
@@ -282,10 +278,9 @@ def _tensors(path: str, document: Mapping[str, Any]) -> dict[str, TensorEntry]:
                 size_bytes = sizes[kind] = _size_bytes(path, key, *kind)
             span_bytes = end - start
         except (TypeError, ValueError) as error:
-            raise SafetensorsValidationError(path, "needs a dtype, a shape and two data_offsets", key) from error
+            raise damaged(path, "needs a dtype, a shape and two data_offsets", key) from error
         if span_bytes != size_bytes:
-            reason = f"{dtype} {list(shape)} needs {size_bytes} bytes, its offsets span {span_bytes}"
-            raise SafetensorsValidationError(path, reason, key)
+            raise damaged(path, f"{dtype} {shape[:8]} needs {size_bytes} bytes, its offsets span {span_bytes}", key)
         tensors[key] = TensorEntry(dtype, kind[1], start, end)
         numbers += shape
         numbers += offsets
@@ -295,21 +290,24 @@ def _tensors(path: str, document: Mapping[str, Any]) -> dict[str, TensorEntry]:
 
 def _fields(path: str, key: str, value: Any) -> _Fields:
     if not isinstance(value, dict):
-        raise SafetensorsValidationError(path, "is not a tensor entry", key)
+        raise damaged(path, "is not a tensor entry", key)
     return value.get("dtype"), value.get("shape"), value.get("data_offsets")
 
 
 def _size_bytes(path: str, key: str, dtype: str, shape: tuple[int, ...]) -> int:
     if dtype not in DTYPE_BITS:
-        raise SafetensorsValidationError(path, f"unknown dtype {str(dtype)[:40]!r}", key)
+        reason = f"unknown dtype {str(dtype)[:40]!r}; convert the file to a known one, or download it again"
+        raise SafetensorsValidationError(path, reason, key)
+    if len(shape) > MAX_DIMENSIONS:
+        raise damaged(path, f"is said to have {len(shape)} dimensions, more than {MAX_DIMENSIONS}", key)
     if any(dim < 0 for dim in shape):
-        raise SafetensorsValidationError(path, f"{list(shape)[:8]} has a negative dimension", key)
+        raise damaged(path, f"{list(shape)[:8]} has a negative dimension", key)
     # Zeros left out: dimensions beyond 2**63 break strides even in a tensor without elements.
     if math.prod(dim for dim in shape if dim) * DTYPE_BITS[dtype] >= 1 << 63:
-        raise SafetensorsValidationError(path, f"{dtype} {list(shape)[:8]} overflows", key)
+        raise damaged(path, f"{dtype} {list(shape)[:8]} overflows", key)
     bits = math.prod(shape) * DTYPE_BITS[dtype]
     if bits % 8:
-        raise SafetensorsValidationError(path, f"{dtype} {list(shape)} does not end at a byte", key)
+        raise damaged(path, f"{dtype} {list(shape)[:8]} does not end at a byte", key)
     return bits // 8
 
 
@@ -318,7 +316,7 @@ def _require_integers(path: str, tensors: Mapping[str, TensorEntry], numbers: li
     if set(map(type, numbers)) <= {int}:
         return
     key = next(key for key, (_, shape, *span) in tensors.items() if bool in map(type, chain(shape, span)))
-    raise SafetensorsValidationError(path, "shape and data_offsets must be whole numbers", key)
+    raise damaged(path, "shape and data_offsets must be whole numbers", key)
 
 
 def _in_data_order(path: str, tensors: dict[str, TensorEntry], data_bytes: int) -> dict[str, TensorEntry]:
@@ -328,13 +326,13 @@ def _in_data_order(path: str, tensors: dict[str, TensorEntry], data_bytes: int) 
     for key, (_, _, start, end) in ordered.items():
         if start != covered:
             fault = "overlaps another tensor" if start < covered else "leaves a gap before it"
-            raise SafetensorsValidationError(path, f"data_offsets [{start}, {end}]: {fault}", key)
+            raise damaged(path, f"data_offsets [{start}, {end}]: {fault}", key)
         covered = end
     if covered != data_bytes:
         # Where the end of the file has gone, the first tensor that lost bytes.
         lost = next((key for key, (_, _, _, end) in ordered.items() if end > data_bytes), "")
-        cure = "the file is truncated, download it again" if lost else "no tensor covers the rest"
-        reason = f"tensors take {covered} bytes of a data section of {data_bytes}: {cure}"
+        fault = "the file is truncated" if lost else "no tensor covers the rest, the file is damaged"
+        reason = f"tensors take {covered} bytes of a data section of {data_bytes}: {fault}, download it again"
         raise SafetensorsValidationError(path, reason, lost)
     return ordered
 
@@ -347,6 +345,4 @@ def _require_unicode(path: str, texts: chain[str]) -> None:
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
-        raise SafetensorsValidationError(
-            path, "header holds half a surrogate pair; the file is damaged, download it again"
-        ) from error
+        raise damaged(path, "header holds half a surrogate pair") from error

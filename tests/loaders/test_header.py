@@ -13,6 +13,7 @@ from warmstack.loaders import (
     SafetensorsValidationError,
     load_pickled,
     load_safetensors_cached,
+    map_tensors,
     read_gguf_header,
     read_header,
     read_index,
@@ -102,6 +103,9 @@ LIES = {
     "size overflows": ({"a": entry(shape=[1 << 33, 1 << 33])}, "overflows"),
     "size overflows beside a zero": ({"a": entry(shape=[0, 1 << 62, 1 << 62], offsets=[0, 0])}, "overflows"),
     "half a byte": ({"a": entry(dtype="F4", shape=[3], offsets=[0, 2])}, "does not end at a byte"),
+    "one dimension too many": ({"a": entry(shape=[1] * 65)}, "'a': is said to have 65 dimensions"),
+    "no end of dimensions": ({"a": entry(shape=[1] * 100_000)}, "'a': is said to have 100000 dimensions"),
+    "data that no tensor has": ({}, "no tensor covers the rest"),
 }
 
 
@@ -112,6 +116,12 @@ def test_refuses_a_header_that_lies(write_raw, lie, reason: str):
         read_header(path)
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(("download it again", "save it again by another"))
+
+
+def test_as_many_dimensions_as_numpy_holds(write_raw):
+    path = write_raw({"a": entry(shape=[1] * 64)}, b"\1")
+    assert map_tensors(path).tensors["a"].numpy().ndim == 64
 
 
 WRECKS = {
