@@ -9,7 +9,7 @@ import torch
 from .breather import Breather
 from .errors import SafetensorsValidationError
 from .header import SafetensorsHeader
-from .placement import place_tensor, send_tensors
+from .placement import place_tensor, require_devices, send_tensors
 from .strategy import LoadRequest, LoadResult
 from .telemetry import LoadingMetrics, StageClock
 from .uploads import Uploads
@@ -18,7 +18,8 @@ _BREATH_TENSORS = 256
 
 
 class Gathering:
-    """Collects the tensors of a request and counts the memory they take. Not thread-safe."""
+    """Collects the tensors of a request and counts the memory they take. Not thread-safe. SafetensorsLoadError when a
+    device is not there that a header which the request brings sends tensors to."""
 
     def __init__(self, request: LoadRequest) -> None:
         self.clock = StageClock()
@@ -29,13 +30,23 @@ class Gathering:
         self._loaded_bytes = 0
         self._held_bytes = 0
         self._peak_bytes = 0
+        for path, header in request.headers.items():
+            self.require_devices(path, header.tensors)
 
     def header(self, path: str) -> SafetensorsHeader:
-        """The header of `path`, which belongs to the result from now on."""
+        """The header of `path`, which belongs to the result from now on. SafetensorsLoadError when a device that its
+        tensors go to is not there."""
         with self.clock.stage("header"):
             header = self._request.header(path)
+        if path not in self._request.headers:
+            self.require_devices(path, header.tensors)
         self.include(path, header.metadata)
         return header
+
+    def require_devices(self, path: str, keys: Mapping[str, object]) -> None:
+        """Before they are read: SafetensorsLoadError when a device that `keys` go to is not there."""
+        if self._request.copies:
+            require_devices(path, self._request.devices(keys), self._uploads)
 
     def include(self, path: str, metadata: Mapping[str, str]) -> None:
         """Count `path` among the files of the result."""

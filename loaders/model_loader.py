@@ -120,6 +120,7 @@ def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress |
     max_memory.check(path, gguf_device_bytes(header, request))
     gathering.include(path, {key: value for key, value in header.metadata.items() if isinstance(value, str)})
     keys = request.devices(header.tensors)
+    gathering.require_devices(path, header.tensors)
     meter = ProgressMeter(sum(header.tensors[key].end - header.tensors[key].start for key in keys), [header], progress)
     with gathering.clock.stage("read"):
         pace = replace(request.pace, reached=meter.add)

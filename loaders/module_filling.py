@@ -11,7 +11,7 @@ import torch
 from .errors import SafetensorsValidationError
 from .filling import Pace
 from .header import SafetensorsHeader
-from .placement import place_tensor, send_tensors
+from .placement import place_tensor, require_devices, send_tensors
 from .progress import Progress, ProgressMeter
 from .robust import Device, Path, request_for
 from .shards import ShardIndex, check_shards
@@ -57,6 +57,8 @@ def fill_module(
     meter = ProgressMeter(_size_bytes(wanted), headers.values(), progress)
     pace = Pace(cancelled, reached=meter.add)
     with Uploads() as uploads:
+        for header, keys in wanted:
+            require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
         for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes):
             (place,) = request.devices({key: tensor}).values()
             placed = send_tensors(header.path, {key: tensor}, {key: place}, dtype, uploads, cancelled).get(key)

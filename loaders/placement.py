@@ -10,6 +10,21 @@ from .errors import SafetensorsLoadError
 from .uploads import Uploads
 
 
+def require_devices(path: str, devices: Mapping[str, str], uploads: Uploads) -> None:
+    """SafetensorsLoadError when one of `devices` (key -> device) is not there."""
+    first_keys: dict[str, str] = {}
+    for key, device in devices.items():
+        first_keys.setdefault(device, key)
+    for device, key in first_keys.items():
+        try:
+            if uploads.takes(device):
+                uploads.find(device)
+            else:
+                torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise _unplaced(path, key, device, None, error) from error
+
+
 def place_tensor(path: str, key: str, tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> torch.Tensor:
     """`tensor` on `device`; a floating-point one as `dtype`. What already is where and as it should be stays the same
     object. `path` and `key` are for the error of a device that is absent or full."""
@@ -46,6 +61,6 @@ def _unplaced(
     path: str, key: str, device: str, dtype: torch.dtype | None, error: BaseException
 ) -> SafetensorsLoadError:
     # AssertionError: what torch raises for CUDA in a build without it.
-    cause = str(error).partition("\n")[0]
+    cause = str(error).partition("\n")[0].removeprefix(f"{device}: ")
     wanted = device if dtype is None else f"{device} as {dtype}"
     return SafetensorsLoadError(path, f"{key!r} cannot go to {wanted}: {cause}")

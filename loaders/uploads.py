@@ -24,6 +24,7 @@ class Uploads:
 
     def __init__(self, make_device: Callable[[str], CopyDevice] = CudaDevice) -> None:
         self._make_device = make_device
+        self._devices: dict[str, CopyDevice] = {}
         self._transfers: dict[str, DeviceTransfer] = {}
 
     def __enter__(self) -> Uploads:
@@ -38,6 +39,13 @@ class Uploads:
     def takes(device: str) -> bool:
         """Whether tensors for `device` go this way."""
         return device.startswith("cuda")
+
+    def find(self, device: str) -> CopyDevice:
+        """RuntimeError when it is not there."""
+        found = self._devices.get(device)
+        if found is None:
+            found = self._devices[device] = self._make_device(device)
+        return found
 
     def place(
         self,
@@ -72,7 +80,7 @@ class Uploads:
     ) -> Mapping[str, torch.Tensor]:
         transfer = self._transfers.get(device)
         if transfer is None:
-            transfer = self._transfers[device] = DeviceTransfer(self._make_device(device))
+            transfer = self._transfers[device] = DeviceTransfer(self.find(device))
         upload = transfer.upload(path, batch, cancelled=cancelled)
         if not upload.on_device:
             raise SafetensorsLoadError(path, f"{next(iter(batch))!r} cannot go to {device}: {upload.reasons[-1]}")
