@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -19,17 +20,17 @@ class FileStamp(NamedTuple):
 
 
 def stamp_of(file: FileIO) -> FileStamp:
-    stat = os.fstat(file.fileno())
-    return FileStamp(stat.st_size, stat.st_mtime_ns)
+    found = os.fstat(file.fileno())
+    return FileStamp(found.st_size, found.st_mtime_ns)
 
 
 def stamp_path(path: str) -> FileStamp:
     """The stamp of the file at `path`, without opening it."""
     try:
-        stat = os.stat(path)
+        found = os.stat(path)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    return FileStamp(stat.st_size, stat.st_mtime_ns)
+    return FileStamp(found.st_size, found.st_mtime_ns)
 
 
 @contextmanager
@@ -37,6 +38,7 @@ def open_raw(path: str | os.PathLike[str]) -> Iterator[FileIO]:
     """An unbuffered file, whose `readinto` goes straight into the caller's memory without the GIL."""
     name = os.fspath(path)
     try:
+        _require_weights(name, os.stat(name).st_mode)
         file = FileIO(name, "rb")
     except (OSError, ValueError) as error:
         raise unreadable(name, error) from error
@@ -45,6 +47,13 @@ def open_raw(path: str | os.PathLike[str]) -> Iterator[FileIO]:
             yield file
     except OSError as error:
         raise unreadable(name, error) from error
+
+
+def _require_weights(path: str, mode: int) -> None:
+    """Before it is opened: a pipe would wait for a writer, and opening a device may do something. A folder is left to
+    the system's own error."""
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise SafetensorsLoadError(path, "is no regular file but a pipe or a device; put the weights in its place")
 
 
 def require_stamp(path: str, file: FileIO, expected: FileStamp) -> None:

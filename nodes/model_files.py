@@ -88,7 +88,8 @@ def _list(roots: Sequence[str]) -> _Listing:
             indexed = {
                 name.removesuffix(f".safetensors{INDEX_SUFFIX}") for name in files if name.endswith(INDEX_SUFFIX)
             }
-            names |= {os.path.relpath(os.path.join(folder, name), root) for name in files if _listed(name, indexed)}
+            listed = (os.path.join(folder, name) for name in files if _listed(name, indexed))
+            names |= {os.path.relpath(path, root) for path in listed if os.path.isfile(path)}
     return _Listing(tuple(sorted(names)), tuple(roots), changed_ns)
 
 

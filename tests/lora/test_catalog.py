@@ -14,6 +14,7 @@ import pytest
 from warmstack.lora import catalog as catalog_module
 from warmstack.lora.catalog import Found, LoraCatalog
 from warmstack.lora.errors import AmbiguousLoraError, LoraNotFoundError
+from warmstack.lora.facts import read_facts
 from warmstack.lora.scan import EXTENSIONS, Listing, list_files
 
 from .conftest import WriteLora
@@ -324,3 +325,19 @@ def test_waiting_refreshes_share_one_that_began_after_them(
         assert len(first.result(30).files) in (1, 2)
         assert all(len(future.result(30).files) == 2 for future in later)
     assert 2 <= len(listings) <= 9
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_and_devices_are_not_listed_and_what_became_one_does_not_block(
+    tmp_path: Path, write_lora: WriteLora
+) -> None:
+    ink = write_lora(tmp_path / "ink.safetensors")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    catalog = LoraCatalog(lambda: [str(tmp_path)])
+    assert [file.name for file in catalog.refresh().files] == ["ink.safetensors"]
+    os.unlink(ink)
+    os.mkfifo(ink)
+    assert read_facts(str(ink)).problem.startswith("is no regular file")
+    with pytest.raises(LoraNotFoundError):
+        catalog.find("ink")

@@ -45,6 +45,17 @@ def test_shards_without_an_index_are_listed(tmp_path: Path) -> None:
     assert ModelFiles(lambda: [str(tmp_path)]).names() == ["m-00001-of-00002.safetensors"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_and_devices_are_not_offered(tmp_path: Path) -> None:
+    touch(tmp_path / "model.safetensors")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "zero.gguf").symlink_to("/dev/zero")
+    files = ModelFiles(lambda: [str(tmp_path)])
+    assert files.names() == ["model.safetensors"]
+    with pytest.raises(ModelFileError, match="no such file"):
+        files.find("pipe.safetensors")
+
+
 def test_it_walks_only_when_a_folder_has_changed(
     files: ModelFiles, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
