@@ -7,9 +7,11 @@ The ladder, first rung that answers wins, and a rung with several answers refuse
 3. *extension*   added (`styles/ink`), then another one (`styles/ink.pt` where the library holds `.safetensors`)
 4. *stem*        `ink` for `styles/ink.safetensors`; of a name with folders first the files whose path ends with it,
                  then the last component alone
-5. *case*        rung 4 without regard to case
-6. *alias*       `ss_output_name` of the header, then without regard to case
-7. *hash*        8 or more leading hex digits of a digest in the header (AutoV3, sshs, modelspec)
+5. *unicode*     2 to 4, each asked again before the ladder goes on, with accents composed on both sides (macOS writes
+                 e + ´ for é); an absolute path likewise
+6. *case*        rung 4 without regard to case or to how accents are written
+7. *alias*       `ss_output_name` of the header, then likewise
+8. *hash*        8 or more leading hex digits of a digest in the header (AutoV3, sshs, modelspec)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +90,9 @@ class NameIndex:
         self._folders = tuple(folders)
         self._file_links = dict(file_links)
         self._folder_links = tuple(folder_links)
+        self._written = _Names(files, str)
+        self._composed = _Names(files, _composed)
+        self._folded = _Names(files, _folded)
 
     def resolve(self, name: str) -> Found | Ambiguous | Missing:
         """The file that `name` means. A lookup in memory, whatever `name` holds."""
@@ -105,16 +111,26 @@ class NameIndex:
         if _ABSOLUTE.match(name):
             yield "exact", self._by_path.get(_path_key(name), ())
             yield "exact", self._by_real_path.get(_path_key(name), ())
+            yield "unicode", self._by_composed_path.get(_composed(_path_key(name)), ())
             return
         tidy = _tidy(name)
-        yield "separators", self._named(tidy) or self._by_tidy.get(tidy, ())
         bare = _bare(tidy)
+        # An ASCII name has no accents, and the tables are worth saving: most names are.
+        composed = _NO_NAMES if name.isascii() else self._composed
+        yield "separators", self._named(tidy) or self._written.tidy(tidy)
         yield "extension", self._extended(tidy)
         yield "extension", self._extended(bare)
-        yield "stem", _by_stem(bare, self._by_stem, str)
-        yield "case", _by_stem(bare.casefold(), self._by_folded_stem, str.casefold)
+        yield "unicode", composed.tidy(tidy)
+        yield "unicode", composed.bare(tidy)
+        yield "unicode", composed.bare(bare)
+        yield "stem", self._written.below(bare)
+        yield "unicode", composed.below(bare)
+        yield "stem", self._written.last(bare)
+        yield "unicode", composed.last(bare)
+        yield "case", self._folded.below(bare)
+        yield "case", self._folded.last(bare)
         yield "alias", self._by_alias.get(name, ())
-        yield "alias", self._by_folded_alias.get(name.casefold(), ())
+        yield "alias", self._by_folded_alias.get(_folded(name), ())
         yield "hash", self._by_hash(name)
 
     def _named(self, name: str) -> Matches:
@@ -141,7 +157,7 @@ class NameIndex:
         return None
 
     def _extended(self, bare: str) -> Matches:
-        return self._by_bare.get(bare) or [file for end in EXTENSIONS for file in self._named(bare + end)]
+        return self._written.bare(bare) or [file for end in EXTENSIONS for file in self._named(bare + end)]
 
     def _by_hash(self, name: str) -> Matches:
         match = _HASH.fullmatch(name.lower())
@@ -153,9 +169,9 @@ class NameIndex:
 
     def _similar(self, name: str) -> tuple[str, ...]:
         tidy = _tidy(name)
-        stem = _stem(_bare(tidy)).casefold()
-        near = difflib.get_close_matches(stem, self._by_folded_stem, _MAX_SUGGESTIONS)
-        names = [file.name for match in near for file in self._by_folded_stem[match]]
+        stem = _folded(_stem(_bare(tidy)))
+        near = difflib.get_close_matches(stem, self._folded.by_stem, _MAX_SUGGESTIONS)
+        names = [file.name for match in near for file in self._folded.by_stem[match]]
         return tuple(names[:_MAX_SUGGESTIONS])
 
     @cached_property
@@ -167,20 +183,8 @@ class NameIndex:
         return _table((_path_key(path), file) for path, file in self._real_paths)
 
     @cached_property
-    def _by_tidy(self) -> dict[str, list[LoraFile]]:
-        return _table((_tidy(file.name), file) for file in self._files)
-
-    @cached_property
-    def _by_bare(self) -> dict[str, list[LoraFile]]:
-        return _table((_bare(_tidy(file.name)), file) for file in self._files)
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[LoraFile]]:
-        return _table((_stem(_bare(_tidy(file.name))), file) for file in self._files)
-
-    @cached_property
-    def _by_folded_stem(self) -> dict[str, list[LoraFile]]:
-        return _table((_stem(_bare(_tidy(file.name))).casefold(), file) for file in self._files)
+    def _by_composed_path(self) -> dict[str, list[LoraFile]]:
+        return _table((_composed(_path_key(path)), file) for path, file in self._listed.items())
 
     @cached_property
     def _by_alias(self) -> dict[str, list[LoraFile]]:
@@ -188,24 +192,64 @@ class NameIndex:
 
     @cached_property
     def _by_folded_alias(self) -> dict[str, list[LoraFile]]:
-        return _table((file.alias.casefold(), file) for file in self._files if file.alias)
+        return _table((_folded(file.alias), file) for file in self._files if file.alias)
 
     @cached_property
     def _hashes(self) -> list[tuple[str, LoraFile]]:
         return sorted(((digest, file) for file in self._files for digest in file.hashes), key=_digest)
 
 
+class _Names:
+    """`files` by their names, those that `fold` makes equal being one."""
+
+    def __init__(self, files: Sequence[LoraFile], fold: Callable[[str], str]) -> None:
+        self._files = files
+        self._fold = fold
+
+    def tidy(self, name: str) -> Matches:
+        return self._by_tidy.get(self._fold(name), ())
+
+    def bare(self, name: str) -> Matches:
+        return self._by_bare.get(self._fold(name), ())
+
+    def below(self, bare: str) -> Matches:
+        """Files whose path ends with `bare`."""
+        end = f"/{self._fold(bare)}"
+        matches = self.by_stem.get(_stem(end), ())
+        return [file for file in matches if f"/{self._fold(_bare(_tidy(file.name)))}".endswith(end)]
+
+    def last(self, bare: str) -> Matches:
+        """Files whose path ends with the last component of `bare`, where that says anything."""
+        stem = self._fold(_stem(bare))
+        return () if stem in _NAMELESS_STEMS else self.by_stem.get(stem, ())
+
+    @cached_property
+    def _by_tidy(self) -> dict[str, list[LoraFile]]:
+        return _table((self._fold(_tidy(file.name)), file) for file in self._files)
+
+    @cached_property
+    def _by_bare(self) -> dict[str, list[LoraFile]]:
+        return _table((self._fold(_bare(_tidy(file.name))), file) for file in self._files)
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[LoraFile]]:
+        return _table((self._fold(_stem(_bare(_tidy(file.name)))), file) for file in self._files)
+
+
+_NO_NAMES = _Names((), str)
+
+
 def _digest(pair: tuple[str, LoraFile]) -> str:
     return pair[0]
 
 
-def _by_stem(bare: str, table: dict[str, list[LoraFile]], fold: Callable[[str], str]) -> Matches:
-    stem = _stem(bare)
-    matches = table.get(stem, [])
-    if stem == bare:
-        return matches
-    below = [file for file in matches if f"/{fold(_bare(_tidy(file.name)))}".endswith(f"/{bare}")]
-    return below or ([] if stem in _NAMELESS_STEMS else matches)
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _folded(text: str) -> str:
+    # Folding takes some composed letters apart.
+    return _composed(_composed(text).casefold())
 
 
 def _table(pairs: Iterable[tuple[str, LoraFile]]) -> dict[str, list[LoraFile]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,6 +127,68 @@ def test_two_formats_of_one_name_are_ambiguous_without_the_extension() -> None:
     names = index("x.pt", "x.safetensors")
     assert names.resolve("x") == Ambiguous("x", ("x.pt", "x.safetensors"))
     assert isinstance(names.resolve("x.pt"), Found)
+
+
+def decomposed(text: str) -> str:
+    """As macOS writes it: a letter, then its accent."""
+    return unicodedata.normalize("NFD", text)
+
+
+class TestSpellingsOfUnicode:
+    NAME = "stile/Übergröße é.safetensors"
+
+    @pytest.mark.parametrize(
+        ("query", "how"),
+        [
+            (NAME, "unicode"),
+            ("stile\\Übergröße é.safetensors", "unicode"),
+            ("stile/Übergröße é", "unicode"),
+            ("stile/Übergröße é.pt", "unicode"),
+            ("Übergröße é", "unicode"),
+            ("/loras/stile/Übergröße é.safetensors", "unicode"),
+            ("ÜBERGRÖSSE É", "case"),
+        ],
+    )
+    @pytest.mark.parametrize("of_file", ["NFC", "NFD"])
+    def test_composed_and_decomposed_are_one_name(self, query: str, how: str, of_file: str) -> None:
+        name = unicodedata.normalize(of_file, self.NAME)
+        asked = decomposed(query) if of_file == "NFC" else query
+        match = index(name, "ink.safetensors").resolve(asked)
+        assert isinstance(match, Found)
+        assert (match.file.name, match.how) == (name, how)
+
+    def test_an_alias_too(self) -> None:
+        names = NameIndex([file("ink.safetensors", alias="Größe")])
+        match = names.resolve(decomposed("Größe"))
+        assert isinstance(match, Found)
+        assert match.how == "alias"
+
+    def test_two_files_that_differ_in_nothing_else_are_told_apart_by_their_own_spelling_alone(self) -> None:
+        composed, apart = "a/ǖ.safetensors", decomposed("a/ǖ.safetensors")
+        between = "a/\u00fc\u0304.safetensors"
+        names = index(composed, apart)
+        for own in (composed, apart):
+            for spelling in (own, own.removesuffix(".safetensors"), own.removeprefix("a/")):
+                match = names.resolve(spelling)
+                assert isinstance(match, Found)
+                assert match.file.name == own
+        assert names.resolve(between) == Ambiguous(between, tuple(sorted((composed, apart))))
+        assert isinstance(names.resolve("Ǖ"), Ambiguous)
+
+    def test_folders_count(self) -> None:
+        names = index("é/x.safetensors", "e/x.safetensors")
+        match = names.resolve(decomposed("é/x"))
+        assert isinstance(match, Found)
+        assert match.file.name == "é/x.safetensors"
+
+    def test_letters_that_merely_look_alike_are_others(self) -> None:
+        assert isinstance(index("ａ.safetensors").resolve("a"), Missing)
+        assert isinstance(index("é.safetensors").resolve("e"), Missing)
+
+    def test_suggestions(self) -> None:
+        match = index("größe v2.safetensors").resolve(decomposed("größe v3"))
+        assert isinstance(match, Missing)
+        assert match.suggestions == ("größe v2.safetensors",)
 
 
 def test_suggestions_look_alike() -> None:
