@@ -61,7 +61,7 @@ class AdapterCache:
         self._failures = Failures()
         self._cold_reads = ColdReads()
         self._pinned_paths: set[str] = set()
-        self._next_use: dict[AdapterKey, int] = {}
+        self._next_use: Mapping[AdapterKey, int] = {}
         self._ended: deque[Holds] = deque()
         self._tally = Tally()
         self._shadow = ShadowCache()
@@ -129,9 +129,10 @@ class AdapterCache:
             return "failed"
 
     def plan_uses(self, next_use: Mapping[AdapterKey, int]) -> None:
-        """Replaces what is known of the queue: key -> position of the next job that uses it, running job first."""
+        """Replaces what is known of the queue: key -> position of the next job that uses it, running job first. It is
+        kept as it is and must not change afterwards: most of its positions are never asked for."""
         with self._lock:
-            self._next_use = dict(next_use)
+            self._next_use = next_use
             self._revision += 1
 
     def record_cold_read(self, key: AdapterKey, seconds: float) -> None:

@@ -209,7 +209,7 @@ class Prefetcher:
             if not self._models.futures:
                 self._warmer.survey(self._resolver.files)
         stats = self._cache.stats()
-        self._history.observe(running, demands(stats, self._warmer.tally.status()), self._machine.clock())
+        self._history.observe(running, demands(stats, self._warmer.tally.figures), self._machine.clock())
         self._batch.look(self._queued_jobs, stats.waits, self._published)
         self._look_at_cache()
         if self._dirty or self._machine.clock() >= self._due_at_s:
@@ -243,7 +243,6 @@ class Prefetcher:
         self._warmer.resident, self._limit_bytes = resident, cached.limit_bytes
 
     def _replan(self) -> None:
-        self._warmer.take_ends()
         self._dirty = False
         settings = self._settings
         self._limits = Limits(
@@ -288,7 +287,7 @@ class Prefetcher:
             queued_jobs=self._queued_jobs,
             shelves=self._warmer.shelves(self._limits),
             in_flight=tuple(fetch_status(reading) for reading in self._warmer.readings),
-            page=self._warmer.tally.status(),
+            page=self._warmer.tally.figures,
             predictor=self._forecast.stats(),
             under_pressure=self._memory.is_short(self._settings),
             history=self._history.records(),

@@ -164,7 +164,7 @@ class ModelTier:
             failed=self._failed,
             loading=None if reading is None else reading.fetch.file.key,
             in_flight=() if reading is None else (_fetch_status(reading),),
-            page=self._tally.status(),
+            page=self._tally.figures,
         )
 
     def _look_ahead(self) -> None:

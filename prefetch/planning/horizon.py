@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from operator import is_, itemgetter
 
 from ...lora.file import AdapterKey, LoraFile
@@ -106,6 +106,35 @@ class _Uses:
             del self._later[key]
 
 
+class _Positions(Mapping[AdapterKey, int]):
+    """Position of the job of each ticket, worked out when somebody asks: a copy of the tickets costs less by far."""
+
+    __slots__ = ("_head", "_tickets")
+
+    def __init__(self, tickets: dict[AdapterKey, int], head: int) -> None:
+        self._tickets = tickets
+        self._head = head
+
+    def __getitem__(self, key: AdapterKey) -> int:
+        return (self._tickets[key] >> _USE_BITS) - self._head
+
+    def __iter__(self) -> Iterator[AdapterKey]:
+        return iter(self._tickets)
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tickets
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _Positions) and self._head == other._head:
+            return self._tickets == other._tickets
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return len(self) == len(other) and all(other.get(key) == position for key, position in self.items())
+
+
 class _Rest(Collection[tuple[int, int]]):
     """Bytes and positions, worked out when somebody asks: most plans are followed without."""
 
@@ -179,7 +208,7 @@ class Horizon:
             ),
             frozenset(resident.tickets),
             frozenset(pages.tickets),
-            {key: (ticket >> _USE_BITS) - head for key, ticket in acquired.tickets.items()},
+            _Positions(acquired.tickets.copy(), head),
             _Rest(cold[self._nearest :], head) if len(cold) > self._nearest else (),
         )
 

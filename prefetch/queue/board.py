@@ -147,7 +147,7 @@ class QueueBoard:
     def _mark_running(self) -> None:
         """Of the jobs that are known; one that has left needs no mark any more."""
         ran = self._running_ids
-        self._running_ids = {job.job_id for job in self._jobs if job.running}
+        self._running_ids = {job.job_id for job in takewhile(lambda job: job.running, self._jobs)}
         for job_id in ran ^ self._running_ids:
             known = self._by_id.get(job_id)
             if known is not None:
@@ -194,7 +194,7 @@ class QueueBoard:
 
 def in_sight(visible: Sequence[QueuedJob], known: Container[str]) -> tuple[QueuedJob, ...]:
     """The jobs that are looked at of a queue, with those that were looked at before."""
-    nearest, behind = visible[:HORIZON_JOBS], visible[HORIZON_JOBS : HORIZON_JOBS + ARRIVING_JOBS]
-    if all(job.job_id in known for job in nearest):
-        behind = tuple(takewhile(lambda job: job.job_id in known, behind))
-    return (*nearest, *behind)
+    jobs = tuple(visible[: HORIZON_JOBS + ARRIVING_JOBS])
+    strangers = (place for place, job in enumerate(jobs) if job.job_id not in known)
+    first = next(strangers, len(jobs))
+    return jobs if first < HORIZON_JOBS else jobs[:first]

@@ -287,10 +287,7 @@ class Schedule:
 
     def _reading(self, fetch: Fetch) -> Reading:
         taken_back = self._taken_back.pop(fetch.key, None)
-        if taken_back is None or taken_back.is_cancelled:
-            return self._make(fetch)
-        taken_back.fetch = fetch
-        return taken_back
+        return self._make(fetch) if taken_back is None or taken_back.is_cancelled else taken_back
 
     def _must_yield(self, fetch: Fetch) -> bool:
         """A file of the running job goes on whatever that job reads. So does one that would be late: short jobs that

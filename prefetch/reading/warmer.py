@@ -138,8 +138,7 @@ class Warmer:
         """Stops reads that nobody wants any more and starts those of `due` that come first."""
         self._plan = plan
         self._schedule.keep(plan.wants)
-        if not self._pages.keys() <= plan.pages:
-            self._pages = {key: asks for key, asks in self._pages.items() if key in plan.pages}
+        self.forget_pages(set(self._pages).difference(plan.pages))
         self.tally.write_off(plan.pages, plan.resident)
         self._schedule.follow(due)
 
@@ -178,9 +177,14 @@ class Warmer:
         if self._schedule.is_idle and not self._watch.keeps_off(None):
             self._disks.survey(files, self._schedule.settings)
 
-    def forget_pages(self, keys: Container[AdapterKey]) -> None:
-        """The kernel has taken these back."""
-        self._pages = {key: asks for key, asks in self._pages.items() if key not in keys}
+    def forget_pages(self, keys: Iterable[AdapterKey]) -> None:
+        """The kernel has taken these back, or may: nobody needs them."""
+        if keys := self._pages.keys() & keys:
+            # Copied whole and then thinned out: a key that is put in anew has its hash worked out anew.
+            pages = dict(self._pages)
+            for key in keys:
+                del pages[key]
+            self._pages = pages
 
     def _on_disks(self) -> None:
         """What is due depends on the disk, and so does how much of it is read at a time."""

@@ -189,11 +189,11 @@ def test_page_tally_tells_hits_joins_misses_and_waste() -> None:
     tally.count_warmed(c.key, 5, 1.5, claimed=False)
     tally.claim({c.key})
     tally.write_off({a.key}, {b.key})
-    status = tally.status()
+    status = tally.figures
     assert (status.hits, status.joins, status.misses) == (1, 1, 1)
     assert (status.demand_bytes, status.hit_bytes, status.warmed_bytes, status.wasted_bytes) == (30, 10, 35, 10)
     assert status.hidden_share == pytest.approx(1 / 3)
-    assert PageTally().status().hidden_share is None
+    assert PageTally().figures.hidden_share is None
 
 
 @pytest.mark.parametrize(
