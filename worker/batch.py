@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import torch
 
 from ..lora.errors import LoraError
+from ..lora.flight import never
 from ..prefetch.machine import Machine
 from ..prefetch.prefetcher import Prefetcher
 from ..prefetch.queue.job import QueuedJob, References
@@ -67,15 +68,20 @@ class Batch:
 
 
 def run_batch(
-    worker: LoRAWorker, batch: Batch, mode: Mode, on_report: Callable[[RequestReport], None] | None = None
+    worker: LoRAWorker,
+    batch: Batch,
+    mode: Mode,
+    on_report: Callable[[RequestReport], None] | None = None,
+    stopped: Callable[[], bool] = never,
 ) -> RunReport:
     """Runs every request in order; the pipeline has its own weights afterwards.
 
     A request that fails (a missing name, a LoRA for another model) is reported and the queue goes on. `on_report` is
-    called as each request ends, in a thread of the run. Blocking; owns an event loop.
+    called as each request ends, in a thread of the run. Once `stopped()` is true no other request is begun. Blocking;
+    owns an event loop.
     """
     batch.images.mkdir(parents=True, exist_ok=True)
-    run = _Run(worker, batch, on_report or _ignore)
+    run = _Run(worker, batch, on_report or _ignore, stopped)
     started_s = time.perf_counter()
     try:
         reports = asyncio.run(run.prefetched() if mode == "prefetch" else run.on_demand())
@@ -94,10 +100,17 @@ def run_batch(
 class _Run:
     """One pass over the queue. `jobs` is what the prefetcher sees of it."""
 
-    def __init__(self, worker: LoRAWorker, batch: Batch, on_report: Callable[[RequestReport], None]) -> None:
+    def __init__(
+        self,
+        worker: LoRAWorker,
+        batch: Batch,
+        on_report: Callable[[RequestReport], None],
+        stopped: Callable[[], bool],
+    ) -> None:
         self._worker = worker
         self._batch = batch
         self._on_report = on_report
+        self._stopped = stopped
         self._position = 0
 
     def jobs(self) -> list[QueuedJob]:
@@ -105,7 +118,7 @@ class _Run:
         return [QueuedJob(request.id, request, running=index == 0) for index, request in enumerate(waiting)]
 
     async def on_demand(self) -> list[RequestReport]:
-        return [await asyncio.to_thread(self._request, request) for request in self._batch.requests]
+        return [await self._run(request) for request in self._batch.requests]
 
     async def prefetched(self) -> list[RequestReport]:
         index_path = self._worker.config.index_path
@@ -125,11 +138,16 @@ class _Run:
             for position, request in enumerate(self._batch.requests):
                 self._position = position
                 prefetcher.wake()
-                reports.append(await asyncio.to_thread(self._request, request))
+                reports.append(await self._run(request))
             return reports
         finally:
             prefetcher.close()
             await _end(warming)
+
+    async def _run(self, request: QueueRequest) -> RequestReport:
+        if self._stopped():
+            return RequestReport(id=request.id, line=request.line, prompt=request.prompt, ran=False)
+        return await asyncio.to_thread(self._request, request)
 
     def _request(self, request: QueueRequest) -> RequestReport:
         report = self._made(request)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ..lora.catalog import LoraCatalog
 from ..lora.errors import LoraError
+from .interruption import STATUS
 from .request import MalformedLine, read_queue
 from .state_folder import index_path
 from .tables import mebibytes
@@ -28,7 +29,8 @@ LOADER_EXAMPLES = ("compare", "auto", "advanced", "memory", "streaming")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 when every failure is its request's own fault, 1 when not, 2 when nothing could be run."""
+    """Exit status: 0 when every failure is its request's own fault, 1 when not, 2 when nothing could be run, 130 after
+    Ctrl-C."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     console = Console()
@@ -37,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, LoraError) as problem:
         Console(stderr=True).print(f"[red]{escape(str(problem))}[/red]")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return STATUS
     return status
 
 

@@ -25,6 +25,8 @@ class RequestReport(NamedTuple):
     """Why there is no picture, a line each."""
     expected: bool = True
     """False when something other than the request itself is at fault: the pipeline, the disk, memory."""
+    ran: bool = True
+    """False when the queue was interrupted before."""
 
     @property
     def wait_s(self) -> float:
@@ -71,6 +73,7 @@ class RunReport(NamedTuple):
             "totals": {
                 "requests": len(self.requests),
                 "failures": len(self.failures),
+                "not_run": sum(not request.ran for request in self.requests),
                 "wait_s": self.wait_s,
                 "wait_p50_s": stats.waits.quantile_s(0.5),
                 "wait_p99_s": stats.waits.quantile_s(0.99),

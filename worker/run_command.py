@@ -22,6 +22,7 @@ from ..prefetch.settings import PrefetchSettings
 from .batch import Batch, Mode, run_batch
 from .config import MIB, LoRAWorkerConfig
 from .contact_sheet import save_contact_sheet
+from .interruption import STATUS, Interruption
 from .lora_worker import LoRAWorker
 from .naming import LoraPipeline
 from .pipelines import Generator, load_pipeline
@@ -62,20 +63,33 @@ def run_command(options: RunOptions, console: Console) -> int:
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
     pipeline: LoraPipeline = load_pipeline(options.pipeline, options.device, options.dtype)
-    runs = [_pass(options, mode, pipeline, console) for mode in options.modes]
-    comparison = compare_images(*map(options.images, options.modes)) if len(runs) == 2 else None
+    with Interruption() as interruption:
+        runs = [
+            _pass(options, mode, pipeline, console, interruption) for mode in options.modes if not interruption.asked
+        ]
+        return _conclude(options, runs, interruption.asked, console)
+
+
+def _conclude(options: RunOptions, runs: Sequence[RunReport], interrupted: bool, console: Console) -> int:
+    """Leave everything behind that a run leaves; the exit status."""
+    done = options.modes[: len(runs)]
+    comparison = compare_images(*map(options.images, done)) if len(done) == 2 and not interrupted else None
+    pictures = options.images(done[-1])
     sheet = options.output / "contact-sheet.png"
-    save_contact_sheet(runs[-1].requests, options.images(options.modes[-1]), sheet)
+    save_contact_sheet(runs[-1].requests, pictures, sheet)
     report = options.output / "report.json"
-    report.write_text(json.dumps(_report(runs, comparison), indent=2) + "\n", encoding="utf-8")
+    report.write_text(json.dumps(_report(runs, comparison, interrupted), indent=2) + "\n", encoding="utf-8")
     _show(runs, comparison, console)
-    pictures = options.images(options.modes[-1])
     console.print(f"Pictures in {pictures}, overview {sheet}, figures {report}", soft_wrap=True)
+    if interrupted:
+        return STATUS
     unexpected = any(not request.expected for run in runs for request in run.requests)
     return 1 if unexpected or (comparison is not None and not comparison.identical) else 0
 
 
-def _pass(options: RunOptions, mode: Mode, pipeline: LoraPipeline, console: Console) -> RunReport:
+def _pass(
+    options: RunOptions, mode: Mode, pipeline: LoraPipeline, console: Console, interruption: Interruption
+) -> RunReport:
     """A worker of its own each time: the second pass must not profit from what the first has loaded."""
     settings = _settings(options)
     worker = LoRAWorker(
@@ -107,7 +121,7 @@ def _pass(options: RunOptions, mode: Mode, pipeline: LoraPipeline, console: Cons
             progress.update(task, advance=1, description=f"{mode}: {escape(report.id)}")
 
         try:
-            return run_batch(worker, batch, mode, advance)
+            return run_batch(worker, batch, mode, advance, lambda: interruption.asked)
         finally:
             worker.close()
 
@@ -151,11 +165,12 @@ def _show(runs: Sequence[RunReport], comparison: ImageComparison | None, console
         console.print(f"[red]The images of the two runs differ: {escape(', '.join(comparison.different))}[/red]")
 
 
-def _report(runs: Sequence[RunReport], comparison: ImageComparison | None) -> dict[str, object]:
+def _report(runs: Sequence[RunReport], comparison: ImageComparison | None, interrupted: bool) -> dict[str, object]:
     compared = None if comparison is None else {**comparison._asdict(), "identical": comparison.identical}
     return {
         "torch": torch.__version__,
         "platform": platform.platform(),
+        "interrupted": interrupted,
         "comparison": compared,
         "runs": [run.as_json() for run in runs],
     }

@@ -76,6 +76,8 @@ def _adapters(request: RequestReport) -> str:
 
 
 def _cells(request: RequestReport) -> tuple[str, str]:
+    if not request.ran:
+        return "[yellow]not run[/yellow]", ""
     if request.problems:
         return "[red]failed[/red]", ""
     found = "\n".join(f"[{_COLOURS[lora.outcome]}]{lora.outcome}[/]" for lora in request.loras)
