@@ -37,6 +37,10 @@ _FAULTS = (
 the others made is reported. A request to stop is none of these."""
 
 
+_SIGNALS_S = 0.25
+"""How often the waiting main thread looks for Ctrl-C: a signal that another thread was given does not wake it."""
+
+
 class Image(Protocol):
     """A PIL image, as far as it matters here."""
 
@@ -147,7 +151,10 @@ class _Run:
     async def _run(self, request: QueueRequest) -> RequestReport:
         if self._stopped():
             return RequestReport(id=request.id, line=request.line, prompt=request.prompt, ran=False)
-        return await asyncio.to_thread(self._request, request)
+        work = asyncio.create_task(asyncio.to_thread(self._request, request))
+        while not work.done():
+            await asyncio.wait({work}, timeout=_SIGNALS_S)
+        return work.result()
 
     def _request(self, request: QueueRequest) -> RequestReport:
         report = self._made(request)
