@@ -9,7 +9,7 @@ from functools import partial
 
 from .job import QueuedJob, References
 
-SLICE_S = 0.002
+SLICE_S = 0.001
 """How long the event loop is held between two breaths."""
 LARGE_INPUTS = 1500
 """A graph with more inputs is read in a thread: one reading cannot be sliced."""
