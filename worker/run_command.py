@@ -67,7 +67,7 @@ def run_command(options: RunOptions, console: Console) -> int:
         runs = [
             _pass(options, mode, pipeline, console, interruption) for mode in options.modes if not interruption.asked
         ]
-        return _conclude(options, runs, interruption.asked, console)
+        return _conclude(options, runs, interruption.asked, console) if runs else STATUS
 
 
 def _conclude(options: RunOptions, runs: Sequence[RunReport], interrupted: bool, console: Console) -> int:
