@@ -26,6 +26,8 @@ async def test_loras_come_first_whoever_needs_them(world: ModelWorld) -> None:
     world.start("1")
     world.submit_models("2", world.model("m.safetensors"), loras=(lora,))
     world.submit_models("3", loras=(late,))
+    await world.settle(reads=False)
+    assert len(world.reads.waiting) == 1, "the thread of the LoRAs: that of the model would read beside it"
     await world.settle()
     assert [Path(path).name for path in world.page_reads] == [lora, late, "m.safetensors"]
 
