@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 from warmstack.prefetch.prefetcher import Prefetcher
+from warmstack.prefetch.queue.book import SLICE_S
 from warmstack.prefetch.queue.job import QueuedJob, References
 
 from .world import World, stock_graph
@@ -46,7 +47,7 @@ async def test_a_long_queue_is_read_in_slices(world: World) -> None:
 
     def slow(payload: object) -> References:
         order.append("read")
-        world.slice_s += 0.0015
+        world.slice_s += 0.75 * SLICE_S
         return References()
 
     world.slice_s = 0.0
