@@ -1,0 +1,44 @@
+"""What is in sight of a queue, and which of it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from warmstack.prefetch.queue.board import ARRIVING_JOBS, HORIZON_JOBS, in_sight
+from warmstack.prefetch.queue.job import QueuedJob
+
+from ..world import World
+
+JOBS = [QueuedJob(str(i), None) for i in range(200)]
+MOST = HORIZON_JOBS + ARRIVING_JOBS
+
+
+def ids(jobs: tuple[QueuedJob, ...]) -> set[str]:
+    return {job.job_id for job in jobs}
+
+
+def test_jobs_come_into_sight_together_once_there_are_too_few() -> None:
+    seen = in_sight(JOBS, ())
+    assert seen == tuple(JOBS[:MOST])
+    for gone in range(1, ARRIVING_JOBS + 1):
+        assert in_sight(JOBS[gone:], ids(seen)) == tuple(JOBS[gone:MOST])
+    gone = ARRIVING_JOBS + 1
+    assert in_sight(JOBS[gone:], ids(seen)) == tuple(JOBS[gone : gone + MOST])
+
+
+def test_a_job_put_in_front_is_seen_at_once() -> None:
+    seen = in_sight(JOBS, ())
+    queue = [QueuedJob("front", None), *JOBS]
+    assert in_sight(queue, ids(seen)) == tuple(queue[:MOST])
+
+
+async def test_a_job_that_is_put_back_does_not_run_any_more(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras")
+    world.submit("1", world.lora("a"))
+    world.start("1")
+    await world.settle()
+    assert [job.running for job in world.prefetcher.status().queue] == [True]
+    world.queue[0] = QueuedJob("1", world.queue[0].payload)
+    await world.settle()
+    assert [job.running for job in world.prefetcher.status().queue] == [False]
+    await world.close()
