@@ -173,11 +173,11 @@ class Stretches:
             self.cpu_ms = max(self.cpu_ms, cpu_ms)
             self.wall_ms = max(self.wall_ms, (time.perf_counter() - wall_s) * 1e3)
 
-        asyncio.Handle._run = measured  # type: ignore[method-assign, assignment]  # only here is every callback seen
+        asyncio.Handle._run = measured  # only here is every callback seen
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.Handle._run = self._run  # type: ignore[method-assign, assignment]  # as it was
+        asyncio.Handle._run = self._run
 
 
 def graph(rng: random.Random, names: list[str]) -> Graph:

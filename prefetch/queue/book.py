@@ -56,8 +56,5 @@ def _is_large(payload: object) -> bool:
         return False
     if len(prompt) > LARGE_INPUTS:
         return True
-    try:
-        return sum([len(node["inputs"]) for node in prompt.values()]) > LARGE_INPUTS
-    except (TypeError, KeyError):  # some node is not one
-        nodes = [node for node in prompt.values() if isinstance(node, dict)]
-        return sum(len(inputs) for node in nodes if isinstance(inputs := node.get("inputs"), dict)) > LARGE_INPUTS
+    nodes = [node for node in prompt.values() if isinstance(node, dict)]
+    return sum(len(inputs) for node in nodes if isinstance(inputs := node.get("inputs"), dict)) > LARGE_INPUTS

@@ -140,7 +140,7 @@ class Schedule:
         line = self.line_of(reading.fetch.file.path)
         if follower is None or line not in self._calm:
             self.balance()
-        elif len(self._ahead[line]) < AHEAD:
+        else:
             self._hand_out(line)
 
     def make_room(self, key: FetchKey) -> bool:

@@ -81,7 +81,7 @@ def _run(model: Any, loras: str, **inputs: Any) -> tuple[Any, Any, list[tuple[st
 def _warnings() -> Iterator[list[str]]:
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())
     logging.getLogger().addHandler(handler)
     try:
         yield messages

@@ -63,7 +63,7 @@ def test_it_walks_only_when_a_folder_has_changed(
 
     def counted(*arguments: object, **options: object) -> object:
         walks.append(arguments)
-        return walk(*arguments, **options)  # type: ignore[call-overload]
+        return walk(*arguments, **options)
 
     monkeypatch.setattr(os, "walk", counted)
     assert files.names() == before and not walks

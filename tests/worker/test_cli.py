@@ -157,7 +157,7 @@ def test_a_pipeline_is_loaded_in_its_precision_without_a_warning(world: Path) ->
     """Cast afterwards, modules that belong in float32 would lose it; diffusers warns of that each time."""
     said: list[logging.LogRecord] = []
     listener = logging.Handler(logging.WARNING)
-    listener.emit = said.append  # type: ignore[method-assign]
+    listener.emit = said.append
     logging.getLogger("diffusers").addHandler(listener)
     try:
         pipeline = load_pipeline(world / "pipeline", "cpu", "bfloat16")

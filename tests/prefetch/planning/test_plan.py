@@ -131,7 +131,7 @@ def test_plan_invariants(
     queue: Sequence[Sequence[tuple[LoraFile, bool]]], resident: int, pages: int, warm: set[object]
 ) -> None:
     jobs = [job(str(i), *uses, running=i == 0) for i, uses in enumerate(queue)]
-    plan = make_plan(jobs, Limits(resident, pages), Warm(warm, warm))  # type: ignore[arg-type]
+    plan = make_plan(jobs, Limits(resident, pages), Warm(warm, warm))
     keys = [fetch.key for fetch in plan.fetches]
     assert len(set(keys)) == len(keys)
     assert all(plan.wants(key) for key in keys)

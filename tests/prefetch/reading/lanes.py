@@ -55,7 +55,7 @@ class Lane:
         reading = self.reading
         assert reading is not None
         self._begin(self._ahead.popleft() if self._ahead and outcome != "no_room" else None)
-        return Ended(reading, Outcome(outcome), self.reading)  # type: ignore[arg-type]  # one of them
+        return Ended(reading, Outcome(outcome), self.reading)
 
     def _begin(self, reading: Reading | None) -> None:
         self.reading = reading
@@ -72,7 +72,7 @@ class Fixture:
         self.lanes: list[Lane] = []
         self.untold: deque[Ended] = deque()
         self.schedule = Schedule(
-            self.disks,  # type: ignore[arg-type]  # all of it that is asked
+            self.disks,
             self.make,
             lambda first, ahead: self.lanes.append(Lane(first, ahead)),
             self.kept_off.__contains__,

@@ -64,7 +64,7 @@ class Run:
     def run(self) -> None:
         warm_file = partial(page_cache.warm_file, chunk_bytes=CHUNK_BYTES)
         machine = Machine(warm_file=warm_file, resident_bytes=lambda path: None)
-        self.outcome = self.reading.run(None, machine)  # type: ignore[arg-type]
+        self.outcome = self.reading.run(None, machine)
 
     def end(self) -> Outcome:
         self.thread.join(DEADLINE_S)
@@ -98,7 +98,7 @@ def test_one_that_was_cancelled_cannot_be_paused(tmp_path: Path) -> None:
 def test_what_has_not_begun_gives_its_thread_back(tmp_path: Path) -> None:
     reading = Reading(Fetch(LoraFile("a", "/absent", 1, 0), "page", 0), lambda: None)
     reading.pause()
-    assert reading.run(None, Machine()) == Outcome("cancelled")  # type: ignore[arg-type]
+    assert reading.run(None, Machine()) == Outcome("cancelled")
 
 
 class Standing:
@@ -166,7 +166,7 @@ def test_a_job_that_joins_a_paused_read_gets_it_going(tmp_path: Path, cancelled:
         loading.set()
         if cancelled:
             assert joined.wait(DEADLINE_S)
-        return load_adapter(file, **options)  # type: ignore[arg-type]
+        return load_adapter(file, **options)
 
     cache = AdapterCache(ByteBudget(1 << 30), load=load)
     file = world.catalog.find(world.lora("a"))
