@@ -16,7 +16,7 @@ from .resolver import Resolver
 T = TypeVar("T")
 
 HORIZON_JOBS = 64
-"""At least so many jobs are looked at, if there are. Eviction that sees 64 jobs is within a point of a perfect future."""
+"""At least so many jobs are looked at, if there are: eviction that sees 64 is within a point of a perfect future."""
 ARRIVING_JOBS = 8
 """Jobs that come into sight together once fewer than `HORIZON_JOBS` are: reading and resolving them costs a trip to a
 thread and a new plan each time."""
