@@ -320,8 +320,10 @@ def _require_integers(path: str, tensors: Mapping[str, TensorEntry], numbers: li
 
 
 def _in_data_order(path: str, tensors: dict[str, TensorEntry], data_bytes: int) -> dict[str, TensorEntry]:
-    spans = [entry[2:] for entry in tensors.values()]
-    ordered = tensors if spans == sorted(spans) else dict(sorted(tensors.items(), key=_span))
+    _, _, starts, ends = zip(*tensors.values(), strict=True) if tensors else ((),) * 4
+    if (*starts, data_bytes) == (0, *ends):
+        return tensors
+    ordered = dict(sorted(tensors.items(), key=_span))
     covered = 0
     for key, (_, _, start, end) in ordered.items():
         if start != covered:
