@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .shards import ShardIndex, check_shards, read_index
     from .spare_memory import SpareMemory
     from .strategy import Constraints, LoadingStrategy, LoadRequest, LoadResult
-    from .stream import StreamedTensor, stream_tensors
+    from .stream import StreamedPiece, StreamedTensor, stream_pieces, stream_tensors
     from .streaming import StreamingLoadingStrategy
     from .telemetry import LoadingMetrics
     from .tensor_file import TensorFile
@@ -109,6 +109,7 @@ _MODULES = {
     "StrategyRegistry": "registry",
     "StrategySummary": "tracking",
     "SpareMemory": "spare_memory",
+    "StreamedPiece": "stream",
     "StreamedTensor": "stream",
     "StreamingLoadingStrategy": "streaming",
     "Surroundings": "auto",
@@ -138,6 +139,7 @@ _MODULES = {
     "read_tensors": "private",
     "resident_bytes": "page_cache",
     "shown_on": "progress",
+    "stream_pieces": "stream",
     "stream_tensors": "stream",
     "track_loading_performance": "tracking",
     "upload_packed": "packed_upload",
@@ -188,6 +190,7 @@ __all__ = [
     "SpareMemory",
     "StrategyRegistry",
     "StrategySummary",
+    "StreamedPiece",
     "StreamedTensor",
     "StreamingLoadingStrategy",
     "Surroundings",
@@ -217,6 +220,7 @@ __all__ = [
     "read_tensors",
     "resident_bytes",
     "shown_on",
+    "stream_pieces",
     "stream_tensors",
     "track_loading_performance",
     "upload_packed",

@@ -59,6 +59,9 @@ class TensorEntry(NamedTuple):
     start: int
     end: int
 
+    def moved(self, by_bytes: int) -> TensorEntry:
+        return self._replace(start=self.start + by_bytes, end=self.end + by_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsHeader:

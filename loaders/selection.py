@@ -9,7 +9,7 @@ import torch
 
 from .direct import BLOCK_BYTES, fill_directly, should_read_directly
 from .filling import Pace, Span, fill
-from .header import SafetensorsHeader, TensorEntry
+from .header import SafetensorsHeader
 from .opened import open_raw, require_stamp
 from .private import allocate
 from .views import view_tensors
@@ -67,7 +67,7 @@ def read_selected(
             # The buffer cannot go while a slice of its memoryview is alive.
             del blocks
         require_stamp(path, file, header.stamp)
-    moved = {key: _moved(header.tensors[key], run.place - run.start) for run in runs for key in run.keys}
+    moved = {key: header.tensors[key].moved(run.place - run.start) for run in runs for key in run.keys}
     views = view_tensors(path, buffer, moved, 0)
     return Selected({key: views[key] for key in keys}, size_bytes)
 
@@ -119,7 +119,3 @@ def _size_bytes(runs: Sequence[_Run], unit_bytes: int) -> int:
 
 def _rounded(nbytes: int, unit_bytes: int) -> int:
     return -(-nbytes // unit_bytes) * unit_bytes
-
-
-def _moved(entry: TensorEntry, by_bytes: int) -> TensorEntry:
-    return entry._replace(start=entry.start + by_bytes, end=entry.end + by_bytes)

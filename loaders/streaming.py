@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from .gathering import Gathering
 from .strategy import Constraints, LoadRequest, LoadResult
-from .stream import stream_tensors
+from .stream import stream_pieces
 
 
 @dataclass(frozen=True, slots=True)
 class StreamingLoadingStrategy:
-    """One thread reads while the caller's places and casts. Host memory above what is handed out: at most `max_bytes`
-    and one tensor. It wins where tensors are cast or leave the CPU; where they stay as they are it only copies them
-    singly."""
+    """A few threads read while the caller's places and casts. Host memory above what is handed out: at most `max_bytes`
+    and one tensor. It wins where tensors are cast or leave the CPU; where they stay as they are it copies them in more
+    pieces than others do."""
 
     name: ClassVar[str] = "streaming"
     summary: ClassVar[str] = "casting or moving to a device with little host memory"
@@ -26,8 +26,7 @@ class StreamingLoadingStrategy:
         gathering = Gathering(request)
         headers = [gathering.header(path) for path in request.paths]
         wanted = [(header, gathering.wanted(header)) for header in headers]
-        stream = stream_tensors(wanted, request.pace, max_bytes=self.max_bytes)
-        for header, key, tensor, waiting_bytes in gathering.clock.each("read", stream):
-            ahead_bytes = waiting_bytes - tensor.nbytes
-            gathering.add(header.path, {key: tensor}, buffer_bytes=tensor.nbytes, waiting_bytes=ahead_bytes)
+        stream = stream_pieces(wanted, request.pace, max_bytes=self.max_bytes)
+        for header, tensors, size_bytes, waiting_bytes in gathering.clock.each("read", stream):
+            gathering.add(header.path, tensors, buffer_bytes=size_bytes, waiting_bytes=waiting_bytes - size_bytes)
         return gathering.result(self.name)

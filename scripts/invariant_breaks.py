@@ -55,9 +55,9 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     ),
     "Nor on how the model was loaded: every strategy, one file or shards": (
         Break(
-            "a tensor that is streamed by itself is read from the file's first bytes",
+            "what is streamed is read from the file's first bytes",
             "loaders/stream.py",
-            "[(target, header.data_start + entry.start)]",
+            "[(target, header.data_start + piece.start)]",
             "[(target, header.data_start)]",
             (
                 "tests/host/test_model_loaders.py::test_a_diffusion_model_is_the_stock_loaders",

@@ -8,11 +8,13 @@ _ONE = ("lora", "batch", "small", "checkpoint", "cast")
 _MANY = ("lora", "batch", "small", "checkpoint", "shards", "cast")
 _ALL = (*_MANY, "subset")
 _WHOLE = ("lora", "batch", "checkpoint", "shards")
+_KEPT = ("lora", "batch", "small")
+"""Nobody keeps the memory of a checkpoint for the next one."""
 _PICKLED = ("lora", "checkpoint")
 
 CONTENDERS = (
     Contender("auto", "private", "ours:auto", _ALL, ours=True),
-    Contender("auto, memory kept", "private", "ours:auto-keeping-memory", _MANY, ours=True),
+    Contender("auto, memory kept", "private", "ours:auto-keeping-memory", _KEPT, ours=True),
     Contender("eager", "private", "ours:eager", _MANY, ours=True),
     Contender("fast_single_file", "private", "ours:fast_single_file", _ONE, ours=True),
     Contender("parallel", "private", "ours:parallel", ("shards",), ours=True),

@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any
 
+_LARGE_BYTES = 1 << 30
+
 
 def main(name: str) -> None:
     # Whatever a loader prints must not get between the answers.
@@ -41,7 +43,7 @@ def _loader(name: str, answers: Any) -> Any:
 def _measure(load: Any, workload: dict[str, Any]) -> dict[str, Any]:
     if workload.get("trim"):
         # Freed memory that malloc keeps would hide what the next load takes.
-        ctypes.CDLL(None).malloc_trim(0)
+        _trim()
         return {}
     getattr(load, "before", lambda workload: None)(workload)
     before_bytes = _read_bytes()
@@ -57,6 +59,9 @@ def _measure(load: Any, workload: dict[str, Any]) -> dict[str, Any]:
     # What has been imported is not looked through for garbage by every load that follows.
     gc.collect()
     gc.freeze()
+    if workload["wanted_bytes"] > _LARGE_BYTES:
+        # All processes wait with what malloc keeps, and together they would run out of memory.
+        _trim()
     return {
         "returned_s": returned_s,
         "touched_s": touched_s,
@@ -64,6 +69,10 @@ def _measure(load: Any, workload: dict[str, Any]) -> dict[str, Any]:
         "bytes": size_bytes,
         "read_bytes": read_bytes,
     }
+
+
+def _trim() -> None:
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def touch(tensors: Any) -> tuple[int, int]:

@@ -68,7 +68,7 @@ def test_progress_is_of_what_the_model_takes(tmp_path: Path):
     files = sorted(tmp_path.glob("*.safetensors"))
     fill_module(tiny_unet(), files, device_map={"conv_in": "disk"}, progress=seen.append)
     taken = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("conv_in.")}
-    assert {progress.tensor for progress in seen} - {""} == taken.keys()
+    assert {progress.tensor for progress in seen} - {""} <= taken.keys()
     assert seen[-1].done_bytes == seen[-1].total_bytes == sum(tensor.nbytes for tensor in taken.values())
     bar: list[LoadProgress] = []
     (tmp_path / "more.safetensors").unlink()

@@ -24,7 +24,7 @@ from warmstack.loaders import (
     SafetensorsLoadError,
     SafetensorsValidationError,
     StrategyRegistry,
-    StreamedTensor,
+    StreamedPiece,
     StreamingLoadingStrategy,
     choose_strategy,
     drop_file,
@@ -253,9 +253,9 @@ class TestStreaming:
     def test_what_is_read_ahead_counts(self, saved, monkeypatch):
         def stream(wanted, pace, max_bytes):
             for header, keys in wanted:
-                yield StreamedTensor(header, keys[0], torch.zeros(10), waiting_bytes=140)
+                yield StreamedPiece(header, {keys[0]: torch.zeros(10)}, size_bytes=40, waiting_bytes=140)
 
-        monkeypatch.setattr(streaming, "stream_tensors", stream)
+        monkeypatch.setattr(streaming, "stream_pieces", stream)
         result = StreamingLoadingStrategy().load(LoadRequest((saved,), device="meta"))
         assert result.metrics.peak_bytes == 140
 

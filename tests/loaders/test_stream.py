@@ -4,7 +4,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
 
 import pytest
 import torch
@@ -13,9 +15,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from safetensors.torch import save_file
 
-from warmstack.loaders import LoadCancelledError, Pace, SafetensorsLoadError, byte_gate, read_header, stream_tensors
+from warmstack.loaders import (
+    LoadCancelledError,
+    Pace,
+    SafetensorsLoadError,
+    byte_gate,
+    read_header,
+    stream_pieces,
+    stream_tensors,
+)
 from warmstack.loaders import stream as module
 from warmstack.loaders.byte_gate import ByteGate
+from warmstack.loaders.opened import open_raw
 
 
 def wanted(*paths: str):
@@ -62,15 +73,16 @@ def test_leaving_early_ends_the_reader(large):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("warmstack-stream")]
 
 
-def test_a_reader_that_has_room_ends_too(large, monkeypatch):
+def test_readers_that_have_room_end_too(large, monkeypatch):
     """The consumer leaves before the third tensor; there is room for all the others."""
+    entered: list[int] = []
     read: list[int] = []
 
     class Gate(ByteGate):
         def enter(self, nbytes: int, cancelled: Callable[[], bool]) -> bool:
-            if len(read) == 2:
-                while not cancelled():
-                    time.sleep(0)
+            entered.append(nbytes)
+            while len(entered) == 3 and not cancelled():
+                time.sleep(0)
             return super().enter(nbytes, cancelled)
 
     monkeypatch.setattr(module, "ByteGate", Gate)
@@ -79,7 +91,73 @@ def test_a_reader_that_has_room_ends_too(large, monkeypatch):
     )
     next(stream)
     stream.close()
-    assert len(read) <= 3
+    assert len(read) <= 2
+
+
+def test_small_neighbours_come_together_and_end_together(tmp_path, monkeypatch):
+    """Of ten tensors of 100 bytes, without the fifth, at most three at once."""
+    monkeypatch.setattr(module, "_PIECE_BYTES", 350)
+    path = tmp_path / "small.safetensors"
+    save_file({f"{i}": torch.full((100,), i, dtype=torch.uint8) for i in range(10)}, path)
+    header = read_header(path)
+    keys = [key for key in header.tensors if key != "4"]
+    pieces = [
+        ([*piece.tensors], piece.size_bytes, piece.waiting_bytes)
+        for piece in stream_pieces([(header, keys)], Pace(), max_bytes=300)
+    ]
+    assert pieces == [(["0", "1", "2"], 300, 300), (["3"], 100, 100), (["5", "6", "7"], 300, 300),
+                      (["8", "9"], 200, 200)]  # fmt: skip
+
+    stream = stream_tensors([(header, keys)], Pace(), max_bytes=300)
+    waiting = [item.waiting_bytes for item in stream]
+    assert waiting == [300, 300, 300, 100, 300, 300, 300, 200, 200]
+
+
+def test_a_piece_that_was_dropped_is_free_before_the_next_is_read(large):
+    dropped: list[weakref.ref[torch.Tensor]] = []
+    free_at_arrival: list[bool] = []
+
+    def note(path: str, nbytes: int) -> None:
+        free_at_arrival.append(all(reference() is None for reference in dropped))
+
+    stream = stream_pieces(wanted(large[0]), Pace(advanced=note), max_bytes=0)
+    while (piece := next(stream, None)) is not None:
+        dropped += map(weakref.ref, piece.tensors.values())
+        del piece
+    assert free_at_arrival == [True] * 8
+
+
+def test_a_tensor_that_its_file_aligns_is_aligned(tmp_path):
+    """The piece begins with two bytes that do not."""
+    path = tmp_path / "aligned.safetensors"
+    header = b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"F16","shape":[1],'
+    header += b'"data_offsets":[2,4]},"c":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(12))
+    _, item = stream_tensors([(read_header(path), ["b", "c"])], Pace(), max_bytes=1 << 30)
+    assert item.key == "c"
+    assert item.tensor.data_ptr() % 4 == 0
+
+
+def test_a_disk_that_fails_is_an_error_of_the_file(saved, large, monkeypatch):
+    """By name, although the next file is open already."""
+    opened: list[str] = []
+
+    @contextmanager
+    def open_noted(path: str) -> Iterator[FileIO]:
+        with open_raw(path) as file:
+            opened.append(path)
+            yield file
+
+    def fail(*_: object) -> int:
+        while len(opened) < 2:
+            time.sleep(0)
+        raise OSError(5, "Input/output error")
+
+    stream = stream_tensors(wanted(saved, large[0]), Pace(), max_bytes=1 << 30)
+    monkeypatch.setattr(module, "open_raw", open_noted)
+    monkeypatch.setattr("warmstack.loaders.filling.os.preadv", fail)
+    with pytest.raises(SafetensorsLoadError, match=r"saved\.safetensors.*cannot be read \(Input/output error\)"):
+        next(stream)
 
 
 def test_cancelling(large):
