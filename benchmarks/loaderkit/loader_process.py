@@ -55,6 +55,7 @@ def _measure(load: Any, workload: dict[str, Any]) -> dict[str, Any]:
     read_bytes = _read_bytes() - before_bytes
     if workload.get("hold_s"):
         time.sleep(workload["hold_s"])
+    getattr(loaded, "close", lambda: None)()
     del loaded
     # What has been imported is not looked through for garbage by every load that follows.
     gc.collect()

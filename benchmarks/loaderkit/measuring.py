@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -50,14 +51,16 @@ class Measuring:
             self.found[workload.name] = {state: json.loads(json.dumps(empty)) for state in states}
 
     def round(self, turn: int) -> None:
-        """Every loader on every workload once; in every other round backwards, so that nobody always follows the
-        same."""
+        """Every loader on every workload once, in another order each time: who follows one that has just let go of much
+        memory finds it there, and who follows an idle stretch may have to wait for the machine to hand some out."""
+        shuffle = random.Random(turn).shuffle
         for workload, states in self._workloads:
             for state in states:
                 self._begin()
                 samples = self.found[workload.name][state]["samples"]
                 running = [process for process in self._running if _takes_part(process.contender, workload, state)]
-                for process in running if turn % 2 == 0 else running[::-1]:
+                shuffle(running)
+                for process in running:
                     prepare(workload, state)
                     _note(samples, process.contender.name, process.load(workload))
                 print(f"round {turn + 1}: {workload.name} {state}", file=sys.stderr, flush=True)

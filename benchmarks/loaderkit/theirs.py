@@ -8,11 +8,16 @@ Tensors = list[Any]
 
 
 class _Held(Tensors):
-    """Tensors with what must live as long as they do."""
+    """Tensors with what must live as long as they do, and keeps their memory until it is closed."""
 
-    def __init__(self, tensors: Tensors, *owners: object) -> None:
+    def __init__(self, tensors: Tensors, *owners: Any) -> None:
         super().__init__(tensors)
-        self.owners = owners
+        self._owners = owners
+
+    def close(self) -> None:
+        self.clear()
+        for owner in self._owners:
+            owner.close()
 
 
 def load_file(workload: dict[str, Any]) -> Tensors:
@@ -76,7 +81,7 @@ def fastsafetensors(workload: dict[str, Any]) -> Tensors:
         loader.set_tensor_filter(lambda key: _wanted(key, workload))
     loader.add_filenames({0: list(workload["paths"])})
     buffers = loader.copy_files_to_device()
-    return _Held([buffers.get_tensor(key) for key in loader.get_keys()], loader, buffers)
+    return _Held([buffers.get_tensor(key) for key in loader.get_keys()], buffers, loader)
 
 
 def runai_model_streamer(workload: dict[str, Any]) -> Tensors:
