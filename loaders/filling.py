@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from io import FileIO
 
 from .errors import LoadCancelledError, SafetensorsLoadError
+from .huge_pages import HUGE_PAGES
 from .rate_limit import RateLimit
 
 CHUNK_BYTES = 32 << 20
@@ -61,16 +62,16 @@ def fill(
 ) -> None:
     """Fill every span from `file`. Whatever raises, no thread writes to them afterwards."""
 
-    def read_chunk(chunk: Span) -> None:
-        target, offset = chunk
+    def read_chunk(chunk: tuple[memoryview, int, int]) -> None:
+        span, start, offset = chunk
+        target = span[start : start + chunk_bytes]
         pace.allow(path, len(target))
+        HUGE_PAGES.touch(span, start, start + len(target))
         read_at(path, file, target, offset)
         pace.report(path, len(target), offset + len(target))
 
     chunks = [
-        (target[start : start + chunk_bytes], offset + start)
-        for target, offset in spans
-        for start in range(0, len(target), chunk_bytes)
+        (target, start, offset + start) for target, offset in spans for start in range(0, len(target), chunk_bytes)
     ]
     if threads == 1 or len(chunks) < 2 or not hasattr(os, "preadv"):
         for chunk in chunks:

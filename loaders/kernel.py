@@ -1,4 +1,4 @@
-"""Three questions to the kernel that Python has no call for. Each answers None or False where the system cannot say."""
+"""Questions and advice to the kernel that Python has no call for. Each answers None or False where it cannot."""
 
 from __future__ import annotations
 
@@ -62,3 +62,11 @@ def populate(mapping: mmap.mmap, start: int = 0, end: int | None = None) -> bool
         ctypes.c_void_p(ctypes.addressof(first) + lead), ctypes.c_size_t(length), _MADV_POPULATE_READ
     )
     return not failed
+
+
+def want_small_pages(address: int, end: int) -> bool:
+    """Have what is untouched yet of the memory from `address` to `end` come in small pages. False where the kernel has
+    no others. Keeps the GIL, which takes longer to get back than this takes."""
+    first = address - address % mmap.PAGESIZE
+    advice = ctypes.c_int(mmap.MADV_NOHUGEPAGE)
+    return not ctypes.PyDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), advice)

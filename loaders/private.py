@@ -7,19 +7,18 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
 from .errors import SafetensorsLoadError
 from .filling import CHUNK_BYTES, Pace, fill
 from .header import SafetensorsHeader, read_header
+from .huge_pages import HUGE_PAGES
 from .opened import open_raw, require_stamp
 from .rate_limit import RateLimit
 from .spare_memory import SpareMemory
 from .tensor_file import TensorFile
 from .views import PrivateBuffer, view_tensors
 
-_HUGE_PAGE_BYTES = 2 << 20
 _SHARED_CHUNK_BYTES = 16 << 20
 """Small enough that two threads share even one LoRA evenly, large enough that a read seldom returns while the views are
 being made, and has to wait for the interpreter."""
@@ -98,9 +97,7 @@ def read_fast(
 def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMemory | None = None) -> PrivateBuffer:
     """Private memory of `nbytes`, at least one: zeroed, or from `spare` and with anything in it.
 
-    Faulting fresh memory in costs as much as the copy, and with huge pages half of that, as long as the system has some
-    at hand. A long-lived server in a fragmented or half-backed machine has not: 128 MB then took 1.5 to 3 s on huge
-    pages and 0.2 to 0.3 s without. `path` is for the error only."""
+    `path` is for the error only."""
     nbytes = max(nbytes, 1)
     known = None if spare is None else spare.take(nbytes)
     buffer = _fresh(path, nbytes, huge_pages=huge_pages) if known is None else known
@@ -114,7 +111,6 @@ def _fresh(path: str, nbytes: int, *, huge_pages: bool) -> mmap.mmap:
         buffer = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
         raise SafetensorsLoadError(path, f"needs {nbytes} bytes of memory, which are not there; free some") from error
-    if huge_pages and nbytes >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):
-            buffer.madvise(mmap.MADV_HUGEPAGE)
+    if huge_pages:
+        HUGE_PAGES.ask(buffer)
     return buffer
