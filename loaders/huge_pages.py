@@ -18,9 +18,9 @@ _HUGE_PAGE_BYTES = 2 << 20
 _STEP_BYTES = 8 << 20
 """Once some are slow, so are all that follow: to look at each fourth finds that out as well."""
 _SLOW_S = 0.0015
-_AGAIN_S = 5.0
-"""How long small pages do before one huge page shows whether the system has found some: longer than a checkpoint takes.
-"""
+_FIRST_S, _LONGEST_S, _LONGER = 10.0, 600.0, 4
+"""How long small pages do before one huge page shows whether the system has found some: longer than a checkpoint takes,
+and longer each time that it has not."""
 
 
 class HugePages:
@@ -32,6 +32,7 @@ class HugePages:
         self._clock = clock
         self._work_clock = work_clock
         self._given_up_s = float("-inf")
+        self._period_s = _FIRST_S
 
     def ask(self, memory: mmap.mmap) -> None:
         """Have `memory`, private and untouched, come in huge pages, where the system has them and they are not slow."""
@@ -54,7 +55,7 @@ class HugePages:
             began_s = self._work_clock()
             page.value = 0
             if self._work_clock() - began_s > _SLOW_S:
-                self._given_up_s = self._clock()
+                self._give_up()
             # Other loads have asked before this was known.
             if self._given_up:
                 kernel.want_small_pages(ctypes.addressof(page), _end_of(memory.obj))
@@ -62,7 +63,16 @@ class HugePages:
 
     @property
     def _given_up(self) -> bool:
-        return self._clock() - self._given_up_s <= _AGAIN_S
+        return self._clock() - self._given_up_s <= self._period_s
+
+    def _give_up(self) -> None:
+        if self._given_up:
+            # Another thread met a slow one at the same time.
+            return
+        now_s = self._clock()
+        again = now_s - self._given_up_s <= self._period_s * _LONGER
+        self._period_s = min(self._period_s * _LONGER, _LONGEST_S) if again else _FIRST_S
+        self._given_up_s = now_s
 
 
 def _end_of(whole: object) -> int:

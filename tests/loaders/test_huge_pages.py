@@ -80,16 +80,27 @@ def test_quick_pages_stay_huge():
     assert "hg" in flags
 
 
-def test_after_a_slow_page_nobody_asks_for_huge_ones_for_a_while():
+def test_after_a_slow_page_nobody_asks_for_huge_ones_for_a_while_and_longer_each_time():
     machine = Machine(slow=0)
-    with memoryview(machine.memory(64 * MIB)) as whole:
-        machine.pages.touch(whole, 0, len(whole))
-    machine.time_s += 4.9
-    later = machine.memory(64 * MIB)
-    assert "hg" not in flags_of(address_of(later))[0][1]
-    machine.time_s += 0.2
-    latest = machine.memory(64 * MIB)
-    assert "hg" in flags_of(address_of(latest))[0][1]
+
+    def asks() -> bool:
+        return "hg" in flags_of(address_of(machine.memory(64 * MIB)))[0][1]
+
+    def meets_a_slow_one() -> None:
+        machine.readings = count()
+        with memoryview(machine.memory(64 * MIB)) as whole:
+            machine.pages.touch(whole, 0, 1)
+
+    for period_s in (10, 40, 160, 600, 600):
+        meets_a_slow_one()
+        machine.time_s += period_s - 1
+        assert not asks()
+        machine.time_s += 2
+        assert asks()
+    machine.time_s += 10_000
+    meets_a_slow_one()
+    machine.time_s += 11
+    assert asks()
 
 
 def test_others_that_have_asked_before_get_small_ones_too():
