@@ -84,7 +84,8 @@ def test_after_a_slow_page_nobody_asks_for_huge_ones_for_a_while_and_longer_each
     machine = Machine(slow=0)
 
     def asks() -> bool:
-        return "hg" in flags_of(address_of(machine.memory(64 * MIB)))[0][1]
+        memory = machine.memory(64 * MIB)
+        return "hg" in flags_of(address_of(memory))[0][1]
 
     def meets_a_slow_one() -> None:
         machine.readings = count()
