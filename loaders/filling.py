@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
 
+from . import huge_pages
 from .errors import LoadCancelledError, SafetensorsLoadError
-from .huge_pages import HUGE_PAGES
 from .rate_limit import RateLimit
 
 CHUNK_BYTES = 32 << 20
@@ -66,7 +66,7 @@ def fill(
         span, start, offset = chunk
         target = span[start : start + chunk_bytes]
         pace.allow(path, len(target))
-        HUGE_PAGES.touch(span, start, start + len(target))
+        huge_pages.touch(span, start, start + len(target))
         read_at(path, file, target, offset)
         pace.report(path, len(target), offset + len(target))
 

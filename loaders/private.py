@@ -12,7 +12,7 @@ from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
 from .errors import SafetensorsLoadError
 from .filling import CHUNK_BYTES, Pace, fill
 from .header import SafetensorsHeader, read_header
-from .huge_pages import HUGE_PAGES
+from .huge_pages import ask as ask_for_huge_pages
 from .opened import open_raw, require_stamp
 from .rate_limit import RateLimit
 from .spare_memory import SpareMemory
@@ -112,5 +112,5 @@ def _fresh(path: str, nbytes: int, *, huge_pages: bool) -> mmap.mmap:
     except (OSError, OverflowError) as error:
         raise SafetensorsLoadError(path, f"needs {nbytes} bytes of memory, which are not there; free some") from error
     if huge_pages:
-        HUGE_PAGES.ask(buffer)
+        ask_for_huge_pages(buffer)
     return buffer
