@@ -157,5 +157,6 @@ def _read(piece: _Piece, file: FileIO, pace: Pace) -> dict[str, torch.Tensor]:
 
 
 def _memory(path: str, nbytes: int) -> Buffer:
-    """A mapping of its own costs a small piece more than its bytes."""
-    return bytearray(nbytes) if nbytes < _SMALL_BYTES else allocate(path, nbytes)
+    """A mapping of its own costs a small piece more than its bytes, and each piece would find out anew that huge pages
+    are slow: where they were, a LoRA took twice as long."""
+    return bytearray(nbytes) if nbytes < _SMALL_BYTES else allocate(path, nbytes, huge_pages=False)
