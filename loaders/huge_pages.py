@@ -40,11 +40,7 @@ def touch(memory: memoryview, start: int, stop: int, *, clock: Callable[[], floa
         began_s = clock()
         page.value = 0
         if clock() - began_s > _SLOW_S:
-            kernel.want_small_pages(ctypes.addressof(page), _end_of(memory.obj))
+            with memoryview(memory.obj) as whole:
+                end = ctypes.addressof(ctypes.c_ubyte.from_buffer(whole)) + whole.nbytes
+            kernel.want_small_pages(ctypes.addressof(page), end)
             return
-
-
-def _end_of(whole: object) -> int:
-    """The address behind the last byte of a writable buffer."""
-    with memoryview(whole) as memory:  # type: ignore[arg-type]  # what a memoryview was made of
-        return ctypes.addressof(ctypes.c_ubyte.from_buffer(memory)) + memory.nbytes

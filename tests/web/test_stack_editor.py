@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .browser_kit.fake_backend import FakeBackend, a_busy_evening
-from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, rows_of, text_of
+from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, box_of, rows_of, text_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -272,8 +272,7 @@ def test_a_sideways_drag_changes_a_strength_in_steps(page: Page) -> None:
     from playwright.sync_api import expect
 
     editor = add_node(page, json.dumps([INK]))
-    box = editor.locator(".ws-strength").first.bounding_box()
-    assert box is not None
+    box = box_of(editor.locator(".ws-strength").first)
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
@@ -287,8 +286,7 @@ def test_a_sideways_drag_changes_a_strength_in_steps(page: Page) -> None:
 
 def drag_row(page: Page, row: Locator, onto: Locator, share: float) -> None:
     """Drags the grip of `row` to `share` of the height of `onto`, and holds it there."""
-    grip, goal = row.locator(".ws-grip").bounding_box(), onto.bounding_box()
-    assert grip is not None and goal is not None
+    grip, goal = box_of(row.locator(".ws-grip")), box_of(onto)
     page.mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
     page.mouse.down()
     page.mouse.move(goal["x"] + 20, goal["y"] + goal["height"] * share, steps=6)

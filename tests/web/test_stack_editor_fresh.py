@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, rows_of
+from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, box_of, rows_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -87,15 +87,12 @@ def test_a_finger_changes_a_strength_and_moves_a_row(opened: Callable[..., Opene
     page.evaluate(f"{APP}.graph.clear()")
     editor = add_node(page, json.dumps([INK, KNIGHT]))
     expect(editor.locator(".ws-stack-row")).to_have_count(2)
-    box = editor.locator(".ws-strength").first.bounding_box()
-    assert box is not None
+    box = box_of(editor.locator(".ws-strength").first)
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     drag_finger(page, (x, y), (x + 33, y + 2))
     expect(editor.locator(".ws-strength").first).to_have_value("1.05")
     assert rows_of(page) == [{**INK, "strength_model": 1.05}, KNIGHT]
-    grip = editor.locator(".ws-grip").first.bounding_box()
-    goal = editor.locator(".ws-stack-row").last.bounding_box()
-    assert grip is not None and goal is not None
+    grip, goal = box_of(editor.locator(".ws-grip").first), box_of(editor.locator(".ws-stack-row").last)
     drag_finger(page, (grip["x"] + 5, grip["y"] + 12), (grip["x"] + 5, goal["y"] + goal["height"] * 0.8))
     assert [row["name"] for row in rows_of(page)] == [KNIGHT["name"], INK["name"]]
     assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import FloatRect, Locator, Page
 
 APP = "window.comfyAPI.app.app"
 INK = {"name": "styles/ink_wash_v3.safetensors", "strength_model": 0.8, "strength_clip": 0.5}
@@ -29,6 +29,15 @@ def add_node(page: Page, text: str = "") -> Locator:
     editor = page.locator(".ws-stack")
     editor.wait_for()
     return editor
+
+
+def box_of(locator: Locator) -> FloatRect:
+    """Where it stands once it no longer moves: a new node is laid out over several frames, and a finger that goes by an
+    earlier one misses it."""
+    locator.click(trial=True)
+    box = locator.bounding_box()
+    assert box is not None
+    return box
 
 
 def text_of(page: Page) -> str:
