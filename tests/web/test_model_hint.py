@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .browser_kit.fake_backend import FakeBackend
+from .browser_kit.stack_node import APP, add_row, new_workflow
 
 if TYPE_CHECKING:
     from .browser_kit.opened import OpenedStub
 
-APP = "window.comfyAPI.app.app"
 NAMES = ["styles/ink_wash_v3.safetensors", "styles/risograph_two_tone.safetensors"]
 """Made for sdxl and for sd15."""
 
@@ -51,7 +51,7 @@ def test_a_misfit_is_outlined_before_the_first_run(opened: Callable[..., OpenedS
 
     backend.base_models = {("checkpoints", "xl.safetensors"): "sdxl", ("checkpoints", "flux.safetensors"): "flux"}
     page = opened().page
-    page.evaluate(f"{APP}.graph.clear()")
+    new_workflow(page)
     page.evaluate(BUILD, json.dumps([{"name": name, "strength_model": 1, "strength_clip": 1} for name in NAMES]))
     rows = page.locator(".ws-stack-row")
     expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
@@ -60,8 +60,7 @@ def test_a_misfit_is_outlined_before_the_first_run(opened: Callable[..., OpenedS
     page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
     expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
 
-    page.get_by_role("button", name="Add LoRA").click()
-    page.get_by_role("combobox", name="LoRA").last.fill("o")
+    add_row(page.locator(".ws-stack")).fill("o")
     options = page.locator(".ws-stack").get_by_role("option")
     expect(options.last).to_have_attribute("data-fit", "bad")
     expect(options.first).not_to_have_attribute("data-fit", "bad")
@@ -103,7 +102,7 @@ def test_the_file_is_found_across_the_edges_of_subgraphs(
 
     backend.base_models = {("checkpoints", "xl.safetensors"): "sdxl", ("checkpoints", "flux.safetensors"): "flux"}
     page = opened().page
-    page.evaluate(f"{APP}.graph.clear()")
+    new_workflow(page)
     page.evaluate(BUILD, json.dumps([{"name": name, "strength_model": 1, "strength_clip": 1} for name in NAMES]))
     page.evaluate(MOVE_INSIDE, "WarmStackLoadLoraStack")
     page.evaluate(MOVE_INSIDE, "CheckpointLoaderSimple")

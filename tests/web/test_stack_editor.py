@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .browser_kit.fake_backend import FakeBackend, a_busy_evening
-from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, box_of, rows_of, text_of
+from .browser_kit.stack_node import (
+    APP,
+    INK,
+    KNIGHT,
+    LINOCUT,
+    add_node,
+    add_row,
+    box_of,
+    new_workflow,
+    press,
+    rows_of,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -45,9 +57,10 @@ def editing(booted: tuple[OpenedStub, FakeBackend]) -> FakeBackend:
 
 @pytest.fixture
 def page(booted: tuple[OpenedStub, FakeBackend], editing: FakeBackend) -> Page:
-    """An empty graph."""
+    """An empty graph, and no button of the mouse held down by a test that failed."""
     page = booted[0].page
-    page.evaluate(f"{APP}.graph.clear()")
+    page.mouse.up()
+    new_workflow(page)
     page.evaluate(SEND, editing.status())
     return page
 
@@ -56,10 +69,10 @@ def test_a_stack_is_built_by_hand(page: Page) -> None:
     from playwright.sync_api import expect
 
     editor = add_node(page)
-    editor.get_by_role("button", name="Add LoRA").click()
+    name = add_row(editor)
     assert text_of(page) == "", "a row without a name is nowhere but on the screen"
-    editor.get_by_role("combobox").fill("sdxl ink")
-    editor.get_by_role("option", name="ink_wash_v3").click()
+    name.fill("sdxl ink")
+    press(editor.get_by_role("option", name="ink_wash_v3"))
     strengths = editor.locator(".ws-strength")
     strengths.nth(0).fill("0,8")
     strengths.nth(0).press("Tab")
@@ -68,19 +81,19 @@ def test_a_stack_is_built_by_hand(page: Page) -> None:
     strengths.nth(1).blur()
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
     assert rows_of(page) == [INK]
-    editor.get_by_role("button", name="Duplicate").click()
+    press(editor.get_by_role("button", name="Duplicate"))
     name = editor.get_by_role("combobox", name="Choose a LoRA").nth(1)
     name.fill("aurora")
     name.press("ArrowDown")
     name.press("Enter")
     assert [row["name"] for row in rows_of(page)] == [INK["name"], KNIGHT["name"]]
-    editor.get_by_role("button", name="Move up").nth(1).click()
+    press(editor.get_by_role("button", name="Move up").nth(1))
     editor.get_by_role("checkbox").nth(0).uncheck()
     assert [(row["name"], row.get("on", True)) for row in rows_of(page)] == [
         (KNIGHT["name"], False),
         (INK["name"], True),
     ]
-    editor.get_by_role("button", name="Remove").nth(0).click()
+    press(editor.get_by_role("button", name="Remove").nth(0))
     assert rows_of(page) == [INK]
 
 
@@ -110,7 +123,7 @@ def test_tags_and_requests_stay_as_written_until_asked(page: Page) -> None:
     editor = add_node(page, tags)
     expect(editor.get_by_text("Written as tags or as a request.")).to_be_visible()
     assert text_of(page) == tags
-    editor.get_by_role("button", name="Edit as rows").click()
+    press(editor.get_by_role("button", name="Edit as rows"))
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
     assert rows_of(page) == [INK], "by the file's full name: a short one may need its category"
 
@@ -127,8 +140,7 @@ def test_a_stack_pasted_where_a_name_goes_becomes_rows(page: Page, pasted: str) 
     from playwright.sync_api import expect
 
     editor = add_node(page, json.dumps([KNIGHT]))
-    editor.get_by_role("button", name="Add LoRA").click()
-    editor.get_by_role("combobox").last.evaluate(
+    add_row(editor).evaluate(
         """(input, text) => {
           const data = new DataTransfer()
           data.setData('text/plain', text)
@@ -149,8 +161,7 @@ def test_the_list_is_narrowed_to_a_category_and_a_base_model(page: Page) -> None
 
     editor = add_node(page, json.dumps([INK]))
     finish_run(page, applied(INK["name"], 1, "sdxl"))
-    editor.get_by_role("button", name="Add LoRA").click()
-    name = editor.get_by_role("combobox", name="Choose a LoRA").last
+    name = add_row(editor)
     name.fill("o")
     base = editor.get_by_role("combobox", name="Base model")
     base.focus()
@@ -165,9 +176,9 @@ def test_the_list_is_narrowed_to_a_category_and_a_base_model(page: Page) -> None
     expect(editor.get_by_role("listbox").get_by_role("option").first).to_have_attribute("data-fit", "good")
     name.press("Escape")
     expect(name).to_have_value("")
-    name.click()
+    press(name)
     expect(options).to_have_text(["gouache_night", "ink_wash_v3", "linocut"])
-    editor.get_by_role("option", name="linocut").click()
+    press(editor.get_by_role("option", name="linocut"))
     assert [row["name"] for row in rows_of(page)] == [INK["name"], LINOCUT["name"]]
 
 
@@ -223,7 +234,7 @@ def test_a_missing_file_offers_what_is_near(page: Page) -> None:
 
     editor = add_node(page, json.dumps([{**INK, "name": "styles/ink_wash"}]))
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "missing")
-    editor.get_by_role("button", name=INK["name"], exact=True).click()
+    press(editor.get_by_role("button", name=INK["name"], exact=True))
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
     assert rows_of(page) == [INK]
 
@@ -244,7 +255,7 @@ def test_undo_and_paste_carry_the_rows(page: Page) -> None:
     editor = add_node(page, json.dumps([INK]))
     tracker = f"{APP}.extensionManager.workflow.activeWorkflow.changeTracker"
     page.evaluate(f"({tracker}.captureCanvasState ?? {tracker}.checkState).call({tracker})")
-    editor.get_by_role("button", name="Duplicate").click()
+    press(editor.get_by_role("button", name="Duplicate"))
     assert rows_of(page) == [INK, INK]
     page.evaluate(f"{tracker}.undo()")
     expect(page.locator(".ws-stack-row")).to_have_count(1)
@@ -252,7 +263,7 @@ def test_undo_and_paste_carry_the_rows(page: Page) -> None:
     page.evaluate(f"{APP}.canvas.copyToClipboard({APP}.graph.nodes); {APP}.canvas.pasteFromClipboard()")
     expect(page.locator(".ws-stack")).to_have_count(2)
     expect(page.locator(".ws-stack-row")).to_have_count(2)
-    page.locator(".ws-stack").last.get_by_role("button", name="Remove").click()
+    press(page.locator(".ws-stack").last.get_by_role("button", name="Remove"))
     assert rows_of(page) == [INK], "two nodes, two texts"
 
 
@@ -261,8 +272,7 @@ def test_axe_finds_nothing_serious_on_the_node(page: Page) -> None:
 
     editor = add_node(page, json.dumps([INK, {**KNIGHT, "name": "styles/ink_wash"}]))
     expect(editor.locator("[data-state=missing]")).to_have_count(1)
-    editor.get_by_role("button", name="Add LoRA").click()
-    editor.get_by_role("combobox").last.fill("st")
+    add_row(editor).fill("st")
     from .browser_kit.axe import serious_violations
 
     assert serious_violations(page, ".ws-stack") == []
@@ -356,8 +366,8 @@ def test_what_does_not_fit_the_model_comes_last_in_the_list(page: Page) -> None:
 
     editor = add_node(page, json.dumps([INK]))
     finish_run(page, applied(INK["name"], 1, "sdxl"))
-    editor.get_by_role("button", name="Add LoRA").click()
-    editor.get_by_role("combobox", name="Choose a LoRA").last.fill("o")
+    name = add_row(editor)
+    name.fill("o")
     options = editor.get_by_role("listbox").get_by_role("option")
     expect(options.last).to_have_attribute("data-fit", "bad")
     bases = options.evaluate_all("(all) => all.map((o) => [o.lastElementChild.textContent, o.dataset.fit === 'bad'])")
@@ -366,8 +376,9 @@ def test_what_does_not_fit_the_model_comes_last_in_the_list(page: Page) -> None:
         True: {"flux", "sd15"},
     }
     assert [bad for _, bad in bases] == sorted(bad for _, bad in bases)
-    editor.get_by_role("combobox", name="Choose a LoRA").last.fill("kodak flux")
-    options.first.click()
+    name.fill("kodak flux")
+    expect(options).to_have_count(1)
+    press(options.first)
     expect(editor.locator(".ws-stack-row").last).to_have_attribute("data-fit", "bad")
     assert len(rows_of(page)) == 2, "a hint, not a ban: metadata can be wrong"
 

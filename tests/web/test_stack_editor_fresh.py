@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, box_of, rows_of
+from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, add_row, box_of, new_workflow, press, rows_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -27,7 +27,7 @@ def test_inside_a_subgraph_what_is_edited_is_what_is_queued_and_saved(
     from playwright.sync_api import expect
 
     page = opened(settings={"Comfy.VueNodes.Enabled": nodes2}).page
-    page.evaluate(f"{APP}.graph.clear()")
+    new_workflow(page)
     add_node(page, json.dumps([INK, KNIGHT]))
     enter = f"void {APP}.canvas.setGraph({ROOT}.nodes[0].subgraph)"
     page.evaluate(f"void {APP}.graph.convertToSubgraph(new Set({APP}.graph.nodes))")
@@ -44,7 +44,7 @@ def test_inside_a_subgraph_what_is_edited_is_what_is_queued_and_saved(
     page.evaluate(enter)
     expect(rows).to_have_count(2)
     expect(page.locator(".ws-stack:visible .ws-strength").first).to_have_value("0.85")
-    page.locator(".ws-stack:visible").get_by_role("button", name="Remove").last.click()
+    press(page.locator(".ws-stack:visible").get_by_role("button", name="Remove").last)
     queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.values(prompt.output)[0].inputs.loras)")
     assert json.loads(queued) == wanted[:1]
 
@@ -55,14 +55,14 @@ def test_names_typed_before_the_library_has_arrived_are_found(opened: Callable[.
     page = opened().page
     held: list[Any] = []
     page.route("**/warmstack/v1/adapters*", lambda route: held.append(route))
-    page.evaluate(f"{APP}.graph.clear()")
+    new_workflow(page)
     editor = add_node(page)
-    editor.get_by_role("button", name="Add LoRA").click()
+    name = add_row(editor)
     with page.expect_event("requestfinished", lambda request: "/adapters" in request.url):
-        editor.get_by_role("combobox", name="Choose a LoRA").fill("linocut")
+        name.fill("linocut")
         expect(editor.get_by_role("option")).to_have_count(0)
         held[0].continue_()
-    editor.get_by_role("option", name="linocut").click()
+    press(editor.get_by_role("option", name="linocut"))
     assert rows_of(page) == [LINOCUT]
 
 
@@ -84,7 +84,7 @@ def test_a_finger_changes_a_strength_and_moves_a_row(opened: Callable[..., Opene
     from playwright.sync_api import expect
 
     page = opened(settings={"Comfy.VueNodes.Enabled": nodes2}, touch=True).page
-    page.evaluate(f"{APP}.graph.clear()")
+    new_workflow(page)
     editor = add_node(page, json.dumps([INK, KNIGHT]))
     expect(editor.locator(".ws-stack-row")).to_have_count(2)
     box = box_of(editor.locator(".ws-strength").first)

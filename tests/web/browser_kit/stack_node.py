@@ -13,6 +13,33 @@ INK = {"name": "styles/ink_wash_v3.safetensors", "strength_model": 0.8, "strengt
 KNIGHT = {"name": "characters/aurora_knight.safetensors", "strength_model": 1, "strength_clip": 1}
 LINOCUT = {"name": "styles/linocut.safetensors", "strength_model": 1, "strength_clip": 1}
 
+_NEW_WORKFLOW = f"""async () => {{
+  const nothing = {{ nodes: [], links: [], groups: [], config: {{}}, extra: {{}} }}
+  const empty = {{ id: crypto.randomUUID(), last_node_id: 0, last_link_id: 0, version: 0.4, ...nothing }}
+  await {APP}.loadGraphData(empty, true, false)
+}}"""
+_AT_ITS_ADDRESS = f"() => location.hash === `#${{({APP}.rootGraph ?? {APP}.graph).id}}`"
+
+_STILL = """(element) => new Promise((done) => {
+  let [before, frames] = ['', 0]
+  const look = () => {
+    const boxes = [element, ...element.querySelectorAll('*')].map((one) => one.getBoundingClientRect())
+    const now = boxes.map(({ x, y, width, height }) => [x, y, width, height].join()).join(' ')
+    frames = now === before ? frames + 1 : 0
+    before = now
+    if (frames === 5) done()
+    else requestAnimationFrame(look)
+  }
+  look()
+})"""
+
+
+def new_workflow(page: Page) -> None:
+    """An empty workflow in a tab of its own. A graph that is only cleared takes another id, which neither its tab nor
+    the address of the page has: the front end may then go back to the tab with the id of the address."""
+    page.evaluate(_NEW_WORKFLOW)
+    page.wait_for_function(_AT_ITS_ADDRESS)
+
 
 def add_node(page: Page, text: str = "") -> Locator:
     page.evaluate(
@@ -27,13 +54,37 @@ def add_node(page: Page, text: str = "") -> Locator:
         text,
     )
     editor = page.locator(".ws-stack")
-    editor.wait_for()
+    still(editor)
     return editor
 
 
+def still(locator: Locator) -> None:
+    """Waits until nothing in it moves from one frame to the next: the node and its rows take each other's new size in
+    turn, over several frames, and of a click only the press is sure to meet what it was aimed at."""
+    locator.wait_for()
+    locator.evaluate(_STILL)
+
+
+def press(locator: Locator) -> None:
+    """A click that is not lost because its release went to another element."""
+    still(locator)
+    locator.click()
+
+
+def add_row(editor: Locator) -> Locator:
+    """Where the name goes of a row that this adds: before there is one, the last name is another row's."""
+    from playwright.sync_api import expect
+
+    rows = editor.locator(".ws-stack-row")
+    count = rows.count()
+    press(editor.get_by_role("button", name="Add LoRA"))
+    expect(rows).to_have_count(count + 1)
+    return rows.nth(count).get_by_role("combobox", name="Choose a LoRA")
+
+
 def box_of(locator: Locator) -> FloatRect:
-    """Where it stands once it no longer moves: a new node is laid out over several frames, and a finger that goes by an
-    earlier one misses it."""
+    """Where it stands once it no longer moves, if nothing is in front of it."""
+    still(locator)
     locator.click(trial=True)
     box = locator.bounding_box()
     assert box is not None
