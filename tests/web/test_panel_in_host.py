@@ -22,6 +22,7 @@ def test_opens_and_follows_pushes(opened: Open, backend: FakeBackend) -> None:
     expect(view.panel.get_by_text("98%")).to_be_visible()
     expect(view.chip("9d44", "floating_islands")).to_have_attribute("data-state", "loading")
     expect(view.chip("b7f9", "ghost")).to_contain_text("missing")
+    view.only_pushes()
     backend.queue[2]["adapters"][0]["state"] = "ready"  # type: ignore[index]
     backend.set("concepts/floating_islands.safetensors", state="ready")
     view.host.push()
@@ -40,6 +41,7 @@ def test_prefetch_switch_reaches_the_server_and_back(opened: Open, backend: Fake
     expect(switch).to_have_attribute("aria-checked", "false")
     expect(view.panel.get_by_text("Off: every job loads its own LoRAs")).to_be_visible()
     assert backend.settings["enabled"] is False
+    view.only_pushes()
     backend.settings["enabled"] = True
     backend.revision += 1
     view.host.push()

@@ -190,8 +190,7 @@ def test_a_burst_of_pushes_is_two_redraws_a_second_and_none_while_hidden(
     component: Component, backend: FakeBackend
 ) -> None:
     view = component()
-    view.page.wait_for_timeout(700)
-    drawn = view.page.evaluate(
+    shown, windows, hidden = view.page.evaluate(
         """async (status) => {
           let draws = 0
           const observer = new MutationObserver(() => { draws += 1 })
@@ -204,18 +203,21 @@ def test_a_burst_of_pushes_is_two_redraws_a_second_and_none_while_hidden(
               await new Promise((resolve) => setTimeout(resolve, 15))
             }
           }
+          const start = performance.now()
           await burst(0.1)
-          const shown = draws
+          const [shown, windows] = [draws, (performance.now() - start) / 500]
           Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true })
           await new Promise((resolve) => setTimeout(resolve, 700))
+          // A draw that was due before comes in this frame at the latest.
+          await new Promise(requestAnimationFrame)
           const before = draws
           await burst(0.5)
-          return [shown, draws - before]
+          return [shown, windows, draws - before]
         }""",
         backend.status(),
     )
-    assert 1 <= drawn[0] <= 4
-    assert drawn[1] == 0
+    assert 1 <= shown <= 1 + windows, "a slow machine takes longer for as many pushes"
+    assert hidden == 0
 
 
 def test_the_timeline_draws_each_job_that_the_server_tells_of(component: Component, backend: FakeBackend) -> None:
@@ -273,7 +275,8 @@ def test_keyboard_alone_moves_pins_evicts_and_keeps_its_place(component: Compone
     assert backend.actions == [("pin", (names[2],)), ("evict", (names[2],))]
     view.page.keyboard.press("End")
     expect(view.panel.locator(".ws-row:focus")).to_have_attribute("aria-rowindex", str(len(backend.rows)))
-    view.page.keyboard.press("w")
+    with view.page.expect_response("**/warmstack/v1/warm"):
+        view.page.keyboard.press("w")
     view.page.wait_for_function("document.activeElement.classList.contains('ws-row')")
     assert backend.actions[-1][0] == "warm"
 
@@ -329,9 +332,12 @@ def test_nothing_is_wider_than_the_panel(component: Component, backend: FakeBack
 
 @pytest.mark.parametrize("palette", ["dark", "light", "solarized", "nord"])
 def test_axe_finds_nothing_serious(component: Component, backend: FakeBackend, palette: str) -> None:
+    from playwright.sync_api import expect
+
     backend.finish_jobs(4)
     view = component(height=1600)
-    view.page.wait_for_timeout(600)
+    expect(view.panel.get_by_role("list", name="Last jobs").get_by_role("listitem")).to_have_count(4)
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text(str(len(backend.rows)))
     view.page.evaluate("(palette) => document.documentElement.classList.add(palette)", palette)
     from .browser_kit.axe import serious_violations
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .browser_kit.fake_backend import FakeBackend
+from .browser_kit.stack_node import box_of, new_workflow, still
 from .fetch_frontends import VERSIONS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) 
 
     palette, width, height, drag = PICTURES[name]
     view = opened(settings={"Comfy.ColorPalette": palette}, width=width, height=height)
-    view.page.evaluate("window.comfyAPI.app.app.graph.clear()")
+    new_workflow(view.page)
     send = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
     backend.finish_jobs()
     view.page.evaluate(send, backend.status())
@@ -41,6 +42,7 @@ def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) 
     expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text(str(len(backend.rows)))
     if drag:
         _widen(view, drag)
+    still(view.panel)
     box = view.panel.bounding_box()
     assert box is not None and box["width"] >= 220
     folder = _folder(tmp_path)
@@ -56,10 +58,10 @@ def test_picture_of_the_stack_editor(opened: Open, backend: FakeBackend, tmp_pat
     view = opened(settings={"Comfy.VueNodes.Enabled": True}, width=1000, height=700)
     rows = [("styles/ink_wash_v3", 0.8, 0.5), ("characters/aurora_knight", 1, 1), ("styles/ink_wash", 0.6, 0.6)]
     text = json.dumps([{"name": name, "strength_model": m, "strength_clip": c} for name, m, c in rows])
+    new_workflow(view.page)
     view.page.evaluate(
         """(text) => {
           const { app } = window.comfyAPI.app
-          app.graph.clear()
           const node = LiteGraph.createNode('WarmStackLoadLoraStack')
           node.pos = [120, 110]
           node.title = 'Load LoRA Stack'
@@ -80,6 +82,7 @@ def test_picture_of_the_stack_editor(opened: Open, backend: FakeBackend, tmp_pat
         json.dumps({"rows": told, "notes": []}),
     )
     expect(view.page.get_by_role("list", name="Last run").get_by_role("listitem")).to_have_count(2)
+    still(view.page.locator(".ws-stack"))
     folder = _folder(tmp_path)
     clip = {"x": 90, "y": 40, "width": 530, "height": 520}
     view.page.screenshot(path=folder / "stack-editor.png", clip=clip)  # type: ignore[arg-type]
@@ -94,11 +97,9 @@ def _folder(tmp_path: Path) -> Path:
 
 def _widen(view: OpenedStub, by: int) -> None:
     """Drags the edge between panel and graph."""
-    edge = view.page.locator("[role=separator]").first.bounding_box()
-    assert edge is not None
+    edge = box_of(view.page.locator("[role=separator]").first)
     view.page.mouse.move(edge["x"], 500)
     view.page.mouse.down()
     view.page.mouse.move(edge["x"] + by, 500, steps=4)
     view.page.mouse.up()
     view.page.mouse.move(edge["x"] + by + 200, 600)
-    view.page.wait_for_timeout(300)

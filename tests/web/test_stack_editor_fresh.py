@@ -56,7 +56,8 @@ def test_names_typed_before_the_library_has_arrived_are_found(opened: Callable[.
     held: list[Any] = []
     page.route("**/warmstack/v1/adapters*", lambda route: held.append(route))
     new_workflow(page)
-    editor = add_node(page)
+    with page.expect_event("request", lambda request: "/adapters" in request.url):
+        editor = add_node(page)
     name = add_row(editor)
     with page.expect_event("requestfinished", lambda request: "/adapters" in request.url):
         name.fill("linocut")

@@ -47,6 +47,10 @@ class Opened:
         self.tab.click()
         self.panel.wait_for()
 
+    def only_pushes(self) -> None:
+        """No answer to a poll from here on: what is shown then, an event has brought."""
+        self.page.route("**/warmstack/v1/status", lambda route: None)
+
     def row(self, name: str) -> Locator:
         return self.panel.locator(f'.ws-row[data-key="{name}"]')
 
