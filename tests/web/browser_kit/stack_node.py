@@ -35,8 +35,8 @@ _STILL = """(element) => new Promise((done) => {
 
 
 def new_workflow(page: Page) -> None:
-    """An empty workflow in a tab of its own. A graph that is only cleared takes another id, which neither its tab nor
-    the address of the page has: the front end may then go back to the tab with the id of the address."""
+    """An empty workflow in a tab of its own: a graph that is only cleared keeps the tab, the history and the address of
+    the one before, and takes an id that none of them has."""
     page.evaluate(_NEW_WORKFLOW)
     page.wait_for_function(_AT_ITS_ADDRESS)
 
