@@ -57,7 +57,10 @@ def load_loras_batch(
     Before a file is read, what its header says it takes is reserved of `max_bytes`, copies included; a file for which
     no room is left, in the order of `paths`, has failed. `spare` keeps the memory of earlier batches for later ones."""
     names = list(dict.fromkeys(os.fspath(path) for path in paths))
-    requests = {name: replace(request_for([name], device, device_map, dtype), spare=spare) for name in names}
+    at_once = max(1, min(workers, len(names)))
+    requests = {
+        name: replace(request_for([name], device, device_map, dtype), spare=spare, at_once=at_once) for name in names
+    }
     admitted = requests if max_bytes is None else _admitted(requests, max_bytes)
     stop = threading.Event()
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import ClassVar
 
 from .gathering import Gathering
 from .private import read_fast
 from .strategy import Constraints, LoadRequest, LoadResult
-
-_MOST_COPIERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,6 @@ class FastSingleFileLoadingStrategy:
         gathering = Gathering(request)
         header = gathering.header(request.paths[0])
         with gathering.clock.stage("read"):
-            copiers = min(_MOST_COPIERS, os.cpu_count() or 1)
-            file = read_fast(header, request.pace, copiers=copiers, spare=request.spare)
+            file = read_fast(header, request.pace, at_once=request.at_once, spare=request.spare)
         gathering.add(header.path, file.tensors, buffer_bytes=file.nbytes)
         return gathering.result(self.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,8 +67,9 @@ def fill(
         span, start, offset = chunk
         target = span[start : start + chunk_bytes]
         pace.allow(path, len(target))
-        huge_pages.touch(span, start, start + len(target))
+        began_s = time.thread_time()
         read_at(path, file, target, offset)
+        huge_pages.weigh(span, start, start + len(target), time.thread_time() - began_s)
         pace.report(path, len(target), offset + len(target))
 
     chunks = [

@@ -66,7 +66,9 @@ def populate(mapping: mmap.mmap, start: int = 0, end: int | None = None) -> bool
 
 def want_small_pages(address: int, end: int) -> bool:
     """Have what is untouched yet of the memory from `address` to `end` come in small pages. False where the kernel has
-    no others. Keeps the GIL, which takes longer to get back than this takes."""
+    no others."""
+    if not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return False
     first = address - address % mmap.PAGESIZE
     advice = ctypes.c_int(mmap.MADV_NOHUGEPAGE)
-    return not ctypes.PyDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), advice)
+    return not ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), advice)

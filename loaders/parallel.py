@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-from .direct import READERS
 from .filling import Pace
 from .gathering import Gathering
 from .header import SafetensorsHeader
@@ -28,14 +26,15 @@ class ParallelLoadingStrategy:
     summary: ClassVar[str] = "several files of 64 MiB or more together on a disk that likes a queue"
     constraints: ClassVar[Constraints] = Constraints(min_files=2)
 
-    workers: int = 4
-    """More than 4 made loading slower wherever it was measured."""
+    workers: int = 2
+    """One that is read while another is cast or sent. More only get into each other's way: each reads with several
+    threads."""
     max_bytes: int = 16 << 30
 
     def load(self, request: LoadRequest) -> LoadResult:
         gathering = Gathering(request)
         headers = deque(gathering.header(path) for path in request.paths)
-        workers = max(1, min(self.workers, len(headers), 2 * (os.cpu_count() or 1)))
+        workers = max(1, min(self.workers, len(headers)))
         stop = threading.Event()
         pace = replace(request.pace, cancelled=lambda: stop.is_set() or request.pace.stopped)
         with ThreadPoolExecutor(workers, "warmstack-shard") as pool:
@@ -105,6 +104,4 @@ class _Shards:
             self._reading.append(_Reading(nbytes, self._pool.submit(self._read, self._headers.popleft())))
 
     def _read(self, header: SafetensorsHeader) -> TensorFile:
-        copiers = max(1, (os.cpu_count() or 1) // self._workers)
-        readers = -(-READERS // self._workers)
-        return read_fast(header, self._pace, readers=readers, copiers=copiers, spare=self._spare)
+        return read_fast(header, self._pace, at_once=self._workers, spare=self._spare)

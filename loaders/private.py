@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
 from .errors import SafetensorsLoadError
-from .filling import CHUNK_BYTES, Pace, fill
+from .filling import Pace, fill
 from .header import SafetensorsHeader, read_header
 from .huge_pages import ask as ask_for_huge_pages
 from .opened import open_raw, require_stamp
@@ -19,9 +19,10 @@ from .spare_memory import SpareMemory
 from .tensor_file import TensorFile
 from .views import PrivateBuffer, view_tensors
 
-_SHARED_CHUNK_BYTES = 16 << 20
-"""Small enough that two threads share even one LoRA evenly, large enough that a read seldom returns while the views are
-being made, and has to wait for the interpreter."""
+_MOST_COPIERS = 4
+_SHARED_CHUNK_BYTES = 8 << 20
+"""Small enough that two threads share even one LoRA evenly and that not many huge pages are lost once they are slow,
+large enough that a read seldom returns while the views are being made, and has to wait for the interpreter."""
 
 
 def read_tensors(
@@ -38,25 +39,17 @@ def read_tensors(
     chunks once `cancelled()` is true, and SafetensorsLoadError when the file changes while it is being read or no
     longer is what `header` says."""
     header = read_header(path) if header is None else header
-    return read_private(header, Pace(cancelled, limiter), huge_pages=False, spare=spare)
+    return read_private(header, Pace(cancelled, limiter), spare=spare)
 
 
-def read_private(
-    header: SafetensorsHeader,
-    pace: Pace,
-    *,
-    threads: int = 1,
-    chunk_bytes: int = CHUNK_BYTES,
-    huge_pages: bool = True,
-    spare: SpareMemory | None = None,
-) -> TensorFile:
-    """`read_tensors` with a choice of threads: one disturbs the foreground least, a few are faster for who waits."""
+def read_private(header: SafetensorsHeader, pace: Pace, *, spare: SpareMemory | None = None) -> TensorFile:
+    """`read_tensors` at a given pace: one thread and small pages, which disturb the foreground least."""
     path = header.path
     with open_raw(path) as file:
         require_stamp(path, file, header.stamp)
-        buffer = allocate(path, header.data_bytes, huge_pages=huge_pages, spare=spare)
+        buffer = allocate(path, header.data_bytes, huge_pages=False, spare=spare)
         with memoryview(buffer) as memory, memory[: header.data_bytes] as target:
-            fill(path, file, [(target, header.data_start)], pace, threads=threads, chunk_bytes=chunk_bytes)
+            fill(path, file, [(target, header.data_start)], pace)
         require_stamp(path, file, header.stamp)
     return TensorFile(view_tensors(path, buffer, header.tensors, 0), header, buffer, "private")
 
@@ -65,12 +58,12 @@ def read_fast(
     header: SafetensorsHeader,
     pace: Pace,
     *,
-    readers: int = READERS,
-    copiers: int,
+    at_once: int = 1,
     spare: SpareMemory | None = None,
 ) -> TensorFile:
-    """`read_tensors` for somebody who waits: a file that is not in the page cache is read past it by `readers` threads,
-    which leaves the cache to others; a cached one is copied by `copiers`. Huge pages in both cases."""
+    """`read_tensors` for somebody who waits: a file that is not in the page cache is read past it by several threads,
+    which leaves the cache to others; a cached one is copied by a few. Huge pages in both cases. `at_once` loads, this
+    one included, share the disk and the cores."""
     path = header.path
     with open_raw(path) as file:
         require_stamp(path, file, header.stamp)
@@ -82,7 +75,8 @@ def read_fast(
             spans = [(target, header.data_start - lead_bytes)]
 
             def fill_all() -> None:
-                if not (direct and fill_directly(path, file, spans, pace, threads=readers)):
+                if not (direct and fill_directly(path, file, spans, pace, threads=-(-READERS // at_once))):
+                    copiers = max(1, min(_MOST_COPIERS, (os.cpu_count() or 1) // at_once))
                     fill(path, file, spans, pace, threads=copiers, chunk_bytes=_SHARED_CHUNK_BYTES)
 
             with ThreadPoolExecutor(1, "warmstack-read") as pool:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import re
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from warmstack.loaders import Pace, SpareMemory, filling, huge_pages, read_header
-from warmstack.loaders.private import allocate, read_fast, read_private
+from warmstack.loaders.private import allocate, read_fast
 
 MIB = 1 << 20
 pytestmark = pytest.mark.skipif(
@@ -38,47 +36,49 @@ def address_of(memory: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_ubyte.from_buffer(memory))
 
 
-def clock_of(slow: int) -> Callable[[], float]:
-    """Read before and after each page, of which the one at `slow` steps from the first is slow to come."""
-    readings, times = count(), [0.0]
-
-    def read() -> float:
-        times.append(times[-1] + (0.005 if next(readings) == 2 * slow + 1 else 0.0001))
-        return times[-1]
-
-    return read
-
-
-def asked(nbytes: int) -> mmap.mmap:
+def asked(nbytes: int, *, page_s: float = 0.0001) -> mmap.mmap:
+    """Memory whose first huge page takes `page_s` to come."""
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    huge_pages.ask(memory)
+    huge_pages.ask(memory, clock=iter((0.0, page_s)).__next__)
     return memory
 
 
-def test_what_comes_after_a_slow_page_comes_in_small_ones():
+def test_quick_pages_stay_huge():
+    memory = asked(64 * MIB)
+    with memoryview(memory) as whole:
+        huge_pages.weigh(whole, 0, 8 * MIB, 0.008)
+    size, flags = flags_of(address_of(memory))[0]
+    assert size >= 64 * MIB
+    assert "hg" in flags
+
+
+def test_memory_whose_first_page_is_slow_comes_in_small_ones():
+    memory = asked(64 * MIB, page_s=0.005)
+    size, flags = flags_of(address_of(memory))[0]
+    assert size >= 64 * MIB
+    assert "nh" in flags
+
+
+def test_what_comes_after_a_slow_read_comes_in_small_pages():
     memory = asked(64 * MIB)
     with memoryview(memory) as whole, whole[4 * MIB :] as part:
-        huge_pages.touch(part, 0, len(part), clock=clock_of(slow=1))
+        huge_pages.weigh(part, 0, 8 * MIB, 0.02)
     (before, huge), (_, small), *_ = flags_of(address_of(memory))
     assert before == 12 * MIB
     assert "hg" in huge
     assert "nh" in small
 
 
-def test_quick_pages_stay_huge():
+def test_a_short_read_says_nothing_about_pages():
     memory = asked(64 * MIB)
     with memoryview(memory) as whole:
-        huge_pages.touch(whole, 0, len(whole), clock=clock_of(slow=99))
-    size, flags = flags_of(address_of(memory))[0]
-    assert size >= 64 * MIB
-    assert "hg" in flags
+        huge_pages.weigh(whole, 0, MIB - 1, 1.0)
+    assert "hg" in flags_of(address_of(memory))[0][1]
 
 
 def test_little_memory_is_left_alone():
-    clock = clock_of(slow=0)
-    with memoryview(bytearray(MIB)) as whole:
-        huge_pages.touch(whole, 0, len(whole), clock=clock)
-    assert clock() == pytest.approx(0.0001)
+    memory = asked(MIB, page_s=0.005)
+    assert not {"hg", "nh"} & flags_of(address_of(memory))[0][1]
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -88,18 +88,18 @@ def test_every_byte_is_right_whatever_comes_slowly(tmp_path, monkeypatch, slow: 
     tensors = {f"{i}": torch.randint(0, 255, (5 * MIB,), dtype=torch.uint8) for i in range(5)}
     save_file(tensors, tmp_path / "any.safetensors")
     header = read_header(tmp_path / "any.safetensors")
-    looked: list[int] = []
+    weighed: list[int] = []
 
-    def touch(memory: memoryview, start: int, stop: int) -> None:
-        looked.append(start)
-        huge_pages.touch(memory, start, stop, clock=clock_of(slow))
+    def weigh(memory: memoryview, start: int, stop: int, worked_s: float) -> None:
+        weighed.append(start)
+        huge_pages.weigh(memory, start, stop, 1.0 if len(weighed) == slow else 0.0)
 
-    monkeypatch.setattr(filling, "huge_pages", SimpleNamespace(touch=touch))
+    monkeypatch.setattr(filling, "huge_pages", SimpleNamespace(weigh=weigh))
     spare = SpareMemory(1 << 30) if kept else None
     if spare is not None:
         memory = allocate("", header.data_bytes, spare=spare)
         memory[0] = memory[-1] = 77
         del memory
-    for file in (read_private(header, Pace(), spare=spare), read_fast(header, Pace(), copiers=2, spare=spare)):
-        assert all(torch.equal(tensor, tensors[key]) for key, tensor in file.tensors.items())
-    assert looked
+    file = read_fast(header, Pace(), spare=spare)
+    assert all(torch.equal(tensor, tensors[key]) for key, tensor in file.tensors.items())
+    assert len(weighed) > slow

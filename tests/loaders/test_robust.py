@@ -133,6 +133,21 @@ class TestBatch:
         assert batch.failures.keys() == {absent}
         assert len(batch) == 1
 
+    @pytest.mark.parametrize(("workers", "files", "at_once"), [(1, 2, 1), (2, 2, 2), (8, 2, 2), (2, 1, 1)])
+    def test_files_loaded_at_once_know_of_each_other(self, tmp_path, monkeypatch, workers, files, at_once):
+        told: list[int] = []
+
+        def load(request: LoadRequest, strategy: str) -> LoadResult:
+            told.append(request.at_once)
+            return LoadResult({}, {}, LoadingMetrics(strategy, 1, 0, 0, 0, 0.0, {}))
+
+        monkeypatch.setattr(batch, "load_request", load)
+        paths = [tmp_path / f"{index}.safetensors" for index in range(files)]
+        for path in paths:
+            save_file({"a": torch.zeros(3)}, path)
+        load_loras_batch(paths, workers=workers)
+        assert told == [at_once] * files
+
     @pytest.mark.parametrize("workers", [1, 2])
     def test_a_failure_that_is_kept_keeps_nothing_of_what_was_read(self, saved, monkeypatch, workers: int):
         read: list[weakref.ref[torch.Tensor]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import threading
 import weakref
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from warmstack.loaders import (
-    LoadCancelledError,
     RateLimit,
     SafetensorsLoadError,
     drop_file,
@@ -25,7 +25,7 @@ from warmstack.loaders import (
 )
 from warmstack.loaders.direct import should_read_directly
 from warmstack.loaders.filling import Pace
-from warmstack.loaders.private import read_fast, read_private
+from warmstack.loaders.private import read_fast
 
 LOADS = {"mapped": map_tensors, "private": read_tensors}
 
@@ -159,26 +159,6 @@ def test_a_file_cut_between_two_chunks_is_refused(large):
         read_tensors(path, cancelled=cut)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_cancelling_stops_between_two_chunks(large, threads: int):
-    path, _ = large
-    arrived: list[int] = []
-    pace = Pace(cancelled=lambda: bool(arrived), advanced=lambda path, nbytes: arrived.append(nbytes))
-    with pytest.raises(LoadCancelledError):
-        read_private(read_header(path), pace, threads=threads, chunk_bytes=4 << 20)
-    assert 0 < sum(arrived) < os.path.getsize(path)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_and_chunks_change_nothing(large, same_tensors, threads: int):
-    path, tensors = large
-    arrived: list[int] = []
-    pace = Pace(advanced=lambda path, nbytes: arrived.append(nbytes))
-    file = read_private(read_header(path), pace, threads=threads, chunk_bytes=(7 << 20) + 3)
-    same_tensors(file.tensors, tensors)
-    assert sum(arrived) == file.nbytes
-
-
 def test_a_read_limit_is_charged_for_every_byte(saved):
     slept: list[float] = []
     limit = RateLimit(1000.0, clock=lambda: sum(slept), sleep=slept.append)
@@ -190,12 +170,26 @@ needs_direct_reads = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="thi
 
 
 @needs_direct_reads
-@pytest.mark.parametrize("threads", [1, 4])
-def test_a_cold_file_is_read_past_the_page_cache(large, same_tensors, threads: int):
+def test_a_cold_file_is_read_past_the_page_cache(large, same_tensors):
     path, tensors = large
     drop_file(path)
-    same_tensors(read_fast(read_header(path), Pace(), readers=threads, copiers=1).tensors, tensors)
+    same_tensors(read_fast(read_header(path), Pace()).tensors, tensors)
     assert (resident_bytes(path) or 0) < os.path.getsize(path) / 10
+
+
+@pytest.mark.parametrize("cold", [False, pytest.param(True, marks=needs_direct_reads)])
+@pytest.mark.parametrize("at_once", [1, 4, 99])
+def test_loads_at_once_share_the_threads_of_one(large, same_tensors, at_once: int, cold: bool):
+    path, tensors = large
+    header = read_header(path)
+    if cold:
+        drop_file(path)
+    else:
+        warm_file(path, cancelled=lambda: False)
+    readers: set[int] = set()
+    pace = Pace(advanced=lambda path, nbytes: readers.add(threading.get_ident()))
+    same_tensors(read_fast(header, pace, at_once=at_once).tensors, tensors)
+    assert 1 <= len(readers) <= -(-12 // at_once)
 
 
 @needs_direct_reads
@@ -209,7 +203,7 @@ def test_direct_reads_of_any_length(tmp_path: Path, same_tensors, elements: int)
     drop_file(path)
     with open(path, "rb", buffering=0) as file:
         assert should_read_directly(header, file, [(header.data_start, header.file_bytes)])
-    same_tensors(read_fast(header, Pace(), readers=2, copiers=1).tensors, tensors)
+    same_tensors(read_fast(header, Pace()).tensors, tensors)
 
 
 @needs_direct_reads
@@ -247,7 +241,7 @@ def test_the_file_is_read_as_usual_again_after_a_refusal(large, same_tensors, mo
         return 0
 
     monkeypatch.setattr("fcntl.fcntl", refuse)
-    same_tensors(read_fast(read_header(path), Pace(), copiers=1).tensors, tensors)
+    same_tensors(read_fast(read_header(path), Pace()).tensors, tensors)
     assert refused
 
 
