@@ -16,7 +16,7 @@ WORKLOADS = {
     "checkpoint": "4 GB",
     "shards": "4 GB in 5 shards",
     "subset": "30% of 4 GB",
-    "cast": "4 GB cast to bf16",
+    "cast": "4 GB in 5 shards, cast to bf16",
 }
 PRIVATE = ("eager", "fast_single_file", "parallel", "parallel_async_lazy", "streaming")
 VIEWS = ("lazy", "lazy, populate")

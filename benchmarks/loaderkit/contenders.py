@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .contender import Contender
 
-_ONE = ("lora", "batch", "small", "checkpoint", "cast")
+_ONE = ("lora", "batch", "small", "checkpoint")
 _MANY = ("lora", "batch", "small", "checkpoint", "shards", "cast")
 _ALL = (*_MANY, "subset")
 _WHOLE = ("lora", "batch", "checkpoint", "shards")
@@ -17,7 +17,7 @@ CONTENDERS = (
     Contender("auto, memory kept", "private", "ours:auto-keeping-memory", _KEPT, ours=True),
     Contender("eager", "private", "ours:eager", _MANY, ours=True),
     Contender("fast_single_file", "private", "ours:fast_single_file", _ONE, ours=True),
-    Contender("parallel", "private", "ours:parallel", ("shards",), ours=True),
+    Contender("parallel", "private", "ours:parallel", ("shards", "cast"), ours=True),
     Contender("parallel_async_lazy", "private", "ours:parallel_async_lazy", _ALL, ours=True),
     Contender("streaming", "private", "ours:streaming", _ALL, ours=True),
     Contender("lazy", "views", "ours:lazy", _ALL, ours=True),

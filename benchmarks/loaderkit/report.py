@@ -24,6 +24,8 @@ BARS: Mapping[str, float] = {
     "beside a busy thread": 4.0,
     "late_ms": 2.0,
 }
+Samples = Mapping[str, Mapping[str, list[float]]]
+"""contender -> figure -> value of each round."""
 _MEMORY = {contender.name: contender.memory for contender in CONTENDERS}
 _OURS = {contender.name for contender in CONTENDERS if contender.ours}
 
@@ -49,7 +51,8 @@ def summary(report: Mapping[str, Any]) -> dict[str, Any]:
     }
     beside = {"beside": beside_medians(report["beside"])} if "beside" in report else {}
     consumer = {"consumer": consumer_medians(report["consumer"])} if "consumer" in report else {}
-    return {"medians": tables, **beside, **consumer, "bars": {**_speed_bars(tables), **_other_bars(report)}}
+    bars = {**_speed_bars(report.get("workloads", {})), **_other_bars(report)}
+    return {"medians": tables, **beside, **consumer, "bars": bars}
 
 
 def medians(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -80,33 +83,58 @@ def floor_s(rows: Mapping[str, Mapping[str, float]]) -> float | None:
     return min(found, default=None)
 
 
-def _speed_bars(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+def _speed_bars(workloads: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     bars: dict[str, Any] = {}
-    for table, rows in tables.items():
-        workload, _, state = table.partition(", ")
-        floor = floor_s(rows)
-        if floor is None or "auto" not in rows:
-            continue
-        ours_s = rows["auto"]["touched_s"]
-        peers = {name: row["touched_s"] for name, row in rows.items() if name not in _OURS and _MEMORY[name] != "floor"}
-        if state == "cold":
-            bars[f"cold, {workload}"] = _bar(ours_s / floor, "cold")
-            if peers:
-                bars[f"cold, {workload}, against the fastest peer"] = _bar(ours_s / min(peers.values()), limit=1.0)
-            continue
-        if workload in ("lora", "batch") and "safetensors load_file" in rows:
-            ratio = rows["lazy"]["returned_s"] / rows["safetensors load_file"]["returned_s"]
-            bars[f"warm views, {workload}"] = _bar(ratio, "warm views")
-        copying = [seconds for name, seconds in peers.items() if _MEMORY[name] == "private"]
-        for name in ("auto", "auto, memory kept"):
-            if name not in rows:
+    for workload, states in workloads.items():
+        for state, found in states.items():
+            samples = found["samples"]
+            floors = [name for name in samples if _MEMORY[name] == "floor"]
+            peers = [name for name in samples if name not in _OURS and _MEMORY[name] != "floor"]
+            if not floors or "auto" not in samples:
                 continue
-            ours_s, what = rows[name]["touched_s"], f"{workload}{name.removeprefix('auto')}"
-            bars[f"warm private copy, {what}"] = _bar(ours_s / floor, "warm private copy")
-            if copying:
-                ratio = min(copying) / ours_s
-                bars[f"ahead of peers that copy, {what}"] = _bar(ratio, "ahead of peers that copy", least=True)
+            if state == "cold":
+                bars |= _cold_bars(workload, samples, floors, peers)
+            else:
+                bars |= _warm_bars(workload, samples, floors, peers)
     return bars
+
+
+def _cold_bars(workload: str, samples: Samples, floors: list[str], peers: list[str]) -> dict[str, Any]:
+    bars = {f"cold, {workload}": _bar(max(_times(samples, "auto", floor) for floor in floors), "cold")}
+    if peers:
+        ratio = max(_times(samples, "auto", peer) for peer in peers)
+        bars[f"cold, {workload}, against the fastest peer"] = _bar(ratio, limit=1.0)
+    return bars
+
+
+def _warm_bars(workload: str, samples: Samples, floors: list[str], peers: list[str]) -> dict[str, Any]:
+    bars: dict[str, Any] = {}
+    if workload in ("lora", "batch") and "safetensors load_file" in samples:
+        ratio = _times(samples, "lazy", "safetensors load_file", figure="returned_s")
+        bars[f"warm views, {workload}"] = _bar(ratio, "warm views")
+    copying = [name for name in peers if _MEMORY[name] == "private"]
+    for name in ("auto", "auto, memory kept"):
+        if name not in samples:
+            continue
+        what = f"{workload}{name.removeprefix('auto')}"
+        ratio = max(_times(samples, name, floor) for floor in floors)
+        bars[f"warm private copy, {what}"] = _bar(ratio, "warm private copy")
+        if copying:
+            ratio = min(_times(samples, peer, name) for peer in copying)
+            bars[f"ahead of peers that copy, {what}"] = _bar(ratio, "ahead of peers that copy", least=True)
+    return bars
+
+
+def _times(samples: Samples, name: str, other: str, *, figure: str = "") -> float:
+    """How many times as long `name` takes as `other`: the median over the rounds, each of which compares the two in the
+    same minute of a machine whose speed drifts. A floor and a copy are done when they return; views have put off
+    reading their pages. Where one had rounds that the other lacks, of the medians."""
+    ours, theirs = (
+        samples[one][figure or ("touched_s" if _MEMORY[one] == "views" else "returned_s")] for one in (name, other)
+    )
+    if len(ours) != len(theirs):
+        return statistics.median(ours) / statistics.median(theirs)
+    return statistics.median(mine / their for mine, their in zip(ours, theirs, strict=True))
 
 
 def _other_bars(report: Mapping[str, Any]) -> dict[str, Any]:

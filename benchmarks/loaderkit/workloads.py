@@ -80,19 +80,20 @@ def _checkpoints(folder: Path, size_bytes: int, names: frozenset[str]) -> list[W
     if not names & {"checkpoint", "shards", "subset", "cast"}:
         return []
     whole, pickle = folder / "checkpoint.safetensors", folder / "checkpoint.pt"
-    shards_done = "shards" not in names or (folder / _INDEX).exists()
+    sharded = bool(names & {"shards", "cast"})
+    shards_done = not sharded or (folder / _INDEX).exists()
     done = whole.exists() and (pickle.exists() or "checkpoint" not in names) and shards_done
     tensors = checkpoint_tensors(size_bytes, "meta" if done else "cpu")
     _save(whole, lambda: tensors)
     if "checkpoint" in names and not pickle.exists():
         torch.save(tensors, pickle)
-    shards = _shards(folder, tensors) if "shards" in names else ()
+    shards = _shards(folder, tensors) if sharded else ()
     selected = [tensor for key, tensor in tensors.items() if key.rpartition(".")[0].rpartition(".")[0] in SELECTED]
     return [
         *([_sized(Workload("checkpoint", (str(whole),), (str(pickle),)))] if "checkpoint" in names else []),
-        *([_sized(Workload("shards", shards))] if shards else []),
+        *([_sized(Workload("shards", shards))] if sharded else []),
+        *([_sized(Workload("cast", shards, dtype="bfloat16", strangers=False))] if sharded else []),
         Workload("subset", (str(whole),), (), SELECTED, "", sum(tensor.nbytes for tensor in selected)),
-        _sized(Workload("cast", (str(whole),), dtype="bfloat16", strangers=False)),
     ]
 
 

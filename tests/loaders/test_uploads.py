@@ -63,6 +63,7 @@ def test_everything_arrives_in_batches_and_is_cast_there(small_batches: None, dt
         True,
     ]
     assert all((fake.in_flight, fake.pinned_bytes) == (0, 0) for fake in garage.made.values())
+    assert all(event.waited for fake in garage.made.values() for event in fake.events), "there for one stream only"
 
 
 def test_what_is_small_goes_at_once(small_batches: None):
