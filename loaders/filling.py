@@ -62,6 +62,7 @@ def fill(
     chunk_bytes: int = CHUNK_BYTES,
 ) -> None:
     """Fill every span from `file`. Whatever raises, no thread writes to them afterwards."""
+    patience = huge_pages.Patience(sum(len(target) for target, _ in spans))
 
     def read_chunk(chunk: tuple[memoryview, int, int]) -> None:
         span, start, offset = chunk
@@ -69,7 +70,7 @@ def fill(
         pace.allow(path, len(target))
         began_s = time.thread_time()
         read_at(path, file, target, offset)
-        huge_pages.weigh(span, start, start + len(target), time.thread_time() - began_s)
+        patience.weigh(span, start, start + len(target), time.thread_time() - began_s)
         pace.report(path, len(target), offset + len(target))
 
     chunks = [

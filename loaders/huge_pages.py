@@ -18,10 +18,10 @@ from . import kernel
 
 _HUGE_PAGE_BYTES = 2 << 20
 _SLOW_PAGE_S = 0.0015
-_SLOW_S_PER_BYTE = 0.0012 / (1 << 20)
-"""Of a read. Small pages and a copy from the page cache take 0.5 ms a MiB on a slow core, slow huge pages 2.6."""
-_LEAST_BYTES = 1 << 20
-"""Of a read whose time says anything about pages."""
+_USUAL_S_PER_BYTE = 0.0006 / (1 << 20)
+"""Of a read, small pages and the copy from the page cache included. With slow huge pages it takes 2.6 ms a MiB."""
+_DEARER_S_PER_BYTE = 0.0004 / (1 << 20)
+"""What small pages take longer than quick huge ones."""
 
 
 def ask(memory: mmap.mmap, *, clock: Callable[[], float] = time.thread_time) -> None:
@@ -38,12 +38,24 @@ def ask(memory: mmap.mmap, *, clock: Callable[[], float] = time.thread_time) -> 
             memory.madvise(mmap.MADV_NOHUGEPAGE)
 
 
-def weigh(memory: memoryview, start: int, stop: int, worked_s: float) -> None:
-    """Called when a thread has read bytes `start` to `stop` of `memory`, at which it worked for `worked_s`: when that
-    was slow, all that is untouched of the buffer behind them comes in small pages."""
-    read_bytes = stop - start
-    if read_bytes < _LEAST_BYTES or worked_s <= read_bytes * _SLOW_S_PER_BYTE or stop == len(memory):
-        return
-    with memoryview(memory.obj) as whole:
-        end = ctypes.addressof(ctypes.c_ubyte.from_buffer(whole)) + whole.nbytes
-    kernel.want_small_pages(ctypes.addressof(ctypes.c_ubyte.from_buffer(memory, stop)), end)
+class Patience:
+    """With the huge pages of one buffer, of which `nbytes` are being read. It ends once slow ones have cost as much as
+    small pages will for the rest, so that a few slow ones among many are put up with, and many cost twice at most."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._left_bytes = nbytes
+        self._lost_s = 0.0
+        self._over = False
+
+    def weigh(self, memory: memoryview, start: int, stop: int, worked_s: float) -> None:
+        """Called when a thread has read bytes `start` to `stop` of `memory`, at which it worked for `worked_s`. Once
+        patience is over, all that is untouched of the buffer behind them comes in small pages."""
+        # Threads share this without a lock: what one forgets now and then changes little.
+        self._left_bytes -= stop - start
+        self._lost_s += max(0.0, worked_s - (stop - start) * _USUAL_S_PER_BYTE)
+        if self._over or stop == len(memory) or self._lost_s <= self._left_bytes * _DEARER_S_PER_BYTE:
+            return
+        self._over = True
+        with memoryview(memory.obj) as whole:
+            end = ctypes.addressof(ctypes.c_ubyte.from_buffer(whole)) + whole.nbytes
+        kernel.want_small_pages(ctypes.addressof(ctypes.c_ubyte.from_buffer(memory, stop)), end)

@@ -43,13 +43,26 @@ def asked(nbytes: int, *, page_s: float = 0.0001) -> mmap.mmap:
     return memory
 
 
+def weigh(memory: mmap.mmap, *worked_s: float) -> None:
+    """Reads of 8 MiB, one after the other, behind the first 4."""
+    with memoryview(memory) as whole, whole[4 * MIB :] as part:
+        patience = huge_pages.Patience(len(part))
+        for index, seconds in enumerate(worked_s):
+            patience.weigh(part, index * 8 * MIB, (index + 1) * 8 * MIB, seconds)
+
+
 def test_quick_pages_stay_huge():
-    memory = asked(64 * MIB)
-    with memoryview(memory) as whole:
-        huge_pages.weigh(whole, 0, 8 * MIB, 0.008)
+    memory = asked(68 * MIB)
+    weigh(memory, *[0.0045] * 8)
     size, flags = flags_of(address_of(memory))[0]
-    assert size >= 64 * MIB
+    assert size >= 68 * MIB
     assert "hg" in flags
+
+
+def test_a_slow_read_among_many_is_put_up_with():
+    memory = asked(132 * MIB)
+    weigh(memory, 0.0045, 0.025, *[0.0045] * 6)
+    assert flags_of(address_of(memory))[0][0] >= 132 * MIB
 
 
 def test_memory_whose_first_page_is_slow_comes_in_small_ones():
@@ -59,21 +72,13 @@ def test_memory_whose_first_page_is_slow_comes_in_small_ones():
     assert "nh" in flags
 
 
-def test_what_comes_after_a_slow_read_comes_in_small_pages():
-    memory = asked(64 * MIB)
-    with memoryview(memory) as whole, whole[4 * MIB :] as part:
-        huge_pages.weigh(part, 0, 8 * MIB, 0.02)
+def test_what_comes_after_too_many_slow_reads_comes_in_small_pages():
+    memory = asked(68 * MIB)
+    weigh(memory, 0.022, 0.022)
     (before, huge), (_, small), *_ = flags_of(address_of(memory))
-    assert before == 12 * MIB
+    assert before == 20 * MIB
     assert "hg" in huge
     assert "nh" in small
-
-
-def test_a_short_read_says_nothing_about_pages():
-    memory = asked(64 * MIB)
-    with memoryview(memory) as whole:
-        huge_pages.weigh(whole, 0, MIB - 1, 1.0)
-    assert "hg" in flags_of(address_of(memory))[0][1]
 
 
 def test_little_memory_is_left_alone():
@@ -90,11 +95,12 @@ def test_every_byte_is_right_whatever_comes_slowly(tmp_path, monkeypatch, slow: 
     header = read_header(tmp_path / "any.safetensors")
     weighed: list[int] = []
 
-    def weigh(memory: memoryview, start: int, stop: int, worked_s: float) -> None:
-        weighed.append(start)
-        huge_pages.weigh(memory, start, stop, 1.0 if len(weighed) == slow else 0.0)
+    class Watched(huge_pages.Patience):
+        def weigh(self, memory: memoryview, start: int, stop: int, worked_s: float) -> None:
+            weighed.append(start)
+            super().weigh(memory, start, stop, 1.0 if len(weighed) == slow else 0.0)
 
-    monkeypatch.setattr(filling, "huge_pages", SimpleNamespace(weigh=weigh))
+    monkeypatch.setattr(filling, "huge_pages", SimpleNamespace(Patience=Watched))
     spare = SpareMemory(1 << 30) if kept else None
     if spare is not None:
         memory = allocate("", header.data_bytes, spare=spare)
