@@ -38,7 +38,7 @@ def fill_directly(path: str, file: FileIO, spans: Sequence[Span], pace: Pace, *,
     try:
         with _direct(file):
             whole = [(target[: len(target) - len(target) % BLOCK_BYTES], offset) for target, offset in spans]
-            fill(path, file, whole, pace, threads=threads, chunk_bytes=_CHUNK_BYTES)
+            fill(path, file, whole, pace, threads=threads, chunk_bytes=_CHUNK_BYTES, from_disk=True)
     except OSError:
         return False
     for target, offset in spans:

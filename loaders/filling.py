@@ -60,9 +60,11 @@ def fill(
     *,
     threads: int = 1,
     chunk_bytes: int = CHUNK_BYTES,
+    from_disk: bool = False,
 ) -> None:
-    """Fill every span from `file`. Whatever raises, no thread writes to them afterwards."""
-    patience = huge_pages.Patience(sum(len(target) for target, _ in spans))
+    """Fill every span from `file`, whose reads are known to come `from_disk` or else are expected to come from the page
+    cache. Whatever raises, no thread writes to them afterwards."""
+    patience = huge_pages.Patience(sum(len(target) for target, _ in spans), from_disk=from_disk)
 
     def read_chunk(chunk: tuple[memoryview, int, int]) -> None:
         span, start, offset = chunk

@@ -20,8 +20,10 @@ _HUGE_PAGE_BYTES = 2 << 20
 _SLOW_PAGE_S = 0.0015
 _USUAL_S_PER_BYTE = 0.0006 / (1 << 20)
 """Of a read, small pages and the copy from the page cache included. With slow huge pages it takes 2.6 ms a MiB."""
-_DEARER_S_PER_BYTE = 0.0004 / (1 << 20)
-"""What small pages take longer than quick huge ones."""
+_BEARABLE_COPYING_S_PER_BYTE = 0.0001 / (1 << 20)
+"""Of what is left. Where there is a slow one, more follow: the system hands out first what it got back last."""
+_BEARABLE_BESIDE_DISK_S_PER_BYTE = 0.0004 / (1 << 20)
+"""That is how much dearer small pages are there, and the cores have time while the disk works."""
 
 
 def ask(memory: mmap.mmap, *, clock: Callable[[], float] = time.thread_time) -> None:
@@ -39,10 +41,11 @@ def ask(memory: mmap.mmap, *, clock: Callable[[], float] = time.thread_time) -> 
 
 
 class Patience:
-    """With the huge pages of one buffer, of which `nbytes` are being read. It ends once slow ones have cost as much as
-    small pages will for the rest, so that a few slow ones among many are put up with, and many cost twice at most."""
+    """With the huge pages of one buffer, into which `nbytes` are copied from memory, or read `from_disk`. It ends once
+    slow ones have cost too much for what is left, so that a few of them are put up with."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, *, from_disk: bool) -> None:
+        self._bearable_s_per_byte = _BEARABLE_BESIDE_DISK_S_PER_BYTE if from_disk else _BEARABLE_COPYING_S_PER_BYTE
         self._left_bytes = nbytes
         self._lost_s = 0.0
         self._over = False
@@ -53,7 +56,7 @@ class Patience:
         # Threads share this without a lock: what one forgets now and then changes little.
         self._left_bytes -= stop - start
         self._lost_s += max(0.0, worked_s - (stop - start) * _USUAL_S_PER_BYTE)
-        if self._over or stop == len(memory) or self._lost_s <= self._left_bytes * _DEARER_S_PER_BYTE:
+        if self._over or stop == len(memory) or self._lost_s <= self._left_bytes * self._bearable_s_per_byte:
             return
         self._over = True
         with memoryview(memory.obj) as whole:

@@ -43,25 +43,27 @@ def asked(nbytes: int, *, page_s: float = 0.0001) -> mmap.mmap:
     return memory
 
 
-def weigh(memory: mmap.mmap, *worked_s: float) -> None:
+def weigh(memory: mmap.mmap, *worked_s: float, from_disk: bool = False) -> None:
     """Reads of 8 MiB, one after the other, behind the first 4."""
     with memoryview(memory) as whole, whole[4 * MIB :] as part:
-        patience = huge_pages.Patience(len(part))
+        patience = huge_pages.Patience(len(part), from_disk=from_disk)
         for index, seconds in enumerate(worked_s):
             patience.weigh(part, index * 8 * MIB, (index + 1) * 8 * MIB, seconds)
 
 
-def test_quick_pages_stay_huge():
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_quick_pages_stay_huge(from_disk: bool):
     memory = asked(68 * MIB)
-    weigh(memory, *[0.0045] * 8)
+    weigh(memory, *[0.0045] * 8, from_disk=from_disk)
     size, flags = flags_of(address_of(memory))[0]
     assert size >= 68 * MIB
     assert "hg" in flags
 
 
-def test_a_slow_read_among_many_is_put_up_with():
+@pytest.mark.parametrize(("slow_s", "from_disk"), [(0.01, False), (0.03, True)])
+def test_a_slow_read_among_many_is_put_up_with(slow_s: float, from_disk: bool):
     memory = asked(132 * MIB)
-    weigh(memory, 0.0045, 0.025, *[0.0045] * 6)
+    weigh(memory, 0.0045, slow_s, *[0.0045] * 6, from_disk=from_disk)
     assert flags_of(address_of(memory))[0][0] >= 132 * MIB
 
 
@@ -72,9 +74,10 @@ def test_memory_whose_first_page_is_slow_comes_in_small_ones():
     assert "nh" in flags
 
 
-def test_what_comes_after_too_many_slow_reads_comes_in_small_pages():
+@pytest.mark.parametrize(("slow_s", "from_disk"), [(0.009, False), (0.022, True)])
+def test_what_comes_after_too_many_slow_reads_comes_in_small_pages(slow_s: float, from_disk: bool):
     memory = asked(68 * MIB)
-    weigh(memory, 0.022, 0.022)
+    weigh(memory, slow_s, slow_s, from_disk=from_disk)
     (before, huge), (_, small), *_ = flags_of(address_of(memory))
     assert before == 20 * MIB
     assert "hg" in huge
