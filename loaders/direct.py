@@ -9,6 +9,7 @@ from io import FileIO
 
 from .filling import Pace, Span, fill, read_at
 from .header import SafetensorsHeader
+from .huge_pages import Patience
 from .page_cache import cached_share
 
 BLOCK_BYTES = 4096
@@ -31,14 +32,22 @@ def should_read_directly(header: SafetensorsHeader, file: FileIO, spans: Sequenc
     return share is not None and share < CACHED_SHARE
 
 
-def fill_directly(path: str, file: FileIO, spans: Sequence[Span], pace: Pace, *, threads: int = READERS) -> bool:
+def fill_directly(
+    path: str,
+    file: FileIO,
+    spans: Sequence[Span],
+    pace: Pace,
+    *,
+    threads: int = READERS,
+    patience: Patience | None = None,
+) -> bool:
     """`fill` past the page cache; False, with nothing read, where the file system refuses (tmpfs, some network ones).
 
     Memory and offset of each span are whole blocks. So is its length, unless it ends with the file."""
     try:
         with _direct(file):
             whole = [(target[: len(target) - len(target) % BLOCK_BYTES], offset) for target, offset in spans]
-            fill(path, file, whole, pace, threads=threads, chunk_bytes=_CHUNK_BYTES, from_disk=True)
+            fill(path, file, whole, pace, threads=threads, chunk_bytes=_CHUNK_BYTES, patience=patience)
     except OSError:
         return False
     for target, offset in spans:

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
 
-from . import huge_pages
 from .errors import LoadCancelledError, SafetensorsLoadError
+from .huge_pages import Patience
 from .rate_limit import RateLimit
 
 CHUNK_BYTES = 32 << 20
@@ -60,11 +60,10 @@ def fill(
     *,
     threads: int = 1,
     chunk_bytes: int = CHUNK_BYTES,
-    from_disk: bool = False,
+    patience: Patience | None = None,
 ) -> None:
-    """Fill every span from `file`, whose reads are known to come `from_disk` or else are expected to come from the page
-    cache. Whatever raises, no thread writes to them afterwards."""
-    patience = huge_pages.Patience(sum(len(target) for target, _ in spans), from_disk=from_disk)
+    """Fill every span from `file`, with `patience` when they are in huge pages that may be slow to come. Whatever
+    raises, no thread writes to them afterwards."""
 
     def read_chunk(chunk: tuple[memoryview, int, int]) -> None:
         span, start, offset = chunk
@@ -72,7 +71,8 @@ def fill(
         pace.allow(path, len(target))
         began_s = time.thread_time()
         read_at(path, file, target, offset)
-        patience.weigh(span, start, start + len(target), time.thread_time() - began_s)
+        if patience is not None:
+            patience.weigh(span, start, start + len(target), time.thread_time() - began_s)
         pace.report(path, len(target), offset + len(target))
 
     chunks = [

@@ -26,12 +26,15 @@ _BEARABLE_BESIDE_DISK_S_PER_BYTE = 0.0004 / (1 << 20)
 """That is how much dearer small pages are there, and the cores have time while the disk works."""
 
 
-def ask(memory: mmap.mmap, *, clock: Callable[[], float] = time.thread_time) -> None:
-    """Have `memory`, private and untouched, come in huge pages, where the system has them and the first is quick."""
+def ask(memory: mmap.mmap, *, kept: bool = False, clock: Callable[[], float] = time.thread_time) -> None:
+    """Have `memory`, private and untouched, come in huge pages, where the system has them and the first is quick. What
+    is `kept` for later loads is worth slow ones too: each load into small pages takes half as long again."""
     if len(memory) < 2 * _HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return
     with suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
+        if kept:
+            return
         # A huge page begins at most that far into the memory.
         inside_one = ctypes.c_ubyte.from_buffer(memory, _HUGE_PAGE_BYTES)
         began_s = clock()
@@ -41,8 +44,8 @@ def ask(memory: mmap.mmap, *, clock: Callable[[], float] = time.thread_time) -> 
 
 
 class Patience:
-    """With the huge pages of one buffer, into which `nbytes` are copied from memory, or read `from_disk`. It ends once
-    slow ones have cost too much for what is left, so that a few of them are put up with."""
+    """With the huge pages of one fresh buffer, into which `nbytes` are copied from memory, or read `from_disk`. It ends
+    once slow ones have cost too much for what is left, so that a few of them are put up with."""
 
     def __init__(self, nbytes: int, *, from_disk: bool) -> None:
         self._bearable_s_per_byte = _BEARABLE_BESIDE_DISK_S_PER_BYTE if from_disk else _BEARABLE_COPYING_S_PER_BYTE

@@ -12,6 +12,7 @@ from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
 from .errors import SafetensorsLoadError
 from .filling import Pace, fill
 from .header import SafetensorsHeader, read_header
+from .huge_pages import Patience
 from .huge_pages import ask as ask_for_huge_pages
 from .opened import open_raw, require_stamp
 from .rate_limit import RateLimit
@@ -73,11 +74,14 @@ def read_fast(
         buffer = allocate(path, lead_bytes + header.data_bytes, spare=spare)
         with memoryview(buffer) as memory, memory[: lead_bytes + header.data_bytes] as target:
             spans = [(target, header.data_start - lead_bytes)]
+            patience = Patience(len(target), from_disk=direct) if spare is None else None
 
             def fill_all() -> None:
-                if not (direct and fill_directly(path, file, spans, pace, threads=-(-READERS // at_once))):
-                    copiers = max(1, min(_MOST_COPIERS, (os.cpu_count() or 1) // at_once))
-                    fill(path, file, spans, pace, threads=copiers, chunk_bytes=_SHARED_CHUNK_BYTES)
+                readers = -(-READERS // at_once)
+                copiers = max(1, min(_MOST_COPIERS, (os.cpu_count() or 1) // at_once))
+                if not (direct and fill_directly(path, file, spans, pace, threads=readers, patience=patience)):
+                    chunk_bytes = _SHARED_CHUNK_BYTES
+                    fill(path, file, spans, pace, threads=copiers, chunk_bytes=chunk_bytes, patience=patience)
 
             with ThreadPoolExecutor(1, "warmstack-read") as pool:
                 filling = pool.submit(fill_all)
@@ -94,11 +98,11 @@ def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMem
     `path` is for the error only."""
     nbytes = max(nbytes, 1)
     known = None if spare is None else spare.take(nbytes)
-    buffer = _fresh(path, nbytes, huge_pages=huge_pages) if known is None else known
+    buffer = _fresh(path, nbytes, huge_pages=huge_pages, kept=spare is not None) if known is None else known
     return buffer if spare is None else spare.lent(buffer)
 
 
-def _fresh(path: str, nbytes: int, *, huge_pages: bool) -> mmap.mmap:
+def _fresh(path: str, nbytes: int, *, huge_pages: bool, kept: bool) -> mmap.mmap:
     try:
         if sys.platform == "win32":
             return mmap.mmap(-1, nbytes)
@@ -106,5 +110,5 @@ def _fresh(path: str, nbytes: int, *, huge_pages: bool) -> mmap.mmap:
     except (OSError, OverflowError) as error:
         raise SafetensorsLoadError(path, f"needs {nbytes} bytes of memory, which are not there; free some") from error
     if huge_pages:
-        ask_for_huge_pages(buffer)
+        ask_for_huge_pages(buffer, kept=kept)
     return buffer

@@ -10,6 +10,7 @@ import torch
 from .direct import BLOCK_BYTES, fill_directly, should_read_directly
 from .filling import Pace, Span, fill
 from .header import SafetensorsHeader
+from .huge_pages import Patience
 from .opened import open_raw, require_stamp
 from .private import allocate
 from .views import view_tensors
@@ -58,11 +59,12 @@ def read_selected(
         buffer = allocate(path, size_bytes)
         with memoryview(buffer) as memory:
             blocks = [_blocks(header, run, memory) for run in runs] if direct else []
-            if not (direct and fill_directly(path, file, blocks, pace, threads=readers)):
+            patience = Patience(size_bytes, from_disk=direct)
+            if not (direct and fill_directly(path, file, blocks, pace, threads=readers, patience=patience)):
                 exact = [
                     (memory[run.place : run.place + run.size_bytes], header.data_start + run.start) for run in runs
                 ]
-                fill(path, file, exact, pace, threads=copiers, chunk_bytes=_CHUNK_BYTES)
+                fill(path, file, exact, pace, threads=copiers, chunk_bytes=_CHUNK_BYTES, patience=patience)
                 del exact
             # The buffer cannot go while a slice of its memoryview is alive.
             del blocks

@@ -4,13 +4,12 @@ import ctypes
 import mmap
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from warmstack.loaders import Pace, SpareMemory, filling, huge_pages, read_header
+from warmstack.loaders import Pace, SpareMemory, huge_pages, private, read_header
 from warmstack.loaders.private import allocate, read_fast
 
 MIB = 1 << 20
@@ -89,13 +88,16 @@ def test_little_memory_is_left_alone():
     assert not {"hg", "nh"} & flags_of(address_of(memory))[0][1]
 
 
-@pytest.mark.parametrize("kept", [False, True])
+def test_memory_that_is_kept_is_worth_slow_pages():
+    memory = mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    huge_pages.ask(memory, kept=True, clock=iter((0.0, 0.005)).__next__)
+    assert "hg" in flags_of(address_of(memory))[0][1]
+
+
 @pytest.mark.parametrize("slow", [0, 1, 2])
-def test_every_byte_is_right_whatever_comes_slowly(tmp_path, monkeypatch, slow: int, kept: bool):
-    """And in the memory of an earlier load, with anything in it."""
+def test_every_byte_is_right_whatever_comes_slowly(tmp_path, monkeypatch, same_tensors, slow: int):
     tensors = {f"{i}": torch.randint(0, 255, (5 * MIB,), dtype=torch.uint8) for i in range(5)}
     save_file(tensors, tmp_path / "any.safetensors")
-    header = read_header(tmp_path / "any.safetensors")
     weighed: list[int] = []
 
     class Watched(huge_pages.Patience):
@@ -103,12 +105,15 @@ def test_every_byte_is_right_whatever_comes_slowly(tmp_path, monkeypatch, slow: 
             weighed.append(start)
             super().weigh(memory, start, stop, 1.0 if len(weighed) == slow else 0.0)
 
-    monkeypatch.setattr(filling, "huge_pages", SimpleNamespace(Patience=Watched))
-    spare = SpareMemory(1 << 30) if kept else None
-    if spare is not None:
-        memory = allocate("", header.data_bytes, spare=spare)
-        memory[0] = memory[-1] = 77
-        del memory
-    file = read_fast(header, Pace(), spare=spare)
-    assert all(torch.equal(tensor, tensors[key]) for key, tensor in file.tensors.items())
+    monkeypatch.setattr(private, "Patience", Watched)
+    same_tensors(read_fast(read_header(tmp_path / "any.safetensors"), Pace()).tensors, tensors)
     assert len(weighed) > slow
+
+
+def test_every_byte_is_right_in_memory_with_anything_in_it(large, same_tensors):
+    path, tensors = large
+    header, spare = read_header(path), SpareMemory(1 << 30)
+    memory = allocate("", header.data_bytes, spare=spare)
+    memory[0] = memory[-1] = 77
+    del memory
+    same_tensors(read_fast(header, Pace(), spare=spare).tensors, tensors)
