@@ -97,9 +97,11 @@ def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMem
 
     `path` is for the error only."""
     nbytes = max(nbytes, 1)
-    known = None if spare is None else spare.take(nbytes)
-    buffer = _fresh(path, nbytes, huge_pages=huge_pages, kept=spare is not None) if known is None else known
-    return buffer if spare is None else spare.lent(buffer)
+    if spare is None:
+        return _fresh(path, nbytes, huge_pages=huge_pages, kept=False)
+    known = spare.take(nbytes)
+    memory = _fresh(path, spare.room_bytes(nbytes), huge_pages=huge_pages, kept=True) if known is None else known
+    return spare.lent(memory, nbytes)
 
 
 def _fresh(path: str, nbytes: int, *, huge_pages: bool, kept: bool) -> mmap.mmap:

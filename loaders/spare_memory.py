@@ -10,6 +10,9 @@ from collections import deque
 
 MOST_TIMES = 2.0
 """Memory is kept for something of about its size: what it lacks is faulted in, what is too much is given back."""
+_STEP_BYTES = 2 << 20
+"""Sizes are rounded up to whole huge pages: a mapping that is resized by less, or moves, is split into small ones, and
+files of one kind differ by a header's length."""
 
 
 class SpareMemory:
@@ -27,24 +30,30 @@ class SpareMemory:
         with self._lock:
             return sum(map(len, self._kept))
 
+    @staticmethod
+    def room_bytes(nbytes: int) -> int:
+        """How much fresh memory to get for `nbytes`, so that what comes later fits in too."""
+        return nbytes if nbytes < 2 * _STEP_BYTES else -(-nbytes // _STEP_BYTES) * _STEP_BYTES
+
     def take(self, nbytes: int) -> mmap.mmap | None:
-        """Memory of exactly `nbytes`, with anything in it; None when nothing of about that size is kept."""
+        """Memory of `room_bytes`, with anything in it; None when nothing of about that size is kept."""
+        room_bytes = self.room_bytes(nbytes)
         with self._lock:
-            memory = min(self._kept, key=lambda kept: _times(len(kept), nbytes), default=None)
-            if memory is None or _times(len(memory), nbytes) > MOST_TIMES:
+            memory = min(self._kept, key=lambda kept: _times(len(kept), room_bytes), default=None)
+            if memory is None or _times(len(memory), room_bytes) > MOST_TIMES:
                 return None
             self._kept.remove(memory)
         try:
-            if len(memory) != nbytes:
-                memory.resize(nbytes)
+            if len(memory) != room_bytes:
+                memory.resize(room_bytes)
         except (BufferError, OSError, SystemError, ValueError):
             # Its last view is only just going, or this system cannot resize: fresh memory will do.
             return None
         return memory
 
-    def lent(self, memory: mmap.mmap) -> ctypes.Array[ctypes.c_ubyte]:
-        """`memory` as a buffer: once the last view of it is gone, it comes back here."""
-        buffer = (ctypes.c_ubyte * len(memory)).from_buffer(memory)
+    def lent(self, memory: mmap.mmap, nbytes: int) -> ctypes.Array[ctypes.c_ubyte]:
+        """The first `nbytes` of `memory` as a buffer: once the last view of it is gone, all of it comes back here."""
+        buffer = (ctypes.c_ubyte * nbytes).from_buffer(memory)
         weakref.finalize(buffer, self._keep, memory).atexit = False
         return buffer
 

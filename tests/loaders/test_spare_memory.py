@@ -71,6 +71,18 @@ def test_what_is_too_large_is_cut_and_what_is_too_small_grows(tmp_path: Path, el
     assert not first
 
 
+@pytest.mark.parametrize("more_bytes", [5000, -5000, 1 << 20])
+def test_what_is_about_as_large_takes_it_as_it_is(more_bytes: int) -> None:
+    """A mapping that changes its size by less than a huge page loses all it has."""
+    spare = SpareMemory(64 * MIB)
+    for nbytes in (9 * MIB, 9 * MIB + more_bytes, 9 * MIB):
+        memory = allocate("", nbytes, huge_pages=False, spare=spare)
+        assert len(memory) == nbytes
+        memory[nbytes - 1] = 7
+        del memory
+        assert spare.held_bytes == 10 * MIB
+
+
 def test_something_small_does_not_take_something_large(tmp_path: Path) -> None:
     spare = SpareMemory(64 * MIB)
     read_tensors(write(tmp_path / "1.safetensors", 1.0), spare=spare)
