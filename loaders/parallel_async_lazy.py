@@ -28,9 +28,10 @@ class ParallelAsyncLazyLoadingStrategy:
         copiers = max(1, min(self.workers, os.cpu_count() or 1))
         for path in request.paths:
             header = gathering.header(path)
+            keys = gathering.wanted(header)
             with gathering.clock.stage("read"):
                 selected = read_selected(
-                    header, gathering.wanted(header), request.pace, readers=self.workers, copiers=copiers
+                    header, keys, request.pace, readers=self.workers, copiers=copiers, spare=request.spare
                 )
             gathering.add(header.path, selected.tensors, buffer_bytes=selected.nbytes)
         return gathering.result(self.name)

@@ -13,6 +13,7 @@ from .header import SafetensorsHeader
 from .huge_pages import Patience
 from .opened import open_raw, require_stamp
 from .private import allocate
+from .spare_memory import SpareMemory
 from .views import view_tensors
 
 _GAP_BYTES = 4096
@@ -44,7 +45,13 @@ class _Run(NamedTuple):
 
 
 def read_selected(
-    header: SafetensorsHeader, keys: Sequence[str], pace: Pace, *, readers: int = 1, copiers: int = 1
+    header: SafetensorsHeader,
+    keys: Sequence[str],
+    pace: Pace,
+    *,
+    readers: int = 1,
+    copiers: int = 1,
+    spare: SpareMemory | None = None,
 ) -> Selected:
     """`keys` of a file as views of one private buffer: what is not in the page cache past it by `readers` threads,
     unless it lies in small pieces, else through it by `copiers`. Raises as `read_tensors` does."""
@@ -56,10 +63,10 @@ def read_selected(
         if direct:
             runs = _runs(header, keys, origin=header.data_start, alignment_bytes=BLOCK_BYTES)
         size_bytes = _size_bytes(runs, BLOCK_BYTES if direct else 1)
-        buffer = allocate(path, size_bytes)
+        buffer = allocate(path, size_bytes, spare=spare)
         with memoryview(buffer) as memory:
             blocks = [_blocks(header, run, memory) for run in runs] if direct else []
-            patience = Patience(size_bytes, from_disk=direct)
+            patience = Patience(size_bytes, from_disk=direct) if spare is None else None
             if not (direct and fill_directly(path, file, blocks, pace, threads=readers, patience=patience)):
                 exact = [
                     (memory[run.place : run.place + run.size_bytes], header.data_start + run.start) for run in runs

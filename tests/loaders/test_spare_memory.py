@@ -103,7 +103,7 @@ def test_no_more_is_kept_than_it_may_and_the_latest_stay() -> None:
 
 def test_loaders_of_every_kind_take_it(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{i}.safetensors", float(i)) for i in range(2)]
-    for strategy in ("eager", "fast_single_file", "auto"):
+    for strategy in ("eager", "fast_single_file", "parallel_async_lazy", "auto"):
         spare = SpareMemory(64 * MIB)
         loader = ModelLoader(strategy, spare=spare)
         where = loader.load_shards(paths[:1])["a"].untyped_storage().data_ptr()
