@@ -1,4 +1,4 @@
-"""`parallel`: the shards of a checkpoint, several at a time."""
+"""`parallel`: the shards of a checkpoint, the next ones read in threads while one finds its place."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .tensor_file import TensorFile
 
 @dataclass(frozen=True, slots=True)
 class ParallelLoadingStrategy:
-    """At most `workers` shards, and `max_bytes` of them by their headers, between the disk and their place; one larger
-    shard goes alone. They are handed over in order."""
+    """At most `max_bytes` of shards, by their headers, are between the disk and their place; one larger shard goes
+    alone. They are handed over in order."""
 
     name: ClassVar[str] = "parallel"
     summary: ClassVar[str] = "several files of 64 MiB or more together on a disk that likes a queue"
     constraints: ClassVar[Constraints] = Constraints(min_files=2)
 
-    workers: int = 2
-    """One that is read while another is cast or sent. More only get into each other's way: each reads with several
-    threads."""
+    workers: int = 1
+    """Shards that are being read at once, while another one is cast or sent. They share the threads that one has alone,
+    and on every disk that was measured more got into each other's way."""
     max_bytes: int = 16 << 30
 
     def load(self, request: LoadRequest) -> LoadResult:
@@ -88,9 +88,11 @@ class _Shards:
         return bool(self._headers or self._reading)
 
     def take(self) -> TensorFile:
-        """The next shard, whose bytes stay reserved until `release`."""
+        """The next shard, whose bytes stay reserved until `release`; from here on those behind it are being read."""
         self._read_ahead()
-        return self._reading.popleft().file.result()
+        file = self._reading.popleft().file.result()
+        self._read_ahead()
+        return file
 
     def release(self, nbytes: int) -> None:
         self.reserved_bytes -= nbytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +30,11 @@ from warmstack.loaders import (
     choose_strategy,
     drop_file,
     read_header,
+    read_tensors,
     resident_bytes,
     streaming,
 )
+from warmstack.loaders.gathering import Gathering
 from warmstack.loaders.selection import read_selected
 
 REGISTRY = StrategyRegistry.default()
@@ -278,9 +281,26 @@ class TestParallel:
     def test_shards_wait_until_their_bytes_have_room(self, tmp_path):
         tensors = {f"{index}": torch.full((1000,), float(index)) for index in range(6)}
         request = LoadRequest(shards(tmp_path, tensors, 6), device="meta")
-        assert ParallelLoadingStrategy(workers=4).load(request).metrics.peak_bytes == 4 * 4000
+        assert ParallelLoadingStrategy(workers=4).load(request).metrics.peak_bytes == (4 + 1) * 4000
         assert ParallelLoadingStrategy(workers=4, max_bytes=9000).load(request).metrics.peak_bytes == 2 * 4000
         assert ParallelLoadingStrategy(workers=4, max_bytes=1).load(request).metrics.peak_bytes == 4000
+
+    def test_the_next_shard_is_read_while_one_finds_its_place(self, tmp_path, monkeypatch):
+        paths = shards(tmp_path, {"a": torch.zeros(1000), "b": torch.ones(1000)}, 2)
+        reached, add = threading.Event(), Gathering.add
+
+        def read(header, pace, **_):
+            if header.path == paths[1]:
+                reached.set()
+            return read_tensors(header.path, header=header)
+
+        def place(gathering, path, *arguments, **named):
+            assert reached.wait(30), "the second shard is not even begun"
+            add(gathering, path, *arguments, **named)
+
+        monkeypatch.setattr("warmstack.loaders.parallel.read_fast", read)
+        monkeypatch.setattr(Gathering, "add", place)
+        assert set(ParallelLoadingStrategy().load(LoadRequest(paths))) == {"a", "b"}
 
     @pytest.mark.parametrize("workers", [1, 3])
     def test_the_order_is_that_of_the_files(self, tmp_path, state_dict, same_tensors, workers: int):
