@@ -44,6 +44,9 @@ async def test_the_figures_of_the_loras_do_not_know_of_models(tmp_path: Path) ->
         world.submit_models("1", world.model("a.safetensors"), loras=(lora,))
         world.start("1")
         world.submit_models("2", world.model("b.safetensors"), loras=(lora, world.lora("b")))
+        # Whether the first look at the queue comes before the first look at the folder is a matter of milliseconds, and
+        # a name that is not known yet is no demand.
+        world.catalog.refresh()
         await world.settle()
         await run_next(world, "1", "2")
         status = world.prefetcher.status()
