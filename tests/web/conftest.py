@@ -55,8 +55,8 @@ def browser() -> Iterator[Browser]:
     ran before its end would fail."""
     from playwright.sync_api import expect, sync_playwright
 
-    # For a machine that has much else to do. The panel's poll (every 15 s) must not stand in for a push: `only_pushes`.
-    expect.set_options(timeout=30_000)
+    # Shorter than the panel's poll (15 s), which would otherwise hide that a push did not arrive.
+    expect.set_options(timeout=14_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROME, args=_FLAGS)
         yield chromium

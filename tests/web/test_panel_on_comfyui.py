@@ -101,7 +101,7 @@ def test_the_node_shows_its_report_after_running(host: HostServer, view: Opened)
     view.page.evaluate(LOAD, graph)
     view.page.evaluate(RUN)
     lines = view.page.get_by_role("list", name="Last run").get_by_role("listitem")
-    expect(lines).to_have_text("ink3: 100% matched, read from disk")
+    expect(lines).to_have_text("ink3: 100% matched, read from disk", timeout=30_000)
     host.client.post("/warmstack/v1/settings", {"enabled": True})
 
 
@@ -228,5 +228,5 @@ def test_a_server_that_is_killed_and_comes_back_is_live_again(host: HostServer, 
     view.panel.get_by_role("button", name="Refresh").click()
     expect(view.panel.get_by_role("alert")).to_contain_text("The server does not answer")
     host.start()
-    expect(link).to_have_text("Live")
+    expect(link).to_have_text("Live", timeout=30_000)
     expect(view.panel.get_by_role("alert")).to_have_count(0)
