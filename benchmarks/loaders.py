@@ -2,11 +2,11 @@
 
     python benchmarks/loaders.py [--only lora:warm ...] [--rounds 5] [--workdir DIR] [--json OUT.json] [--chart OUT.svg]
 
-Workloads: one LoRA (2,166 tensors, 224 MB), a batch of eight, a small one, a 4 GB checkpoint, the same in five shards,
-30% of it by prefix, the shards cast to bfloat16. Warm: every page in the page cache. Cold: dropped with posix_fadvise
-and checked. Each loader has a process of its own, and they take turns, in a new order each round; the clock stops
-when every page of the tensors has been read, so that mapped ones pay for what they put off. Floors of the same rounds:
-memcpy by two threads, and direct reads into memory that is there already.
+Workloads: one LoRA (2,166 tensors, 224 MB), a batch of eight, a small one, a 4 GB checkpoint, the same in five
+shards, 30% of it and of the shards by prefix, the shards cast to bfloat16. Warm: every page in the page cache. Cold:
+dropped with posix_fadvise and checked. Each loader has a process of its own, and they take turns, in a new order each
+round; the clock stops when every page of the tensors has been read, so that mapped ones pay for what they put off.
+Floors of the same rounds: memcpy by two threads, and direct reads into memory that is there already.
 
 `--only` takes sections: `WORKLOAD:warm`, `WORKLOAD:cold`, `beside` (a load in a thread beside pure Python and beside an
 asyncio loop) and `window` (the memory of a stream, and how long somebody takes who works on its tensors); what `--json`

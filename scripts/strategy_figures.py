@@ -16,6 +16,7 @@ WORKLOADS = {
     "checkpoint": "4 GB",
     "shards": "4 GB in 5 shards",
     "subset": "30% of 4 GB",
+    "shards_subset": "30% of the 5 shards",
     "cast": "4 GB in 5 shards, cast to bf16",
 }
 PRIVATE = ("eager", "fast_single_file", "parallel", "parallel_async_lazy", "streaming")

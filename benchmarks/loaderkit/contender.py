@@ -28,7 +28,7 @@ class Contender:
     """Views show the mapped file; private memory is a copy."""
     function: str
     """`module:function` for loader_process.py."""
-    workloads: tuple[str, ...] = ("lora", "batch", "checkpoint", "shards", "subset")
+    workloads: tuple[str, ...] = ("lora", "batch", "checkpoint", "shards", "subset", "shards_subset")
     host: bool = False
     """Runs in ComfyUI's Python."""
     ours: bool = False

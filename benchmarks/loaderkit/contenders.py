@@ -6,7 +6,8 @@ from .contender import Contender
 
 _ONE = ("lora", "batch", "small", "checkpoint")
 _MANY = ("lora", "batch", "small", "checkpoint", "shards", "cast")
-_ALL = (*_MANY, "subset")
+_PARTS = ("subset", "shards_subset")
+_ALL = (*_MANY, *_PARTS)
 _WHOLE = ("lora", "batch", "checkpoint", "shards")
 _KEPT = ("lora", "batch", "small")
 """Nobody keeps the memory of a checkpoint for the next one."""
@@ -25,7 +26,7 @@ CONTENDERS = (
     Contender("read_tensors", "private", "ours:read_tensors_small_pages", ("lora", "batch"), ours=True),
     Contender("safetensors load_file", "views", "theirs:load_file"),
     Contender("safetensors load_file, pread", "private", "theirs:load_file_pread", _WHOLE),
-    Contender("safetensors safe_open", "views", "theirs:safe_open", ("lora", "subset")),
+    Contender("safetensors safe_open", "views", "theirs:safe_open", ("lora", *_PARTS)),
     Contender("safetensors safe_open, cloned", "private", "theirs:safe_open_clone"),
     Contender("ComfyUI load_torch_file", "views", "theirs:comfyui", host=True),
     Contender("ComfyUI, --disable-mmap", "private", "theirs:comfyui_without_mmap", host=True),
@@ -35,7 +36,7 @@ CONTENDERS = (
     Contender("Run:ai Model Streamer", "private", "theirs:runai_model_streamer"),
     Contender("InstantTensor", "private", "theirs:instanttensor"),
     Contender("floor: memcpy, 2 threads", "floor", "floors:memcpy-2-threads"),
-    Contender("floor: direct reads, 4 threads", "floor", "floors:direct-4-threads", ("lora", "subset")),
+    Contender("floor: direct reads, 4 threads", "floor", "floors:direct-4-threads", ("lora", *_PARTS)),
     Contender("floor: direct reads, 8 threads", "floor", "floors:direct-8-threads"),
     Contender("floor: direct reads, 12 threads", "floor", "floors:direct-12-threads"),
 )

@@ -49,7 +49,7 @@ def direct_12_threads(workload: dict[str, Any]) -> list[Any]:
 
 
 def _read_directly(workload: dict[str, Any], threads: int, chunk_bytes: int) -> list[Any]:
-    """As many bytes of each file as are wanted of all, from its beginning."""
+    """The share of each file that is wanted of all, from its beginning."""
     buffer = memoryview(_buffer("direct", min(workload["wanted_bytes"], _DIRECT_BYTES)))
     room_bytes = len(buffer) - len(buffer) % chunk_bytes
     files = [(os.open(path, os.O_RDONLY | os.O_DIRECT), _share(workload, path)) for path in workload["paths"]]
@@ -80,7 +80,8 @@ def _touch_direct(workload: dict[str, Any]) -> None:
 
 
 def _share(workload: dict[str, Any], path: str) -> int:
-    return min(os.path.getsize(path), workload["wanted_bytes"])
+    whole_bytes = sum(map(os.path.getsize, workload["paths"]))
+    return -(-os.path.getsize(path) * workload["wanted_bytes"] // whole_bytes)
 
 
 def _copy(target: mmap.mmap, source: mmap.mmap, start: int, nbytes: int) -> None:

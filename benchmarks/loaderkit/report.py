@@ -144,13 +144,14 @@ def _times(samples: Samples, name: str, other: str, *, figure: str = "") -> floa
 
 def _other_bars(report: Mapping[str, Any]) -> dict[str, Any]:
     bars: dict[str, Any] = {}
-    part = report.get("workloads", {}).get("subset", {})
-    wanted_bytes = report.get("wanted_bytes", {}).get("subset", 0)
-    if "cold" in part:
-        read_bytes = statistics.median(part["cold"]["samples"]["auto"]["read_bytes"])
-        bars["part, bytes read"] = _bar(read_bytes / wanted_bytes, "part")
-    if "warm" in part:
-        bars["part, peak memory"] = _bar(part["warm"]["peak_bytes"]["auto"] / wanted_bytes, "part")
+    for workload, words in (("subset", "part"), ("shards_subset", "part of shards")):
+        part = report.get("workloads", {}).get(workload, {})
+        wanted_bytes = report.get("wanted_bytes", {}).get(workload, 0)
+        if "cold" in part:
+            read_bytes = statistics.median(part["cold"]["samples"]["auto"]["read_bytes"])
+            bars[f"{words}, bytes read"] = _bar(read_bytes / wanted_bytes, "part")
+        if "warm" in part:
+            bars[f"{words}, peak memory"] = _bar(part["warm"]["peak_bytes"]["auto"] / wanted_bytes, "part")
     for row in report.get("window", ()):
         limit_bytes = row["max_bytes"] + row["largest_tensor_bytes"]
         bars[f"streaming, {row['max_bytes']} bytes"] = _bar(row["peak_bytes"] / limit_bytes, limit=1.0)

@@ -52,7 +52,7 @@ def make(folder: Path, checkpoint_bytes: int, names: frozenset[str]) -> dict[str
     return {workload.name: workload for workload in made if workload.name in names}
 
 
-NAMES = ("lora", "batch", "small", "checkpoint", "shards", "subset", "cast")
+NAMES = ("lora", "batch", "small", "checkpoint", "shards", "subset", "shards_subset", "cast")
 
 
 def _lora(folder: Path) -> Workload:
@@ -77,10 +77,10 @@ def _small(folder: Path) -> Workload:
 
 
 def _checkpoints(folder: Path, size_bytes: int, names: frozenset[str]) -> list[Workload]:
-    if not names & {"checkpoint", "shards", "subset", "cast"}:
+    if not names & {"checkpoint", "shards", "subset", "shards_subset", "cast"}:
         return []
     whole, pickle = folder / "checkpoint.safetensors", folder / "checkpoint.pt"
-    sharded = bool(names & {"shards", "cast"})
+    sharded = bool(names & {"shards", "shards_subset", "cast"})
     shards_done = not sharded or (folder / _INDEX).exists()
     done = whole.exists() and (pickle.exists() or "checkpoint" not in names) and shards_done
     tensors = checkpoint_tensors(size_bytes, "meta" if done else "cpu")
@@ -89,11 +89,16 @@ def _checkpoints(folder: Path, size_bytes: int, names: frozenset[str]) -> list[W
         torch.save(tensors, pickle)
     shards = _shards(folder, tensors) if sharded else ()
     selected = [tensor for key, tensor in tensors.items() if key.rpartition(".")[0].rpartition(".")[0] in SELECTED]
+    selected_bytes = sum(tensor.nbytes for tensor in selected)
+    of_shards = (
+        _sized(Workload("shards", shards)),
+        Workload("shards_subset", shards, (), SELECTED, "", selected_bytes),
+        _sized(Workload("cast", shards, dtype="bfloat16", strangers=False)),
+    )
     return [
         *([_sized(Workload("checkpoint", (str(whole),), (str(pickle),)))] if "checkpoint" in names else []),
-        *([_sized(Workload("shards", shards))] if sharded else []),
-        *([_sized(Workload("cast", shards, dtype="bfloat16", strangers=False))] if sharded else []),
-        Workload("subset", (str(whole),), (), SELECTED, "", sum(tensor.nbytes for tensor in selected)),
+        *(of_shards if sharded else ()),
+        Workload("subset", (str(whole),), (), SELECTED, "", selected_bytes),
     ]
 
 
