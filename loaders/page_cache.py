@@ -17,9 +17,7 @@ def resident_bytes(path: str | os.PathLike[str]) -> int | None:
     """Bytes of `path` in the page cache, to the page; None where the system cannot tell."""
     with open_raw(path) as file:
         size_bytes = stamp_of(file).size_bytes
-        pages = kernel.cached_pages(file.fileno())
-        if pages is None:
-            pages = kernel.mapped_resident_pages(file.fileno(), size_bytes)
+        pages = _cached_pages(file, 0, size_bytes)
     return None if pages is None else min(pages * mmap.PAGESIZE, size_bytes)
 
 
@@ -28,14 +26,21 @@ def cached_share(file: FileIO, spans: Iterable[tuple[int, int]]) -> float | None
     system cannot tell."""
     wanted_pages = cached_pages = 0
     for start, end in spans:
-        pages = kernel.cached_pages(file.fileno(), start, end - start) if end > start else 0
-        if pages is None:
-            pages = kernel.mapped_resident_pages(file.fileno(), end - start, start)
+        pages = _cached_pages(file, start, end - start) if end > start else 0
         if pages is None:
             return None
         cached_pages += pages
         wanted_pages += -(-end // mmap.PAGESIZE) - start // mmap.PAGESIZE if end > start else 0
     return cached_pages / wanted_pages if wanted_pages else 1.0
+
+
+def _cached_pages(file: FileIO, start: int, nbytes: int) -> int | None:
+    counted = kernel.cached_pages(file.fileno(), start, nbytes)
+    if counted:
+        return counted
+    # Of a file on an overlay, as a container's own are, cachestat counts a mapping that nobody reads through: none.
+    mapped = kernel.mapped_resident_pages(file.fileno(), nbytes, start)
+    return counted if mapped is None else mapped
 
 
 def warm_file(

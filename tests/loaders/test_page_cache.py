@@ -3,6 +3,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -82,14 +83,49 @@ def test_where_nobody_can_say_the_share_is_unknown(cold: Path, monkeypatch: pyte
 
 @linux_only
 def test_without_cachestat_mincore_answers(cold: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kernel, "cached_pages", lambda fd: None)
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
     warm_file(cold, cancelled=never)
     assert resident_bytes(cold) == SIZE
 
 
+@linux_only
+def test_of_an_overlay_where_cachestat_sees_nothing_mincore_answers(cold: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: 0)
+    assert resident_bytes(cold) == 0
+    warm_file(cold, cancelled=never)
+    assert resident_bytes(cold) == SIZE
+    with cold.open("rb", buffering=0) as file:
+        assert cached_share(file, [(0, SIZE)]) == 1
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """The test runs as a user who owns no file of the system."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@linux_only
+@pytest.mark.usefixtures("nobody")
+def test_the_pages_of_a_stranger_are_unknown_and_not_all_there(monkeypatch: pytest.MonkeyPatch):
+    """mincore says of a file that one may only read that every page is in memory."""
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
+    path = Path("/etc/passwd")
+    assert path.stat().st_uid != os.geteuid()
+    assert resident_bytes(path) is None
+    with path.open("rb", buffering=0) as file:
+        assert cached_share(file, [(0, 100)]) is None
+
+
 def test_where_nobody_can_say_the_answer_is_unknown(cold: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kernel, "cached_pages", lambda fd: None)
-    monkeypatch.setattr(kernel, "mapped_resident_pages", lambda fd, nbytes: None)
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
+    monkeypatch.setattr(kernel, "mapped_resident_pages", lambda fd, nbytes, start: None)
     assert resident_bytes(cold) is None
 
 
