@@ -18,13 +18,18 @@ from .breather import Breather
 from .errors import SafetensorsValidationError, damaged
 from .filling import read_at
 from .opened import FileStamp, open_raw, stamp_of
+from .unique_keys import DuplicateKeyError, unique_object
 
 MAX_HEADER_BYTES = 100_000_000
 """The bound of the safetensors library itself: a longer header is refused before a byte of it is read."""
 
 _LENGTH = struct.Struct("<Q")
 _METADATA = "__metadata__"
-_METADATA_FIRST = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"__metadata__"[ \t\n\r]*:[ \t\n\r]*')
+_SPACE = r"[ \t\n\r]*"
+_METADATA_FIRST = re.compile(rf'{_SPACE}\{{{_SPACE}"__metadata__"{_SPACE}:{_SPACE}')
+_TEXTS_BEGIN = re.compile(rf'\{{{_SPACE}((?=")|\}})')
+_TEXT_BEGINS = re.compile(rf'{_SPACE}:{_SPACE}(?=")')
+_TEXTS_GO_ON = re.compile(rf'{_SPACE}(,{_SPACE}(?=")|\}})')
 _METADATA_PEEK_BYTES = 1 << 16
 _DENSE_CHECK_BYTES = 1 << 22
 _BRACKETS_PER_BYTE = 1 / 12
@@ -86,12 +91,6 @@ class SafetensorsHeader:
 
 _Fields = tuple[Any, Any, Any]
 """dtype, shape and data_offsets of one entry, still unchecked. JSON has no tuples, so nothing else looks like it."""
-
-
-class _DuplicateKeyError(ValueError):
-    def __init__(self, key: str) -> None:
-        super().__init__(f"key {key!r} stands twice in one object")
-        self.key = key
 
 
 def read_header(path: str | os.PathLike[str]) -> SafetensorsHeader:
@@ -156,20 +155,45 @@ def _content(path: str, raw: bytearray, data_bytes: int) -> tuple[Mapping[str, s
     return _metadata(path, block), _in_data_order(path, tensors, data_bytes)
 
 
-def _plain_content(path: str, raw: bytearray) -> tuple[Any, dict[str, TensorEntry]] | None:
-    """The metadata block, still unchecked, and the tensors of a header as every known writer puts it down: metadata
-    first, no spaces, no escapes in a key. Half of the time of `_parse` and `_tensors`, to which None leaves everything
-    else, and the faults to be named."""
+def _plain_content(path: str, raw: bytearray) -> tuple[dict[str, str] | None, dict[str, TensorEntry]] | None:
+    """The metadata block and the tensors of a header as every known writer puts it down: metadata first, no spaces, no
+    escapes in a key. Half of the time of `_parse` and `_tensors`, to which None leaves everything else, and the faults
+    to be named."""
     try:
         text = raw.decode("utf-8").rstrip(" \t\n\r")
         start = _METADATA_FIRST.match(text)
-        block, end = _decoder(Breather()).raw_decode(text, start.end()) if start else (None, 0)
+        block, end = _plain_metadata(text, start.end()) if start else (None, 0)
         if text[end] == ("," if start else "{") and text[-1] == "}":
             tensors = _plain_tensors(path, text, end + 1, len(text) - 1)
             return None if tensors is None else (block, tensors)
     except (ValueError, RecursionError, IndexError, SafetensorsValidationError):
         pass
     return None
+
+
+def _plain_metadata(text: str, at: int) -> tuple[dict[str, str], int]:
+    """The object of texts at `at`, and where it ends. ValueError for any other, before its values are made: this comes
+    ahead of the check for text that would take many times its size as Python objects."""
+    opened = _TEXTS_BEGIN.match(text, at)
+    if opened is None:
+        raise ValueError("not an object of texts")
+    block: dict[str, str] = {}
+    breather = Breather()
+    end, more = opened.end(), opened[1] != "}"
+    text_at = json.JSONDecoder().raw_decode
+    while more:
+        if len(block) % _BREATH_ENTRIES == 0:
+            breather.breathe()
+        key, end = text_at(text, end)
+        colon = _TEXT_BEGINS.match(text, end)
+        if colon is None or key in block:
+            raise ValueError("not an object of texts, each under a key of its own")
+        block[key], end = text_at(text, colon.end())
+        following = _TEXTS_GO_ON.match(text, end)
+        if following is None:
+            raise ValueError("not an object of texts")
+        end, more = following.end(), following[1] != "}"
+    return block, end
 
 
 def _plain_tensors(path: str, text: str, begin: int, end: int) -> dict[str, TensorEntry] | None:
@@ -202,7 +226,7 @@ def _parse(path: str, raw: bytearray) -> dict[str, Any]:
         raise damaged(path, "header is not a list of tensors")
     try:
         document = _decoder(Breather()).decode(raw.decode("utf-8"))
-    except _DuplicateKeyError as error:
+    except DuplicateKeyError as error:
         raise damaged(path, "stands twice in the header", error.key) from error
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"header is not valid JSON ({type(error).__name__})") from error
@@ -216,11 +240,7 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Fields:
         (first, dtype), (second, shape), (third, offsets) = pairs
         if first == "dtype" and second == "shape" and third == "data_offsets":
             return dtype, shape, offsets
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [key for key, _ in pairs]
-        raise _DuplicateKeyError(next(key for key in names if names.count(key) > 1))
-    return found
+    return unique_object(pairs)
 
 
 def _refuse_constant(text: str) -> NoReturn:

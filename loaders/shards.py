@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .errors import SafetensorsLoadError, SafetensorsValidationError
 from .header import MAX_HEADER_BYTES, SafetensorsHeader, read_header
 from .opened import open_raw, stamp_of
 from .strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
+from .unique_keys import DuplicateKeyError, unique_object
 
 INDEX_SUFFIX = ".index.json"
 
@@ -40,8 +40,8 @@ def read_index(path: str | os.PathLike[str]) -> ShardIndex:
             raise SafetensorsValidationError(name, "is too large for an index")
         raw = file.readall()
     try:
-        document = json.loads(raw, object_pairs_hook=_once)
-    except _DuplicateKeyError as error:
+        document = json.loads(raw, object_pairs_hook=unique_object)
+    except DuplicateKeyError as error:
         raise SafetensorsValidationError(name, "stands twice in the index; download it again", error.key) from error
     except (ValueError, RecursionError) as error:
         raise SafetensorsValidationError(name, f"is not a valid index ({error}); download it again") from error
@@ -73,20 +73,6 @@ def check_shards(files: Sequence[str], index: ShardIndex | None = None) -> dict[
     if index is not None:
         _check_owners(index, owners)
     return headers
-
-
-class _DuplicateKeyError(ValueError):
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [key for key, _ in pairs]
-        raise _DuplicateKeyError(next(key for key in names if names.count(key) > 1))
-    return found
 
 
 def _check_name(path: str, key: str, shard: object) -> None:

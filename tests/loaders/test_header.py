@@ -213,8 +213,9 @@ def test_a_nested_bomb_is_an_ordinary_refusal(write_raw, bomb: bytes):
         read_header(write_raw(bomb))
 
 
-def test_a_wide_bomb_is_refused_unparsed(write_raw):
-    bomb = b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"
+@pytest.mark.parametrize("begin", ['{"a":[', '{"__metadata__":[', '{"__metadata__":{"a":['], ids=str)
+def test_a_wide_bomb_is_refused_unparsed(write_raw, begin: str):
+    bomb = begin.encode() + b"[]," * 3_000_000 + b"[]]" + b"}" * begin.count("{")
     tracemalloc.start()
     try:
         with pytest.raises(SafetensorsValidationError):
@@ -222,6 +223,14 @@ def test_a_wide_bomb_is_refused_unparsed(write_raw):
         assert tracemalloc.get_traced_memory()[1] < 2.5 * len(bomb)
     finally:
         tracemalloc.stop()
+
+
+def test_the_last_of_many_keys_may_be_the_one_that_stands_twice(write_raw):
+    """Which must not take as many comparisons as there are pairs of keys: minutes, with the interpreter's lock held."""
+    keys = [f"{index}" for index in range(400_000)]
+    text = ",".join(f'"{key}":""' for key in [*keys, keys[-1]])
+    with pytest.raises(SafetensorsValidationError, match=f"'{keys[-1]}': stands twice"):
+        read_header(write_raw(f'{{"__metadata__":{{{text}}}}}'.encode()))
 
 
 def test_a_large_honest_header_passes_the_bomb_check(write_raw):
