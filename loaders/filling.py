@@ -82,7 +82,7 @@ def fill(
         for chunk in chunks:
             read_chunk(chunk)
         return
-    with ThreadPoolExecutor(min(threads, len(chunks)), "warmstack-read") as pool:
+    with ThreadPoolExecutor(min(threads, len(chunks)), "warmstack-load") as pool:
         for _ in pool.map(read_chunk, chunks):
             pass
 

@@ -83,7 +83,7 @@ def read_fast(
                     chunk_bytes = _SHARED_CHUNK_BYTES
                     fill(path, file, spans, pace, threads=copiers, chunk_bytes=chunk_bytes, patience=patience)
 
-            with ThreadPoolExecutor(1, "warmstack-read") as pool:
+            with ThreadPoolExecutor(1, "warmstack-load") as pool:
                 filling = pool.submit(fill_all)
                 # The views know nothing of the bytes, and 2,000 of them take 3 ms.
                 views = view_tensors(path, buffer, header.tensors, lead_bytes)
