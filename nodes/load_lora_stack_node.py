@@ -63,9 +63,10 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         return await check(catalog, lambda: read_stack(catalog, loras))
 
     @classmethod
-    def fingerprint_inputs(cls, loras: str | None = None, **_: object) -> str:
+    def fingerprint_inputs(cls, loras: str | None = None, **others: object) -> str:
         catalog = get_runtime().catalog
-        return file_states(catalog, read_stack(catalog, loras))
+        linked = loras is None or "lora_stack" in others
+        return file_states(catalog, read_stack(catalog, loras), linked=linked)
 
     @classmethod
     def execute(

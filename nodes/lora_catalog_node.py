@@ -7,6 +7,7 @@ import asyncio
 from comfy_api.latest import io
 
 from ..lora.errors import LoraError
+from ..lora.file import LoraFile
 from .runtime import get_runtime
 
 _CATEGORIES = 12
@@ -46,13 +47,14 @@ class LoraCatalogNode(io.ComfyNode):  # type: ignore[misc]  # the host is untype
 
     @classmethod
     def fingerprint_inputs(cls, category: str = "", base_model: str = "", pattern: str = "") -> str:
-        # Once per prompt, in the thread that runs it: a file added since the last prompt is in the list.
+        # Once per prompt, in the thread that runs it: a file added since the last prompt is in the list. The files
+        # count, not only their names: what loads them over a link is told no name before it runs.
         get_runtime().catalog.refresh()
-        return repr(_names(category, base_model, pattern))
+        return repr([(file.name, file.mtime_ns, file.size_bytes) for file in _files(category, base_model, pattern)])
 
     @classmethod
     def execute(cls, category: str = "", base_model: str = "", pattern: str = "") -> io.NodeOutput:
-        names = _names(category, base_model, pattern)
+        names = [file.name for file in _files(category, base_model, pattern)]
         if not names:
             # What is linked to an empty list fails in the host, with an error that names neither list nor filter.
             raise LoraError(_nothing(category, base_model, pattern))
@@ -61,15 +63,14 @@ class LoraCatalogNode(io.ComfyNode):  # type: ignore[misc]  # the host is untype
 
 def _verdict(category: str | None, base_model: str | None, pattern: str | None) -> bool | str:
     """Of constant filters; one that is linked is None, and what it lets through is known when the node runs."""
-    if _names(category, base_model, pattern):
+    if _files(category, base_model, pattern):
         return True
     get_runtime().catalog.refresh()
-    return bool(_names(category, base_model, pattern)) or _nothing(category, base_model, pattern)
+    return bool(_files(category, base_model, pattern)) or _nothing(category, base_model, pattern)
 
 
-def _names(category: str | None, base_model: str | None, pattern: str | None) -> list[str]:
-    files = get_runtime().catalog.select(category=category or "", base_model=base_model or "", pattern=pattern or "")
-    return [file.name for file in files]
+def _files(category: str | None, base_model: str | None, pattern: str | None) -> tuple[LoraFile, ...]:
+    return get_runtime().catalog.select(category=category or "", base_model=base_model or "", pattern=pattern or "")
 
 
 def _nothing(category: str | None, base_model: str | None, pattern: str | None) -> str:

@@ -34,7 +34,7 @@ class LoraRequest(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
     @classmethod
     def fingerprint_inputs(cls, request: str | None = None, **_: object) -> str:
         catalog = get_runtime().catalog
-        return file_states(catalog, read_stack(catalog, request))
+        return file_states(catalog, read_stack(catalog, request), linked=request is None)
 
     @classmethod
     def execute(cls, request: str) -> io.NodeOutput:

@@ -37,9 +37,10 @@ class LoraStackNode(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         return await check(catalog, lambda: read_stack(catalog, loras, category=category or ""))
 
     @classmethod
-    def fingerprint_inputs(cls, loras: str | None = None, category: str | None = None, **_: object) -> str:
+    def fingerprint_inputs(cls, loras: str | None = None, category: str | None = "", **others: object) -> str:
         catalog = get_runtime().catalog
-        return file_states(catalog, read_stack(catalog, loras, category=category or ""))
+        linked = loras is None or category is None or "lora_stack" in others
+        return file_states(catalog, read_stack(catalog, loras, category=category or ""), linked=linked)
 
     @classmethod
     def execute(cls, loras: str, category: str = "", lora_stack: object = None) -> io.NodeOutput:

@@ -39,7 +39,7 @@ class LoraTags(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
 
     @classmethod
     def fingerprint_inputs(cls, text: str | None = None, syntax: str | None = None, **_: object) -> str:
-        return file_states(get_runtime().catalog, _tagged(text or "", syntax or COMFY)[1])
+        return file_states(get_runtime().catalog, _tagged(text or "", syntax or COMFY)[1], linked=text is None)
 
     @classmethod
     def execute(cls, text: str, syntax: str = COMFY) -> io.NodeOutput:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from ..lora.catalog import CatalogSnapshot
 from ..lora.errors import LoraError, LoraSyntaxError
 from ..lora.file import LoraFile
 from ..lora.row import shown
@@ -17,6 +19,8 @@ class Names(Protocol):
     """The catalog, as far as names need it. It blocks: it looks at the disk."""
 
     def find(self, name: str, category: str = "") -> LoraFile: ...
+
+    def refresh(self) -> CatalogSnapshot: ...
 
 
 def read_stack(names: Names, text: str | None, before: object = None, *, category: str = "") -> LoraStack:
@@ -43,9 +47,11 @@ async def check(names: Names, read: Callable[[], LoraStack]) -> bool | str:
     return await asyncio.to_thread(_verdict, names, read)
 
 
-def file_states(names: Names, stack: LoraStack) -> str:
-    """Changes whenever a file of the stack does, or starts or ceases to exist."""
-    return repr([_file_state(names, row) for row in stack.active])
+def file_states(names: Names, stack: LoraStack, *, linked: bool) -> str:
+    """Changes whenever a file of the stack does, or starts or ceases to exist. With `linked`, whenever any LoRA file
+    does: what comes over a link is not told before the node runs, and a file that it names may have been replaced."""
+    states = repr([_file_state(names, row) for row in stack.active])
+    return f"{states} {_library_state(names.refresh())}" if linked else states
 
 
 def _file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
@@ -54,6 +60,12 @@ def _file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
     except LoraError:
         return (row.name,)
     return (file.name, file.mtime_ns, file.size_bytes)
+
+
+def _library_state(snapshot: CatalogSnapshot) -> str:
+    # The revision starts anew with the process; results that the host keeps elsewhere outlive it.
+    states = repr([(file.name, file.mtime_ns, file.size_bytes) for file in snapshot.files])
+    return f"{snapshot.revision} {hashlib.sha256(states.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _verdict(names: Names, read: Callable[[], LoraStack]) -> bool | str:

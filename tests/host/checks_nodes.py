@@ -219,11 +219,23 @@ def check_a_changed_file_runs_the_node_again(base: Path) -> None:
         lambda: LoraStackNode.fingerprint_inputs(loras='["flux/two"]', category=""),
         lambda: LoraTags.fingerprint_inputs(text="x <lora:flux/two:1>", syntax="comfy"),
         lambda: LoraRequest.fingerprint_inputs(request='{"models": ["flux/two"]}'),
+        lambda: LoraCatalogNode.fingerprint_inputs(pattern="flux/two*"),
+        # The host gives None for what a link brings.
+        lambda: LoadLoraStack.fingerprint_inputs(model=None, loras=None),
+        lambda: LoadLoraStack.fingerprint_inputs(model=None, loras="", lora_stack=None),
+        lambda: LoraStackNode.fingerprint_inputs(loras=None),
+        lambda: LoraStackNode.fingerprint_inputs(loras='["two"]', category=None),
+        lambda: LoraStackNode.fingerprint_inputs(loras="", category="", lora_stack=None),
+        lambda: LoraTags.fingerprint_inputs(text=None, syntax="comfy"),
+        lambda: LoraRequest.fingerprint_inputs(request=None),
     ):
         before = fingerprint()
         assert before == fingerprint()
         os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1_000_000))
         assert before != fingerprint()
+    others = LoadLoraStack.fingerprint_inputs(model=None, loras='["flux/one"]')
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1_000_000))
+    assert others == LoadLoraStack.fingerprint_inputs(model=None, loras='["flux/one"]'), "a file that it does not name"
     assert LoadLoraStack.fingerprint_inputs() == LoadLoraStack.fingerprint_inputs()
 
 

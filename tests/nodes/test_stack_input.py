@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from warmstack.lora.catalog import CatalogSnapshot
 from warmstack.lora.errors import AmbiguousLoraError, LoraNotFoundError, LoraSyntaxError
 from warmstack.lora.file import LoraFile
 from warmstack.lora.row import LoraRow
@@ -20,6 +21,7 @@ class _Names:
 
     def __init__(self) -> None:
         self.threads: set[int] = set()
+        self.revision = 1
         self.files = {
             name: LoraFile(name, f"/{name}", 10, 20, category=name.split("/")[0])
             for name in ("styles/ink.safetensors", "people/ink.safetensors", "styles/oil.safetensors")
@@ -34,6 +36,9 @@ class _Names:
         if len(found) > 1:
             raise AmbiguousLoraError(name, [file.name for file in found])
         return found[0]
+
+    def refresh(self) -> CatalogSnapshot:
+        return CatalogSnapshot(tuple(self.files.values()), self.revision)
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def test_what_is_no_stack_is_refused(names: _Names) -> None:
 async def test_a_category_settles_an_ambiguous_name(names: _Names) -> None:
     stack = read_stack(names, "<lora:ink:1>", category="people")
     assert [row.name for row in with_file_names(names, stack)] == ["people/ink.safetensors"]
-    assert "people/ink.safetensors" in file_states(names, stack)
+    assert "people/ink.safetensors" in file_states(names, stack, linked=False)
     assert await check(names, lambda: stack) is True
 
 
@@ -109,13 +114,34 @@ async def test_a_broken_file_fails_before_the_prompt_runs(names: _Names) -> None
 
 def test_file_states_change_with_the_file_and_with_its_existence(names: _Names) -> None:
     stack = LoraStack((LoraRow("oil"), LoraRow("nothing")))
-    before = file_states(names, stack)
-    assert before == file_states(names, stack)
+    before = file_states(names, stack, linked=False)
+    assert before == file_states(names, stack, linked=False)
     oil = names.files["styles/oil.safetensors"]
     seen = {before}
     for change in ({"mtime_ns": 21}, {"size_bytes": 11}):
         names.files[oil.name] = replace(oil, **change)
-        seen.add(file_states(names, stack))
+        seen.add(file_states(names, stack, linked=False))
     del names.files[oil.name]
-    seen.add(file_states(names, stack))
+    seen.add(file_states(names, stack, linked=False))
     assert len(seen) == 4
+
+
+def test_what_a_link_names_may_be_any_file(names: _Names) -> None:
+    stack = LoraStack((LoraRow("oil"),))
+
+    def states(linked: bool) -> str:
+        return file_states(names, stack, linked=linked)
+
+    constant, before = states(False), states(True)
+    assert before == states(True)
+    other = names.files["people/ink.safetensors"]
+    seen = {before}
+    for change in ({"mtime_ns": 21}, {"size_bytes": 11}):
+        names.files[other.name] = replace(other, **change)
+        seen.add(states(True))
+    names.files[other.name] = other
+    assert states(True) == before, "files tell the states of one process from those of the next"
+    names.revision += 1
+    seen.add(states(True))
+    assert len(seen) == 4
+    assert states(False) == constant, "a constant names its files"
