@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import Phase, settings
 
 # A machine that runs other things as well is no reason for a test to fail.
@@ -11,3 +14,16 @@ settings.register_profile("suite", settings.get_profile("hunt"), derandomize=Tru
 # What scripts/break_invariants.py has broken fails; the smallest example of it is nobody's question.
 settings.register_profile("breaks", settings.get_profile("suite"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        # A build without CUDA, or a broken driver, would otherwise look like a GPU on which everything works.
+        if os.environ.get("WARMSTACK_REQUIRE_GPU") == "1":
+            pytest.fail("needs a CUDA device, and torch sees none", pytrace=False)
+        pytest.skip("needs a CUDA device")

@@ -95,7 +95,6 @@ def test_torch_gives_the_bits_of_gguf(kind: GgufType):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", **BY_NAME)
 def test_a_gpu_gives_the_bits_of_gguf_but_for_the_kind_of_nan(kind: GgufType):
     raw = random_blocks(kind, 33, 16, seed=3)

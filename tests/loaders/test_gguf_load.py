@@ -174,7 +174,6 @@ def test_a_gpu_without_room_says_so(every_type: str):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gets_the_same_numbers(every_type: str):
     here, there = load_gguf(every_type, torch.float16), load_gguf(every_type, torch.float16, "cuda")
     for name, tensor in here.tensors.items():

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+import torch
 
 from warmstack.loaders import (
     LoadingMetrics,
@@ -150,12 +151,14 @@ def test_memory_line(caplog):
     assert caplog.records[0].getMessage().startswith("after load: process ")
 
 
-def test_no_gpu_is_none_and_a_gpu_adds_up():
-    import torch
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_a_gpu_there_is_nothing_to_tell_of_it():
+    assert get_gpu_memory_stats() is None
 
+
+@pytest.mark.gpu
+def test_the_memory_of_a_gpu_adds_up():
+    kept = torch.ones(1 << 20, device="cuda")
     stats = get_gpu_memory_stats()
-    if not torch.cuda.is_available():
-        assert stats is None
-    else:
-        assert stats is not None
-        assert 0 <= stats.allocated_bytes <= stats.reserved_bytes <= stats.total_bytes
+    assert stats is not None
+    assert kept.nbytes <= stats.allocated_bytes <= stats.reserved_bytes <= stats.total_bytes

@@ -330,11 +330,7 @@ def test_without_a_gpu_the_cuda_device_says_so():
         CudaDevice()
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize(("slots", "streams"), [(1, 1), (3, 1), (3, 2)])
 def test_a_gpu_gets_the_bytes(slots: int, streams: int):
     sources = [source_of([(1, 1), (90_000, 3), (70_000, 1)] * 20, seed) for seed in range(4)]
@@ -349,7 +345,6 @@ def test_a_gpu_gets_the_bytes(slots: int, streams: int):
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_a_gpu_keeps_the_memory_of_what_another_stream_still_uses():
     source = source_of([(1 << 22, 3)])
     consumer = torch.cuda.Stream()
@@ -366,7 +361,6 @@ def test_a_gpu_keeps_the_memory_of_what_another_stream_still_uses():
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_a_gpu_without_room_leaves_the_tensors_on_the_host():
     source = source_of([(1 << 22, 3)])
     torch.cuda.empty_cache()

@@ -283,7 +283,6 @@ def test_memory_that_the_computing_stream_was_told_of_waits_for_it():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("slots", "fillers"), [(1, 1), (16, 8)])
 def test_a_gpu_gets_a_file_from_the_disk(large: tuple[str, dict[str, torch.Tensor]], slots: int, fillers: int):
     path, tensors = large
@@ -297,7 +296,6 @@ def test_a_gpu_gets_a_file_from_the_disk(large: tuple[str, dict[str, torch.Tenso
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [None, torch.float16])
 def test_a_gpu_gets_a_model_through_the_slots(saved: str, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("warmstack.loaders.uploads._LEAST_BYTES", 0)

@@ -13,7 +13,7 @@ import torch
 from warmstack.worker.config import LoRAWorkerConfig
 from warmstack.worker.lora_worker import LoRAWorker
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16], ids=str)
