@@ -22,6 +22,7 @@ from diffusers.utils.state_dict_utils import (
 
 from ..lora.errors import LoraError
 from ..lora.fuse import PlainLora
+from .trace import Conversion, Parts, convert
 
 _FACTOR = re.compile(
     r"(?P<module>.+?)[._](?P<side>lora_down|lora_up|lora_A|lora_B|lora_mid|lora\.down|lora\.up)(?:\.default)?\.weight"
@@ -90,7 +91,7 @@ def named_lora(
     configs = _peft_configs(metadata)
     _require_plain(name, tensors, configs)
     source = _Source(tensors)
-    state = _converted(pipeline, name, source.without_mids)
+    state = _converted(pipeline, name, source.without_mids).parts
     loras: dict[Place, PlainLora] = {}
     for component in pipeline._lora_loadable_modules:
         named = state.pop(component, {})
@@ -149,16 +150,18 @@ def _require_plain(name: str, tensors: Mapping[str, torch.Tensor], configs: Mapp
         )
 
 
-def _converted(
-    pipeline: LoraPipeline, name: str, tensors: Mapping[str, torch.Tensor]
-) -> dict[str, dict[str, torch.Tensor]]:
+def _converted(pipeline: LoraPipeline, name: str, tensors: Mapping[str, torch.Tensor]) -> Conversion:
     """The keys in PEFT's names, by component; "" has those of no component."""
     unet = getattr(pipeline, "unet", None)
     options = {"unet_config": unet.config} if unet is not None else {}
+
+    def by_component(state: dict[str, torch.Tensor]) -> Parts:
+        answer = type(pipeline).lora_state_dict(state, **options)
+        found = answer[0] if isinstance(answer, tuple) else answer
+        return {part: _in_peft_names(part, keys) for part, keys in _split(pipeline, found).items()}
+
     try:
-        answer = type(pipeline).lora_state_dict(dict(tensors), **options)
-        state = answer[0] if isinstance(answer, tuple) else answer
-        return {part: _in_peft_names(part, keys) for part, keys in _split(pipeline, state).items()}
+        return convert(tensors, by_component)
     except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as problem:
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise UnsupportedLoraError(
