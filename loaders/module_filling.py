@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,12 +38,14 @@ def fill_module(
     device: Device = "cpu",
     device_map: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
+    float32: Collection[str] = (),
     max_bytes: int = _MAX_BYTES,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Filled:
     """Put the tensors of `files` into `module`, each as it arrives: host memory beyond the model is `max_bytes` and one
     tensor. Parameters become new ones, with the old one's `requires_grad`; what the device map leaves on disk stays.
+    With a `dtype`, modules and parameters of the names in `float32` become that instead, and all below them.
 
     SafetensorsValidationError before anything is read when the files contradict each other, `index`, or a shape of the
     model. A load that fails later leaves the module partly filled."""
@@ -61,9 +63,11 @@ def fill_module(
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
         for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes):
             (place,) = request.devices({key: tensor}).values()
-            placed = send_tensors(header.path, {key: tensor}, {key: place}, dtype, uploads, cancelled).get(key)
+            kept = dtype is not None and not set(key.split(".")).isdisjoint(float32)
+            wanted_dtype = torch.float32 if kept else dtype
+            placed = send_tensors(header.path, {key: tensor}, {key: place}, wanted_dtype, uploads, cancelled).get(key)
             if placed is None:
-                placed = place_tensor(header.path, key, tensor, place, dtype)
+                placed = place_tensor(header.path, key, tensor, place, wanted_dtype)
             _assign(module, key, placed, targets[key])
             del tensor, placed
     meter.finish(request.paths[-1])
@@ -92,10 +96,6 @@ def _check_shapes(headers: Iterable[SafetensorsHeader], targets: Mapping[str, to
 
 def _assign(module: torch.nn.Module, key: str, tensor: torch.Tensor, old: torch.Tensor) -> None:
     owner, _, name = key.rpartition(".")
-    place = module.get_submodule(owner)
-    if name in place._parameters:
-        place._parameters[name] = torch.nn.Parameter(
-            tensor, requires_grad=old.requires_grad and tensor.is_floating_point()
-        )
-    else:
-        place._buffers[name] = tensor
+    if isinstance(old, torch.nn.Parameter):
+        tensor = torch.nn.Parameter(tensor, requires_grad=old.requires_grad and tensor.is_floating_point())
+    setattr(module.get_submodule(owner), name, tensor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from .checkpoint import checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError, SafetensorsValidationError
 from .module_filling import fill_module
 from .progress import Progress
-from .robust import Device, Path
+from .robust import Device, Path, request_for
 from .shards import read_index
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -35,7 +35,8 @@ def load_module(
     the folder that holds either: `load_module(lambda: UNet2DConditionModel.from_config(config), folder)`.
 
     Nothing is initialised: parameters are on `meta` until the shards fill them; buffers that no file has are what
-    `build` computed. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
+    `build` computed, on their device. As with `from_pretrained`, what the model's `_keep_in_fp32_modules` names becomes
+    float32 in place of `dtype`. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
     name = find_checkpoint(os.fspath(path))
     kind = checkpoint_format(name)
     if kind not in ("index", "safetensors"):
@@ -43,7 +44,7 @@ def load_module(
     index = read_index(name) if kind == "index" else None
     with parameters_on_meta():
         module = build()
-    tied = _tied(module)
+    groups = _tied(module)
     files = (name,) if index is None else index.files
     filled = fill_module(
         module,
@@ -52,12 +53,15 @@ def load_module(
         device=device,
         device_map=device_map,
         dtype=dtype,
+        float32=getattr(module, "_keep_in_fp32_modules", None) or (),
         progress=progress,
         cancelled=cancelled,
     )
-    missing = [key for key in filled.missing if not _tie(module, key, tied.get(key, ()), filled.missing)]
-    if missing:
-        raise SafetensorsValidationError(name, "is wanted by the model and in no file", missing[0])
+    for group in groups:
+        _tie(name, module, group, filled.missing)
+    computed = dict(module.named_buffers(remove_duplicate=False))
+    for key, place in request_for((), device, device_map, None).devices(computed).items():
+        _set(module, key, computed[key].to(place))
     return module.eval()
 
 
@@ -78,19 +82,24 @@ def parameters_on_meta() -> Iterator[None]:
         hook.remove()
 
 
-def _tied(module: torch.nn.Module) -> dict[str, list[str]]:
-    """key -> all keys of the same parameter, itself included."""
+def _tied(module: torch.nn.Module) -> list[list[str]]:
+    """The keys of each parameter: one, or more where it is tied."""
     keys: dict[int, list[str]] = {}
     for key, parameter in module.named_parameters(remove_duplicate=False):
         keys.setdefault(id(parameter), []).append(key)
-    return {key: group for group in keys.values() for key in group}
+    return list(keys.values())
 
 
-def _tie(module: torch.nn.Module, key: str, group: list[str] | tuple[()], missing: tuple[str, ...]) -> bool:
-    """Give the parameter `key` to what another key of its group was filled with; False when none was."""
-    source = next((other for other in group if other not in missing), None)
+def _tie(path: str, module: torch.nn.Module, group: list[str], missing: Collection[str]) -> None:
+    """Make the keys of `group` one parameter again: the first that a file had."""
+    source = next((key for key in group if key not in missing), None)
     if source is None:
-        return False
+        raise SafetensorsValidationError(path, "is wanted by the model and in no file", group[0])
+    for key in group:
+        if key != source:
+            _set(module, key, module.get_parameter(source))
+
+
+def _set(module: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:
     owner, _, name = key.rpartition(".")
-    module.get_submodule(owner).register_parameter(name, module.get_parameter(source))
-    return True
+    setattr(module.get_submodule(owner), name, tensor)

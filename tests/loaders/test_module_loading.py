@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -116,6 +117,49 @@ def test_tied_weights_stay_tied_and_computed_buffers_real(tmp_path: Path):
     assert torch.equal(model.head.weight, weight)
     assert torch.equal(model.angles, torch.arange(3.0))
     assert not model.training
+
+
+@pytest.mark.parametrize("names", [["embed.weight"], ["head.weight"], ["embed.weight", "head.weight"]])
+def test_weights_stay_tied_under_whichever_name_the_files_have_them(tmp_path: Path, names: list[str]):
+    weight = torch.rand(6, 4)
+    save_file({name: weight.clone() for name in names}, tmp_path / "model.safetensors")
+    model = load_module(Tied, tmp_path)
+    assert model.head.weight is model.embed.weight
+    assert torch.equal(model.head.weight, weight)
+
+
+class Angles(torch.nn.Module):
+    """A buffer that is saved as a rule, and one that never is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Linear(2, 2)
+        self.register_buffer("angles", torch.arange(3.0))
+        self.register_buffer("steps", torch.arange(4), persistent=False)
+
+
+def test_a_buffer_that_no_file_has_is_what_was_computed(tmp_path: Path):
+    body = {f"body.{name}": tensor for name, tensor in torch.nn.Linear(2, 2).state_dict().items()}
+    save_file(body, tmp_path / "model.safetensors")
+    assert torch.equal(load_module(Angles, tmp_path).angles, torch.arange(3.0))
+    moved = load_module(Angles, tmp_path, device="meta")
+    assert {tensor.device.type for tensor in (*moved.parameters(), *moved.buffers())} == {"meta"}
+
+
+def test_what_a_model_keeps_in_float32_is_not_cast(tmp_path: Path):
+    """As diffusers does it, by the names on the path of a tensor: other pictures come of it otherwise."""
+    source = tiny_unet()
+    source.save_pretrained(tmp_path)
+
+    class Careful(type(source)):
+        _keep_in_fp32_modules: ClassVar = ["time_embedding", "conv_norm_out"]
+
+    theirs = Careful.from_pretrained(tmp_path, torch_dtype=torch.bfloat16).state_dict()
+    ours = load_module(lambda: Careful.from_config(Careful.load_config(tmp_path)), tmp_path, dtype=torch.bfloat16)
+    dtypes = {key: tensor.dtype for key, tensor in ours.state_dict().items()}
+    assert dtypes == {key: tensor.dtype for key, tensor in theirs.items()}
+    assert set(dtypes.values()) == {torch.float32, torch.bfloat16}
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.state_dict().items())
 
 
 def test_a_missing_parameter_is_named(tmp_path: Path):
