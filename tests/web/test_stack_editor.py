@@ -128,6 +128,17 @@ def test_tags_and_requests_stay_as_written_until_asked(page: Page) -> None:
     assert rows_of(page) == [INK], "by the file's full name: a short one may need its category"
 
 
+def paste(input: Locator, text: str) -> None:
+    input.evaluate(
+        """(input, text) => {
+          const data = new DataTransfer()
+          data.setData('text/plain', text)
+          input.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }))
+        }""",
+        text,
+    )
+
+
 @pytest.mark.parametrize(
     "pasted",
     [
@@ -140,20 +151,23 @@ def test_a_stack_pasted_where_a_name_goes_becomes_rows(page: Page, pasted: str) 
     from playwright.sync_api import expect
 
     editor = add_node(page, json.dumps([KNIGHT]))
-    add_row(editor).evaluate(
-        """(input, text) => {
-          const data = new DataTransfer()
-          data.setData('text/plain', text)
-          input.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }))
-        }""",
-        pasted,
-    )
+    paste(add_row(editor), pasted)
     expect(editor.locator(".ws-stack-row[data-state=ready]")).to_have_count(3)
     assert [(row["name"], row["strength_model"]) for row in rows_of(page)] == [
         (KNIGHT["name"], 1),
         (LINOCUT["name"], 1),
         (INK["name"], 0.8),
     ]
+
+
+def test_rows_pasted_from_another_node_stay_as_they_are(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    editor = add_node(page, json.dumps([KNIGHT]))
+    pasted = [{**INK, "on": False}, {**LINOCUT, "strength_model": 0, "strength_clip": 0}]
+    paste(add_row(editor), json.dumps(pasted))
+    expect(editor.locator(".ws-stack-row")).to_have_count(3)
+    assert rows_of(page) == [KNIGHT, *pasted]
 
 
 def test_the_list_is_narrowed_to_a_category_and_a_base_model(page: Page) -> None:

@@ -132,6 +132,9 @@ export class StackEditor {
 
   /** The rows of a text in any form; null when the server cannot read it, which the person is told. */
   async #read(text) {
+    // The server tells only of rows that are on.
+    const rows = readRows(text)
+    if (rows) return this.#withIds(rows)
     try {
       return this.#withIds(plannedRows((await this.#plan(text)).loras))
     } catch (error) {

@@ -4,9 +4,12 @@
  */
 
 const NAMES = ['name', 'lora', 'lora_name']
-const MODEL = ['strength_model', 'strength', 'weight']
-const CLIP = ['strength_clip', 'clipStrength', 'strengthTwo']
+const MODEL = ['strength_model', 'strength', 'weight', 'model_strength', 'strengthModel']
+const CLIP = ['strength_clip', 'clipStrength', 'strengthTwo', 'clip_strength', 'strengthClip']
 const SWITCHES = ['on', 'active', 'enabled']
+const ON = new Set(['true', 'on', 'yes', '1'])
+const OFF = new Set(['false', 'off', 'no', '0'])
+const NUMBER = /^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?$/i
 
 /** `[{ name, model, clip, on, category }]`; null when the text is not a list of rows that this editor can write back. */
 export function readRows(text) {
@@ -63,19 +66,45 @@ function written({ name, model, clip, on, category }) {
   return { name, strength_model: model, strength_clip: clip, ...(category ? { category } : {}), ...(on ? {} : { on }) }
 }
 
+/** @throws {SyntaxError} for what the server would refuse, and for what would be lost on the next edit. */
 function readRow(entry) {
   if (typeof entry === 'string') return { name: entry, model: 1, clip: 1, on: true, category: '' }
-  if (Array.isArray(entry)) return readRow({ name: entry[0], strength: entry[1], strength_clip: entry[2] ?? entry[1] })
+  if (Array.isArray(entry)) return readTuple(entry)
   const known = [...NAMES, ...MODEL, ...CLIP, ...SWITCHES, 'category']
-  // A key that the editor does not know would be lost on the next edit.
   if (Object.keys(entry).some((key) => !known.includes(key))) throw new SyntaxError('unknown key')
-  const name = first(entry, NAMES)
-  if (typeof name !== 'string') throw new SyntaxError('a row without a name')
-  const model = strength(first(entry, MODEL) ?? 1, 1)
-  const off = [false, 0, 'false', 'off', 'no', '0'].includes(first(entry, SWITCHES))
-  return { name, model, clip: strength(first(entry, CLIP) ?? model, model), on: !off, category: entry.category ?? '' }
+  const model = readNumber(only(entry, MODEL) ?? 1)
+  return {
+    name: readText(only(entry, NAMES)), model, clip: readNumber(only(entry, CLIP) ?? model), category: readText(entry.category ?? ''),
+    on: SWITCHES.every((key) => !(key in entry) || readSwitch(entry[key])),
+  }
 }
 
-function first(entry, keys) {
-  return entry[keys.find((key) => entry[key] !== undefined && entry[key] !== null)]
+function readTuple(parts) {
+  if (parts.length !== 2 && parts.length !== 3) throw new SyntaxError('neither [name, strength] nor [name, model, clip]')
+  return { name: readText(parts[0]), model: readNumber(parts[1]), clip: readNumber(parts.at(-1)), on: true, category: '' }
+}
+
+function readText(value) {
+  if (typeof value !== 'string') throw new SyntaxError('no text')
+  return value
+}
+
+/** As written: what is rounded here would change on the next edit of any other row. */
+function readNumber(value) {
+  const number = typeof value === 'string' && NUMBER.test(value.trim()) ? Number(value) : value
+  if (!Number.isFinite(number)) throw new SyntaxError('no number')
+  return number
+}
+
+function readSwitch(value) {
+  const word = String(value).trim().toLowerCase()
+  if (!ON.has(word) && !OFF.has(word)) throw new SyntaxError('neither on nor off')
+  return ON.has(word)
+}
+
+/** What stands under whichever of `keys` is there. */
+function only(entry, keys) {
+  const [found, ...others] = keys.map((key) => entry[key]).filter((value) => value !== undefined && value !== null)
+  if (others.some((value) => value !== found)) throw new SyntaxError('two values contradict each other')
+  return found
 }
