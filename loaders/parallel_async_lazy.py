@@ -25,13 +25,14 @@ class ParallelAsyncLazyLoadingStrategy:
 
     def load(self, request: LoadRequest) -> LoadResult:
         gathering = Gathering(request)
-        copiers = max(1, min(self.workers, os.cpu_count() or 1))
+        readers = -(-self.workers // request.at_once)
+        copiers = max(1, min(self.workers, os.cpu_count() or 1) // request.at_once)
         for path in request.paths:
             header = gathering.header(path)
             keys = gathering.wanted(header)
             with gathering.clock.stage("read"):
                 selected = read_selected(
-                    header, keys, request.pace, readers=self.workers, copiers=copiers, spare=request.spare
+                    header, keys, request.pace, readers=readers, copiers=copiers, spare=request.spare
                 )
             gathering.add(header.path, selected.tensors, buffer_bytes=selected.nbytes)
         return gathering.result(self.name)

@@ -34,6 +34,7 @@ from warmstack.loaders import (
     resident_bytes,
     streaming,
 )
+from warmstack.loaders.direct import READERS
 from warmstack.loaders.gathering import Gathering
 from warmstack.loaders.selection import read_selected
 
@@ -383,3 +384,14 @@ class TestParallelAsyncLazy:
         selected = read_selected(header, keys, Pace(), readers=4, copiers=1)
         same_tensors(selected.tensors, {key: tensors[key] for key in keys})
         assert (resident_bytes(path) or 0) < selected.nbytes / 10
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no direct reads")
+@pytest.mark.parametrize("strategy", ["fast_single_file", "parallel_async_lazy"])
+def test_loads_at_once_share_the_readers_that_one_has_alone(large, strategy: str):
+    drop_file(large[0])
+    readers: set[int] = set()
+    pace = Pace(advanced=lambda _, __: readers.add(threading.get_ident()))
+    loading = StrategyRegistry.default().strategies[strategy]
+    loading.load(LoadRequest((large[0],), pace=pace, at_once=4))
+    assert 1 <= len(readers) <= READERS // 4
