@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 
-OUR_THREADS = ("warmstack-read", "warmstack-chore", "warmstack-probe")
+OUR_THREADS = ("warmstack-read", "warmstack-chore", "warmstack-probe", "warmstack-asked", "warmstack-headers")
+"""What reads for later jobs, or for nobody's job. Threads that fill memory for a load have another name."""
 _COUNTER = b"read_bytes:"
 
 
@@ -17,7 +18,8 @@ def foreign_read_bytes() -> int | None:
     """
     if not sys.platform.startswith("linux"):
         return None
-    ours = [thread.native_id for thread in threading.enumerate() if thread.name.startswith(OUR_THREADS)]
+    named = [thread for thread in threading.enumerate() if thread.name.startswith(OUR_THREADS)]
+    ours = [thread.native_id for thread in named if thread.native_id is not None]  # None: it is about to begin
     try:
         return _counted("/proc/self/io") - sum(_counted(f"/proc/self/task/{thread}/io") for thread in ours)
     except (OSError, ValueError):

@@ -8,16 +8,37 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 
+from warmstack.loaders.model_loader import ModelLoader
 from warmstack.loaders.page_cache import drop_file, resident_bytes
-from warmstack.prefetch.disks.disk_use import OUR_THREADS, foreign_read_bytes
+from warmstack.loaders.progress import LoadProgress
+from warmstack.prefetch.disks.disk_use import foreign_read_bytes
 from warmstack.prefetch.disks.job_reads import BUSY_BYTES_PER_S, LEAST_S, MOST_S, QUIET_S, JobReads
 from warmstack.prefetch.planning.steps import Steps
 
 MIB = 1 << 20
 POLL_S = 0.25
+
+needs_counters = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nobody counts by thread elsewhere")
+
+
+def cold_file(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    drop_file(path)
+    if resident_bytes(path) != 0:
+        pytest.skip("this system keeps its pages")
+    return path
+
+
+def counted() -> int:
+    read_bytes = foreign_read_bytes()
+    if read_bytes is None:
+        pytest.skip("this system hides its counters")
+    return read_bytes
 
 
 def followed(rates: list[float], start_s: float = 0.0) -> tuple[JobReads, list[bool]]:
@@ -87,35 +108,43 @@ def test_samples_that_lie_too_near_or_too_far_apart_say_nothing() -> None:
     assert not reads.wants_disk(60.0)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nobody counts by thread elsewhere")
-def test_what_our_readers_read_is_not_the_jobs(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("ours", "theirs")]
-    for path in paths:
-        path.write_bytes(os.urandom(8 * MIB))
-        drop_file(path)
-    if foreign_read_bytes() is None or any(resident_bytes(path) != 0 for path in paths):
-        pytest.skip("this system hides its counters or keeps its pages")
+@needs_counters
+@pytest.mark.parametrize("name", ["read_0", "chore_0", "probe", "asked_0", "headers_0"])
+def test_what_our_readers_read_is_not_the_jobs(tmp_path: Path, name: str) -> None:
+    ours, theirs = (cold_file(tmp_path / owner, os.urandom(8 * MIB)) for owner in ("ours", "theirs"))
     done, proceed = threading.Event(), threading.Event()
 
     def read_ours() -> None:
-        paths[0].read_bytes()
+        ours.read_bytes()
         done.set()
         proceed.wait(20)
 
-    before = foreign_read_bytes()
-    thread = threading.Thread(target=read_ours, name=f"{OUR_THREADS[0]}-0", daemon=True)
+    before = counted()
+    thread = threading.Thread(target=read_ours, name=f"warmstack-{name}", daemon=True)
     thread.start()
     assert done.wait(20)
-    between = foreign_read_bytes()
-    paths[1].read_bytes()
-    after = foreign_read_bytes()
+    between = counted()
+    theirs.read_bytes()
+    after = counted()
     proceed.set()
     thread.join(20)
-    assert before is not None
-    assert between is not None
-    assert after is not None
     assert between - before < MIB
     assert after - between >= 8 * MIB
+
+
+@needs_counters
+def test_a_model_that_the_job_loads_is_the_jobs(tmp_path: Path) -> None:
+    tensor = torch.zeros(32 * MIB // 4)
+    path = cold_file(tmp_path / "model.safetensors", save({"weight": tensor}))
+    before, during = counted(), 0
+
+    def sample(progress: LoadProgress) -> None:
+        nonlocal during
+        if progress.done_bytes < progress.total_bytes:  # afterwards its threads have ended, and are nobody's
+            during = max(during, counted() - before)
+
+    ModelLoader("fast_single_file").load_checkpoint(path, progress=sample)
+    assert during >= tensor.nbytes // 2
 
 
 def test_a_system_that_does_not_count_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
