@@ -346,16 +346,23 @@ def test_a_gpu_gets_the_bytes(slots: int, streams: int):
 
 @pytest.mark.gpu
 def test_a_gpu_keeps_the_memory_of_what_another_stream_still_uses():
-    source = source_of([(1 << 22, 3)])
+    source, *others = [source_of([(1 << 22, 3)], seed) for seed in range(4)]
     consumer = torch.cuda.Stream()
     with DeviceTransfer(CudaDevice()) as transfer:
+        # What they take of the device is there before anybody is held up.
+        for upload in [transfer.upload("other", other.tensors, buffer=other.buffer) for other in others]:
+            upload.wait()
         upload = transfer.upload("ink", source.tensors, buffer=source.buffer)
         with torch.cuda.stream(consumer):
-            torch.cuda._sleep(50_000_000)
-            copied = upload.use()["t0"].clone()
+            copied = torch.empty(1 << 22, device="cuda")
+            # Half a second, against milliseconds of what follows.
+            torch.cuda._sleep(1_000_000_000)
+            copied.copy_(upload.use()["t0"])
+            read = consumer.record_event()
         del upload
-        for seed in range(1, 4):
-            transfer.upload("other", source_of([(1 << 22, 3)], seed).tensors)
+        for other in others:
+            transfer.upload("other", other.tensors, buffer=other.buffer).wait()
+        assert not read.query(), "they came too late to write to memory that was still to be read"
         consumer.synchronize()
         assert raw(copied) == raw(source.tensors["t0"])
 
