@@ -15,7 +15,8 @@ from .opened import open_raw
 
 
 def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """The tensors of a pickled state dict, on the CPU, mapped where the file allows it. All else in it is left out.
+    """The tensors of a pickled state dict, on the CPU, mapped where the file allows it. All else in it is left out, but
+    for the numbers that some trainers leave as alphas.
 
     PickledFileError when the pickle holds more than tensors and plain values: unpickling it would run its code. For the
     foreground only: even the refusal costs an unpickler, so a background reader leaves such files alone."""
@@ -40,10 +41,18 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     ) as error:
         reason = f"torch cannot read it as a weight file ({type(error).__name__}); download it again"
         raise SafetensorsLoadError(name, reason) from error
-    tensors = {str(key): value for key, value in _state_dict(content).items() if isinstance(value, torch.Tensor)}
+    found = ((str(key), value) for key, value in _state_dict(content).items())
+    tensors = {key: tensor for key, value in found if (tensor := _tensor(key, value)) is not None}
     if not tensors:
         raise SafetensorsLoadError(name, "holds no tensors; it is not a weight file")
     return tensors
+
+
+def _tensor(key: str, value: object) -> torch.Tensor | None:
+    if isinstance(value, int | float) and key.endswith(".alpha"):
+        # Left out, the LoRA would apply at another strength, and nobody would be told.
+        return torch.tensor(float(value))
+    return value if isinstance(value, torch.Tensor) else None
 
 
 def _can_be_mapped(path: str) -> bool:

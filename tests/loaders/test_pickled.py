@@ -49,6 +49,16 @@ def test_reads_what_trainers_save(tmp_path: Path, wrap, zipped: bool):
     assert all(torch.equal(loaded[key], tensor) for key, tensor in TENSORS.items())
 
 
+def test_an_alpha_that_is_a_number_is_one_all_the_same(tmp_path: Path):
+    torch.save({"a.alpha": 8, "b.alpha": 0.5, "a.lora_up.weight": torch.ones(2), "step": 7}, tmp_path / "a.pt")
+    loaded = load_pickled(tmp_path / "a.pt")
+    assert {key: tensor.tolist() for key, tensor in loaded.items()} == {
+        "a.alpha": 8.0,
+        "b.alpha": 0.5,
+        "a.lora_up.weight": [1.0, 1.0],
+    }
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_never_runs_the_code_of_a_pickle(tmp_path: Path, zipped: bool):
     trace = tmp_path / "it-ran"
