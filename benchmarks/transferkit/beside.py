@@ -44,14 +44,16 @@ def measure_packed(rig: Rig, transfer: DeviceTransfer, side: int, tensors: int) 
 
 def measure_overlap(rig: Rig, lora: Lora, transfer: DeviceTransfer, side: int) -> dict[str, float]:
     """COPIES uploads from another thread while the computing stream multiplies matrices for about as long. "hidden" is
-    the share of the shorter of the two that cost nothing; "stretched" how much longer the matrices took."""
+    the share of the shorter of the two that cost nothing; "stretched" how much longer the matrices took. Neither means
+    anything unless they are "balanced": alone, one takes at most three times as long as the other."""
     matrix = torch.randn(side, side, device=rig.device, dtype=torch.float32 if rig.rehearsal else torch.float16)
 
     def upload() -> list[object]:
         return [lora.resident(transfer) for _ in range(COPIES)]
 
     upload_s = rig.medians_s({"upload": upload}, 3)["upload"]
-    product_s = rig.seconds(lambda: [matrix @ matrix for _ in range(5)]) / 5
+    # Not the first product of the process: that one loads the library, and would be taken for many.
+    product_s = rig.medians_s({"product": lambda: _multiply(matrix, 5)}, 3)["product"] / 5
     products = max(1, round(upload_s / product_s))
     alone_s = rig.medians_s({"compute": lambda: _multiply(matrix, products)}, 3)["compute"]
     compute_s = []
@@ -71,6 +73,7 @@ def measure_overlap(rig: Rig, lora: Lora, transfer: DeviceTransfer, side: int) -
     stretched = sorted(compute_s)[len(compute_s) // 2] / alone_s
     return {
         "upload_s": upload_s, "compute_s": alone_s, "both_s": both_s, "hidden": hidden, "stretched": stretched,
+        "balanced": max(upload_s, alone_s) <= 3 * min(upload_s, alone_s),
     }  # fmt: skip
 
 
@@ -92,9 +95,12 @@ def measure_busy_interpreter(rig: Rig, lora: Lora, transfer: DeviceTransfer) -> 
 def measure_pinning(rig: Rig, lora: Lora) -> dict[str, float]:
     """What a pinned copy of a whole adapter would cost: pinned memory for it, and pinning the memory that it has.
     Against that stands what one upload through the slots takes longer than one copy from pinned memory."""
-    fresh_s = rig.seconds(lambda: rig.pinned(lora.nbytes + (1 << 20)))
+    # torch pins powers of two, and keeps what is given back: of the adapter's own size it has some by now, and one of
+    # twice as much nobody has asked for yet.
+    pinned_bytes = 1 << lora.nbytes.bit_length()
+    fresh_s = rig.seconds(lambda: rig.pinned(2 * pinned_bytes)) / 2
     if rig.rehearsal:
-        return {"fresh_s": fresh_s}
+        return {"fresh_s": fresh_s, "fresh_bytes": pinned_bytes}
     cudart = torch.cuda.cudart()
     address = torch.frombuffer(lora.file.buffer, dtype=torch.uint8).data_ptr()
     page = address // 4096 * 4096
@@ -104,6 +110,7 @@ def measure_pinning(rig: Rig, lora: Lora) -> dict[str, float]:
     release_s = 0.0 if failed else rig.seconds(lambda: cudart.cudaHostUnregister(page))
     return {
         "fresh_s": fresh_s,
+        "fresh_bytes": pinned_bytes,
         "register_s": float("nan") if failed else register_s,
         "unregister_s": release_s,
         "nbytes": lora.nbytes,
