@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .application import Application, AppliedLora, StackError, WorkerStatus
+    from .base_weights import OffloadedError
     from .batch import Batch, run_batch
     from .config import LoRAWorkerConfig
     from .fitting import WrongModelError
@@ -22,6 +23,7 @@ _HOMES = {
     "LoRAWorker": "lora_worker",
     "LoRAWorkerConfig": "config",
     "MalformedLine": "request",
+    "OffloadedError": "base_weights",
     "QueueRequest": "request",
     "RequestReport": "report",
     "RunReport": "report",
@@ -41,6 +43,7 @@ __all__ = [
     "LoRAWorker",
     "LoRAWorkerConfig",
     "MalformedLine",
+    "OffloadedError",
     "QueueRequest",
     "RequestReport",
     "RunReport",

@@ -30,6 +30,7 @@ from .base_weights import BaseWeights
 from .config import LoRAWorkerConfig
 from .fitting import Fit, fit_adapter
 from .naming import LoraPipeline, Place
+from .originals import Originals
 from .stack_of import StackLike, stack_of
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,10 @@ class _Fitted(NamedTuple):
 class LoRAWorker:
     """Applies stacks to pipelines and takes them off again to the last bit.
 
-    A pipeline must not run while its stack changes. `catalog` and `cache` may be shared with a prefetcher that warms
-    the adapters of the next request meanwhile.
+    A pipeline must not run while its stack changes. Pipelines that share models (`from_pipe`) are one pipeline there:
+    the stack that was applied last, through whichever of them, is the one that a shared model has. Serve pipelines
+    that share models with one worker: it alone knows their own weights. `catalog` and `cache` may be shared with a
+    prefetcher that warms the adapters of the next request meanwhile.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class LoRAWorker:
         self.catalog = catalog or LoraCatalog(self._folders, index_path=config.index_path)
         self.cache = cache or AdapterCache(ByteBudget(_budget_bytes(config)))
         self.shelf, self._device_problem = (shelf, "") if shelf is not None else _open_shelf(config)
+        self._originals = Originals()
         self._weights: WeakKeyDictionary[LoraPipeline, BaseWeights] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
@@ -79,7 +83,8 @@ class LoRAWorker:
 
         UNet or transformer take a row's `strength_model`, text encoders its `strength_clip`. The weights are computed
         from the originals and rounded once. Raises LoraSyntaxError for what cannot be read, and StackError when any row
-        is missing, ambiguous, unreadable or for another model: the pipeline then has its base weights.
+        is missing, ambiguous, unreadable or for another model: the pipeline then has its base weights. Raises
+        OffloadedError, and changes nothing, for weights that are offloaded layer by layer.
         """
         stack = stack_of(adapter_names, strengths, category_of=self.catalog.category_of)
         with self._lock, ExitStack() as leases:
@@ -102,17 +107,16 @@ class LoRAWorker:
         return applied
 
     def remove_from_pipeline(self, pipeline: LoraPipeline) -> None:
-        """Gives the pipeline its own weights back, bit for bit."""
+        """Gives the pipeline its own weights back, bit for bit, whoever of those that share them has applied a stack.
+        Raises OffloadedError. A component that was replaced since keeps what it had."""
         with self._lock:
-            if pipeline in self._weights:
-                self._weights[pipeline].restore()
+            self._weights_of(pipeline).restore()
 
     def forget(self, pipeline: LoraPipeline) -> None:
         """`remove_from_pipeline`, and drops the copies of its weights: they are taken anew at the next application."""
         with self._lock:
-            weights = self._weights.pop(pipeline, None)
-            if weights is not None:
-                weights.restore()
+            self._weights_of(pipeline).forget()
+            del self._weights[pipeline]
 
     def yield_device_memory(self) -> bool:
         """The device is full: lets go of every adapter there, and keeps half as much from now on. False when there was
@@ -135,7 +139,7 @@ class LoRAWorker:
             files=len(self.catalog.snapshot.files),
             resident_bytes=view.used_bytes,
             budget_bytes=view.limit_bytes,
-            base_copy_bytes=sum(weights.copied_bytes for weights in list(self._weights.values())),
+            base_copy_bytes=self._originals.nbytes,
             hits=view.stats.hits,
             joins=view.stats.joins,
             misses=view.stats.misses,
@@ -149,9 +153,10 @@ class LoRAWorker:
         return [str(folder) for folder in self.config.lora_directories]
 
     def _weights_of(self, pipeline: LoraPipeline) -> BaseWeights:
-        if pipeline not in self._weights:
-            self._weights[pipeline] = BaseWeights(pipeline)
-        return self._weights[pipeline]
+        found = self._weights.get(pipeline)
+        if found is None or not found.are_of(pipeline):
+            found = self._weights[pipeline] = BaseWeights(pipeline, self._originals)
+        return found
 
     def _fit(self, pipeline: LoraPipeline, weights: BaseWeights, stack: LoraStack, leases: ExitStack) -> list[_Fitted]:
         """All rows, or a StackError with every problem, so that a person mends a request once."""

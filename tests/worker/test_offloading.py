@@ -1,0 +1,63 @@
+"""Weights that are elsewhere are refused: writing would change nothing, and the picture would lack its LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_module
+from safetensors.torch import save_file
+
+from warmstack.lora.errors import LoraError
+from warmstack.worker.lora_worker import LoRAWorker
+
+from .other_pipelines import FluxLike, kohya_pair
+
+PATH = "single_transformer_blocks.0.proj_out"
+
+
+@pytest.fixture
+def pipeline() -> Any:
+    return FluxLike(transformer=[PATH])
+
+
+@pytest.fixture
+def worker(tmp_path: Path, make_worker: Callable[..., LoRAWorker]) -> LoRAWorker:
+    save_file(kohya_pair("lora_unet_single_blocks_0_linear2", 1), tmp_path / "it.safetensors")
+    return make_worker(lora_directories=tmp_path)
+
+
+def weight(pipeline: Any) -> torch.Tensor:
+    found: torch.Tensor = pipeline.transformer.get_submodule(PATH).weight
+    return found.detach().clone()
+
+
+def test_a_model_offloaded_layer_by_layer_is_refused_with_the_cure(pipeline: Any, worker: LoRAWorker) -> None:
+    base = weight(pipeline)
+    cpu_offload(pipeline.transformer, "cpu")
+    with pytest.raises(LoraError, match=r"transformer.*enable_model_cpu_offload"):
+        worker.apply_to_pipeline(pipeline, "it")
+    assert worker.status().base_copy_bytes == 0
+    remove_hook_from_module(pipeline.transformer, recurse=True)
+    assert torch.equal(weight(pipeline), base)
+    assert worker.apply_to_pipeline(pipeline, "it").weights_updated == 1
+    assert not torch.equal(weight(pipeline), base)
+
+
+@pytest.mark.parametrize("take_off", ["remove_from_pipeline", "forget"])
+def test_a_stack_that_was_applied_before_comes_off_once_the_weights_are_back(
+    take_off: str, pipeline: Any, worker: LoRAWorker
+) -> None:
+    base = weight(pipeline)
+    worker.apply_to_pipeline(pipeline, "it")
+    cpu_offload(pipeline.transformer, "cpu")
+    for call in (lambda: getattr(worker, take_off)(pipeline), lambda: worker.apply_to_pipeline(pipeline, [])):
+        with pytest.raises(LoraError, match="enable_model_cpu_offload"):
+            call()
+    remove_hook_from_module(pipeline.transformer, recurse=True)
+    getattr(worker, take_off)(pipeline)
+    assert torch.equal(weight(pipeline), base)
