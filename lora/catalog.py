@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from .categories import covers, folder_category
-from .errors import AmbiguousLoraError, LoraNotFoundError
+from .errors import AmbiguousLoraError, LoraError, LoraNotFoundError
 from .facts import HeaderFacts, read_facts
 from .file import AdapterKey, LoraFile, as_on_disk
 from .index import HeaderIndex
@@ -28,6 +28,9 @@ _BATCH_FILES = 1000
 _NAMES_FIRST_FILES = 64
 """With more headers to read than this, the names are published before them."""
 _UNREAD = HeaderFacts()
+_BY_CATEGORY = "category"
+_HEADER_ANSWERS = frozenset({"alias", "hash", _BY_CATEGORY})
+"""Ways to be found that a header not read yet may make ambiguous."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,20 @@ class CatalogSnapshot:
     """Sorted by name; names are unique."""
     revision: int = 0
     """Changes when, and only when, something else did; 0 before the first scan."""
+    unread: frozenset[AdapterKey] = frozenset()
+    """Files whose headers are still being read: nothing but name, size and time is known of them."""
     names: NameIndex = field(default_factory=lambda: NameIndex(()), repr=False, compare=False)
+
+    def resolve(self, name: str, category: str = "") -> Found | Ambiguous | Missing:
+        """Which file `name` means, see `names.py`; `category` decides between several, and is then the `how`."""
+        answer = self.names.resolve(name)
+        if not category or not isinstance(answer, Ambiguous):
+            return answer
+        candidates = (self.names.resolve(one) for one in answer.candidates)
+        inside = [one.file for one in candidates if isinstance(one, Found) and covers(category, one.file.category)]
+        if len(inside) == 1:
+            return Found(inside[0], _BY_CATEGORY)
+        return Ambiguous(name, tuple(file.name for file in inside) or answer.candidates)
 
 
 class LoraCatalog:
@@ -74,24 +90,21 @@ class LoraCatalog:
             return self._snapshot
 
     def resolve(self, name: str, category: str = "") -> Found | Ambiguous | Missing:
-        """Which file `name` means, see `names.py`; `category` decides between several. A lookup in the snapshot: no
-        disk, no refresh."""
-        names = self._snapshot.names
-        answer = names.resolve(name)
-        if not category or not isinstance(answer, Ambiguous):
-            return answer
-        inside = tuple(one for one in answer.candidates if covers(category, self.category_of(one)))
-        return names.resolve(inside[0]) if len(inside) == 1 else Ambiguous(name, inside or answer.candidates)
+        """Which file `name` means. A lookup in the snapshot: no disk, no refresh."""
+        return self._snapshot.resolve(name, category)
 
     def find(self, name: str, category: str = "") -> LoraFile:
         """The file that `name` means, as it is on disk now: a replaced file comes back with its new key.
 
-        A name that the snapshot does not answer, or a file that changed, costs one refresh. LoraNotFoundError,
-        AmbiguousLoraError.
+        A name that the snapshot does not answer, or a file that changed, costs one refresh; one that headers decide
+        waits until all are read. LoraNotFoundError, AmbiguousLoraError.
         """
-        found = self.resolve(name, category)
-        if isinstance(found, Found) and (current := as_on_disk(found.file)) == found.file:
-            return current
+        snapshot = self._snapshot
+        found = snapshot.resolve(name, category)
+        if isinstance(found, Found) and not (snapshot.unread and found.how in _HEADER_ANSWERS):
+            current = as_on_disk(found.file)
+            if current == found.file:
+                return current
         self.refresh()
         found = self.resolve(name, category)
         if isinstance(found, Ambiguous):
@@ -103,9 +116,17 @@ class LoraCatalog:
         return file
 
     def category_of(self, name: str) -> str:
-        """The category of the file that `name` means; "" when it has none or no single file answers."""
-        found = self.resolve(name)
-        return found.file.category if isinstance(found, Found) else ""
+        """The category of the file that `name` means; "" when it has none or no single file answers. Blocks like
+        `find`, and where only the header tells, until it is read."""
+        snapshot = self._snapshot
+        try:
+            file = self.find(name)
+            if not file.category and (file.key in snapshot.unread or self._snapshot is not snapshot):
+                self.refresh()
+                file = self.find(name)
+        except LoraError:
+            return ""
+        return file.category
 
     def select(self, category: str = "", base_model: str = "", pattern: str = "") -> tuple[LoraFile, ...]:
         """Files of the snapshot that pass every filter given; case does not matter.
@@ -155,7 +176,8 @@ class LoraCatalog:
     def _publish(self, listing: Listing, facts: Mapping[AdapterKey, HeaderFacts]) -> None:
         files = tuple(_lora_file(listed, facts) for listed in listing.files)
         shadowed = tuple(_lora_file(listed, facts) for listed in listing.shadowed)
-        content = (files, shadowed, *listing[2:5])
+        unread = frozenset(file.key for file in chain(files, shadowed) if file.key not in facts)
+        content = (files, shadowed, unread, *listing[2:5])
         if content == self._content:
             return
         located = zip(chain(listing.files, listing.shadowed), chain(files, shadowed), strict=True)
@@ -168,7 +190,7 @@ class LoraCatalog:
             folder_links=listing.folder_links,
         )
         self._content = content
-        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, names)
+        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, unread, names)
 
 
 def _lora_file(listed: ListedFile, facts: Mapping[AdapterKey, HeaderFacts]) -> LoraFile:

@@ -20,6 +20,8 @@ class Names(Protocol):
 
     def find(self, name: str, category: str = "") -> LoraFile: ...
 
+    def category_of(self, name: str) -> str: ...
+
     def refresh(self) -> CatalogSnapshot: ...
 
 
@@ -30,7 +32,7 @@ def read_stack(names: Names, text: str | None, before: object = None, *, categor
     earlier = LoraStack.from_tuples(_entries(before))
     if not isinstance(text, str) or not text.strip():
         return earlier
-    written = parse_stack(text, category_of=lambda name: _category_of(names, name))
+    written = parse_stack(text, category_of=names.category_of)
     return earlier + LoraStack(tuple(row if row.category else replace(row, category=category) for row in written))
 
 
@@ -48,18 +50,21 @@ async def check(names: Names, read: Callable[[], LoraStack]) -> bool | str:
 
 
 def file_states(names: Names, stack: LoraStack, *, linked: bool) -> str:
-    """Changes whenever a file of the stack does, or starts or ceases to exist. With `linked`, whenever any LoRA file
-    does: what comes over a link is not told before the node runs, and a file that it names may have been replaced."""
+    """Changes whenever a strength or a file of the stack does, or a file starts or ceases to exist.
+
+    A strength may come from a weight per category, which the text does not name. With `linked` it changes whenever any
+    LoRA file does: what comes over a link is told only when the node runs, and what it names may have been replaced."""
     states = repr([_file_state(names, row) for row in stack.active])
     return f"{states} {_library_state(names.refresh())}" if linked else states
 
 
 def _file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
+    strengths = row.strength_model, row.strength_clip
     try:
         file = names.find(row.name, row.category)
     except LoraError:
-        return (row.name,)
-    return (file.name, file.mtime_ns, file.size_bytes)
+        return (row.name, *strengths)
+    return (file.name, file.mtime_ns, file.size_bytes, *strengths)
 
 
 def _library_state(snapshot: CatalogSnapshot) -> str:
@@ -82,13 +87,6 @@ def _problem(names: Names, row: LoraRow) -> str:
     except LoraError as problem:
         return str(problem)
     return f"LoRA {file.name!r} cannot be loaded: {file.problem}" if file.problem else ""
-
-
-def _category_of(names: Names, name: str) -> str:
-    try:
-        return names.find(name).category
-    except LoraError:
-        return ""
 
 
 def _entries(stack: object) -> Sequence[object] | None:

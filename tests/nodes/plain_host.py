@@ -14,11 +14,11 @@ from warmstack.nodes.memory_state import MemoryState
 from warmstack.prefetch.queue.job import QueuedJob
 
 
-def write_lora(folder: Path, name: str, rank: int = 4) -> None:
+def write_lora(folder: Path, name: str, rank: int = 4, metadata: dict[str, str] | None = None) -> None:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"m.lora_A.weight": torch.ones(rank, 64), "m.lora_B.weight": torch.ones(64, rank)}
-    save_file(tensors, path)
+    save_file(tensors, path, metadata)
 
 
 def stack_prompt(*names: str) -> dict[str, Any]:

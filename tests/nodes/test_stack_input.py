@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from warmstack.lora.catalog import CatalogSnapshot
-from warmstack.lora.errors import AmbiguousLoraError, LoraNotFoundError, LoraSyntaxError
+from warmstack.lora.catalog import CatalogSnapshot, LoraCatalog
+from warmstack.lora.errors import AmbiguousLoraError, LoraError, LoraNotFoundError, LoraSyntaxError
 from warmstack.lora.file import LoraFile
 from warmstack.lora.row import LoraRow
 from warmstack.lora.stack import LoraStack
 from warmstack.nodes.stack_input import check, file_states, read_stack, with_file_names
+
+from ..lora.scan_kit import FILES, held_scan
+from .plain_host import write_lora
 
 
 class _Names:
@@ -36,6 +40,12 @@ class _Names:
         if len(found) > 1:
             raise AmbiguousLoraError(name, [file.name for file in found])
         return found[0]
+
+    def category_of(self, name: str) -> str:
+        try:
+            return self.find(name).category
+        except LoraError:
+            return ""
 
     def refresh(self) -> CatalogSnapshot:
         return CatalogSnapshot(tuple(self.files.values()), self.revision)
@@ -64,6 +74,17 @@ def test_a_bare_name_is_one_row(names: _Names) -> None:
 def test_per_category_weights_of_a_request_know_the_category_of_a_file(names: _Names) -> None:
     request = {"lora": {"enabled": True, "category_weights": {"styles": 0.5}, "models": ["oil", "nothing"]}}
     assert read_stack(names, json.dumps(request)).rows == (LoraRow("oil", 0.5, 0.5), LoraRow("nothing"))
+
+
+def test_weights_per_category_wait_for_the_header_that_tells_it(tmp_path: Path) -> None:
+    for number in range(FILES):
+        write_lora(tmp_path, f"{number}.safetensors")
+    write_lora(tmp_path, "ink.safetensors", metadata={"modelspec.tags": "style"})
+    catalog = LoraCatalog(lambda: [str(tmp_path)])
+    with held_scan(catalog) as scan:
+        assert scan.ask(lambda: read_stack(catalog, '{"models": ["ink"]}').rows) == ((LoraRow("ink"),), False)
+        text = '{"category_weights": {"styles": 0.5}, "models": ["ink"]}'
+        assert scan.ask(lambda: read_stack(catalog, text).rows) == ((LoraRow("ink", 0.5, 0.5),), True)
 
 
 def test_what_is_no_stack_is_refused(names: _Names) -> None:
@@ -145,3 +166,12 @@ def test_what_a_link_names_may_be_any_file(names: _Names) -> None:
     seen.add(states(True))
     assert len(seen) == 4
     assert states(False) == constant, "a constant names its files"
+
+
+@pytest.mark.parametrize("strengths", [{"strength_model": 0.5}, {"strength_clip": 0.5}])
+def test_file_states_change_with_a_strength_that_the_text_does_not_show(
+    names: _Names, strengths: dict[str, float]
+) -> None:
+    before, after = LoraRow("oil"), replace(LoraRow("oil"), **strengths)
+    states = [file_states(names, LoraStack((row,)), linked=False) for row in (before, after)]
+    assert states[0] != states[1]
