@@ -47,3 +47,6 @@ class CopyDevice(Protocol):
     def copy(self, target: torch.Tensor, source: torch.Tensor, stream: int) -> CopyEvent:
         """Queue a copy from host memory, `target` and `source` (n,) uint8, and return. `source` must stay as it is
         until the event. RuntimeError if nothing was queued."""
+
+    def queued(self) -> CopyEvent:
+        """The moment at which all that the caller's current stream has queued by now is complete."""

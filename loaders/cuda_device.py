@@ -56,6 +56,9 @@ class CudaDevice:
             queue.synchronize()
             raise
 
+    def queued(self) -> CudaCopyEvent:
+        return _moment(torch.cuda.current_stream(self.device), self.device)
+
 
 class CudaCopyEvent:
     """`CopyEvent` of torch.cuda."""

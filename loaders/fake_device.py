@@ -108,6 +108,9 @@ class FakeDevice:
                 self._perform_next(min(filter(None, self._queues), key=lambda queue: queue[0].number))
             return event
 
+    def queued(self) -> CopyEvent:
+        return _Moment(self, self.queued_until())
+
     def perform_until(self, event: FakeCopyEvent, stream: int) -> None:
         """Perform the copies of `stream` up to the one of `event`; the other streams stay where they are."""
         with self._lock:
@@ -218,7 +221,7 @@ class FakeFence:
         self._device = device
 
     def __call__(self) -> CopyEvent:
-        return _Moment(self._device, self._device.queued_until())
+        return self._device.queued()
 
 
 class FakeRead:

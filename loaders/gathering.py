@@ -91,6 +91,9 @@ class Gathering:
         breather = Breather()
         request = self._request
         sent = send_tensors(path, sources, devices, request.dtype, self._uploads, request.pace.cancelled)
+        for device in filter(self._uploads.takes, {devices[key] for key in devices.keys() - sent.keys()}):
+            # What is there already was computed there, perhaps not yet.
+            self._uploads.follow(device)
         for step, (key, device) in enumerate(devices.items()):
             if step % _BREATH_TENSORS == 0:
                 breather.breathe()

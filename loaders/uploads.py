@@ -7,7 +7,7 @@ from types import TracebackType
 
 import torch
 
-from .copy_device import CopyDevice
+from .copy_device import CopyDevice, CopyEvent
 from .cuda_device import CudaDevice
 from .errors import SafetensorsLoadError
 from .transfer import DeviceTransfer
@@ -20,12 +20,13 @@ _LEAST_BYTES = 1 << 20
 
 
 class Uploads:
-    """Not thread-safe. `close` returns when every byte has arrived."""
+    """Not thread-safe, and for one stream of each device. `close` returns when every byte has arrived."""
 
     def __init__(self, make_device: Callable[[str], CopyDevice] = CudaDevice) -> None:
         self._make_device = make_device
         self._devices: dict[str, CopyDevice] = {}
         self._transfers: dict[str, DeviceTransfer] = {}
+        self._followed: dict[str, CopyEvent] = {}
 
     def __enter__(self) -> Uploads:
         return self
@@ -65,8 +66,15 @@ class Uploads:
                 arrived: Mapping[str, torch.Tensor] = {key: tensor.to(device) for key, tensor in batch.items()}
             else:
                 arrived = self._send(path, batch, device, cancelled)
-            placed |= {key: _cast(tensor, dtype) for key, tensor in arrived.items()}
+            batch_placed = {key: _cast(tensor, dtype) for key, tensor in arrived.items()}
+            if any(batch_placed[key] is not tensor for key, tensor in arrived.items()):
+                self.follow(device)
+            placed |= batch_placed
         return placed
+
+    def follow(self, device: str) -> None:
+        """Let `close` wait for what the caller's current stream has queued on `device` by now."""
+        self._followed[device] = self.find(device).queued()
 
     def close(self) -> None:
         """After that, the tensors are there for every stream."""
@@ -74,6 +82,10 @@ class Uploads:
             # It waits for the last copy from each of its slots, and every copy came from one.
             transfer.release()
         self._transfers.clear()
+        # A load in a thread of its own casts on the default stream, which a caller's stream does not wait for.
+        for moment in self._followed.values():
+            moment.wait()
+        self._followed.clear()
 
     def _send(
         self, path: str, batch: Mapping[str, torch.Tensor], device: str, cancelled: Callable[[], bool] | None

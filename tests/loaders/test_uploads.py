@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from warmstack.loaders import (
     DeviceTransfer,
     FakeDevice,
     LoadCancelledError,
+    LoadRequest,
     ModelLoader,
     SafetensorsLoadError,
     gathering,
 )
 from warmstack.loaders import uploads as module
+from warmstack.loaders.copy_device import CopyEvent
 from warmstack.loaders.placement import send_tensors
 from warmstack.loaders.uploads import Uploads
 
@@ -24,6 +28,12 @@ from warmstack.loaders.uploads import Uploads
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BATCH_BYTES", 1000)
     monkeypatch.setattr(module, "_LEAST_BYTES", 100)
+
+
+def busy(device: FakeDevice) -> CopyEvent:
+    """Gives the computing stream something to do; the answer tells when it is done."""
+    device.read_later(device.allocate(4, 0))
+    return device.queued()
 
 
 class Garage:
@@ -64,6 +74,48 @@ def test_everything_arrives_in_batches_and_is_cast_there(small_batches: None, dt
     ]
     assert all((fake.in_flight, fake.pinned_bytes) == (0, 0) for fake in garage.made.values())
     assert all(event.waited for fake in garage.made.values() for event in fake.events), "there for one stream only"
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_who_loads_waits_for_the_casts_and_for_no_other_work(small_batches: None, dtype: torch.dtype | None):
+    garage = Garage()
+    with Uploads(garage) as uploads:
+        before = busy(garage("cuda:0"))
+        send_tensors("model", SOURCES, dict.fromkeys(SOURCES, "cuda:0"), dtype, uploads)
+        assert not before.done
+    assert before.done == (dtype is not None), "a cast is done after the work that was queued before it"
+
+
+def test_who_loads_waits_for_what_was_made_on_the_device(monkeypatch: pytest.MonkeyPatch):
+    garage = Garage()
+    monkeypatch.setattr(gathering, "Uploads", partial(Uploads, garage))
+    monkeypatch.setattr(gathering, "place_tensor", lambda _path, _key, tensor, *_: tensor)
+    gathered = gathering.Gathering(LoadRequest(("model.gguf",), device="cuda:0"))
+    making = busy(garage("cuda:0"))
+    gathered.add("model.gguf", {"a": torch.empty(3, device="meta")})
+    assert not making.done
+    gathered.result("gguf")
+    assert making.done
+
+
+@pytest.mark.gpu
+async def test_what_a_gpu_casts_is_there_for_every_stream(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    weights = {str(index): torch.randn(1 << 20) for index in range(4)}
+    save_file(weights, path)
+    loader, side = ModelLoader(dtype=torch.bfloat16, device="cuda"), torch.cuda.Stream()
+    # What the allocator hands out again holds no weights.
+    for tensor in (await loader.load_shards_async([path])).values():
+        tensor.zero_()
+    del tensor
+    torch.cuda.synchronize()
+    torch.cuda._sleep(1_000_000_000)
+    loaded = await loader.load_shards_async([path])
+    with torch.cuda.stream(side):
+        copies = {key: tensor.clone() for key, tensor in loaded.items()}
+    side.synchronize()
+    for key, weight in weights.items():
+        assert torch.equal(copies[key].cpu(), weight.to(torch.bfloat16)), key
 
 
 def test_what_is_small_goes_at_once(small_batches: None):
