@@ -79,6 +79,7 @@ app.registerExtension({
   name: 'WarmStack',
   settings: settings.entries,
   commands: [{ id: 'WarmStack.TogglePrefetch', label: 'WarmStack: turn prefetch on or off', icon: 'pi pi-bolt', function: togglePrefetch }],
+  refreshComboInNodes: () => catalog.refresh(),
   nodeCreated: (node) => attachEditor(node, { store, catalog, bases, host }),
   setup() {
     settings.follow()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .browser_kit.fake_backend import FakeBackend
-from .browser_kit.stack_node import APP, add_row, new_workflow
+from .browser_kit.stack_node import APP, add_row, applied, finish_run, new_workflow
 
 if TYPE_CHECKING:
     from .browser_kit.opened import OpenedStub
@@ -35,17 +35,6 @@ BUILD = f"""(text) => {{
 }}"""
 
 
-FINISH = f"""(report) => {{
-  const id = String({APP}.graph.nodes.find((node) => node.type === 'WarmStackLoadLoraStack').id)
-  const detail = {{ node: id, display_node: id, prompt_id: 'p', output: {{ warmstack_report: [report] }} }}
-  window.comfyAPI.api.api.dispatchEvent(new CustomEvent('executed', {{ detail }}))
-}}"""
-
-
-def applied(name: str, share: float, base_model: str, warning: str = "") -> dict[str, object]:
-    return {"name": name, "share": share, "base_model": base_model, "outcome": "hit", "warning": warning}
-
-
 def test_a_misfit_is_outlined_before_the_first_run(opened: Callable[..., OpenedStub], backend: FakeBackend) -> None:
     from playwright.sync_api import expect
 
@@ -67,7 +56,7 @@ def test_a_misfit_is_outlined_before_the_first_run(opened: Callable[..., OpenedS
     page.keyboard.press("Escape")
 
     told = [applied(NAMES[0], 0, "sdxl", "looks made for sdxl"), applied(NAMES[1], 1, "sd15")]
-    page.evaluate(FINISH, json.dumps({"rows": told, "notes": []}))
+    finish_run(page, *told)
     expect(rows.nth(0)).to_have_attribute("data-fit", "bad")
     expect(rows.nth(1)).not_to_have_attribute("data-fit", "bad")
 

@@ -16,10 +16,14 @@ from .browser_kit.stack_node import (
     INK,
     KNIGHT,
     LINOCUT,
+    SEND,
     add_node,
     add_row,
+    applied,
     box_of,
+    finish_run,
     new_workflow,
+    paste,
     press,
     rows_of,
     text_of,
@@ -29,8 +33,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
     from .browser_kit.opened import OpenedStub
-
-SEND = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
@@ -126,17 +128,6 @@ def test_tags_and_requests_stay_as_written_until_asked(page: Page) -> None:
     press(editor.get_by_role("button", name="Edit as rows"))
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
     assert rows_of(page) == [INK], "by the file's full name: a short one may need its category"
-
-
-def paste(input: Locator, text: str) -> None:
-    input.evaluate(
-        """(input, text) => {
-          const data = new DataTransfer()
-          data.setData('text/plain', text)
-          input.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }))
-        }""",
-        text,
-    )
 
 
 @pytest.mark.parametrize(
@@ -335,23 +326,6 @@ def test_a_row_is_dragged_to_its_place(page: Page) -> None:
     assert rows_of(page) == [LINOCUT, KNIGHT, INK]
     expect(editor.locator("[data-drop]")).to_have_count(0)
     assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"
-
-
-def finish_run(page: Page, *rows: dict[str, object], notes: tuple[str, ...] = ()) -> None:
-    """As the host tells the front end of a node that has run."""
-    report = json.dumps({"rows": rows, "notes": notes})
-    page.evaluate(
-        f"""(report) => {{
-          const id = String({APP}.graph.nodes[0].id)
-          const detail = {{ node: id, display_node: id, prompt_id: 'p', output: {{ warmstack_report: [report] }} }}
-          window.comfyAPI.api.api.dispatchEvent(new CustomEvent('executed', {{ detail }}))
-        }}""",
-        report,
-    )
-
-
-def applied(name: str, share: float, base_model: str, warning: str = "") -> dict[str, object]:
-    return {"name": name, "share": share, "base_model": base_model, "outcome": "hit", "warning": warning}
 
 
 def test_the_node_shows_what_its_last_run_told(page: Page) -> None:

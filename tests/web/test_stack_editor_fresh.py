@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .browser_kit.stack_node import APP, INK, KNIGHT, LINOCUT, add_node, add_row, box_of, new_workflow, press, rows_of
+from .browser_kit.fake_backend import MIB, FakeBackend, Row
+from .browser_kit.stack_node import (
+    APP,
+    INK,
+    KNIGHT,
+    LINOCUT,
+    SEND,
+    add_node,
+    add_row,
+    box_of,
+    new_workflow,
+    press,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -97,3 +110,63 @@ def test_a_finger_changes_a_strength_and_moves_a_row(opened: Callable[..., Opene
     drag_finger(page, (grip["x"] + 5, grip["y"] + 12), (grip["x"] + 5, goal["y"] + goal["height"] * 0.8))
     assert [row["name"] for row in rows_of(page)] == [KNIGHT["name"], INK["name"]]
     assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"
+
+
+def test_a_file_that_comes_while_the_panel_is_closed_is_offered(
+    opened: Callable[..., OpenedStub], backend: FakeBackend
+) -> None:
+    from playwright.sync_api import expect
+
+    view = opened()
+    new_workflow(view.page)
+    editor = add_node(view.page)
+    name = add_row(editor)
+    name.fill("new")
+    expect(editor.get_by_text("Nothing matches")).to_be_visible()
+    backend.rows["styles/new_one.safetensors"] = Row("styles/new_one.safetensors", MIB)
+    view.page.evaluate(f"void {APP}.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')")
+    expect(editor.get_by_role("option", name="new_one")).to_be_visible()
+    backend.rows["styles/new_two.safetensors"] = Row("styles/new_two.safetensors", MIB)
+    backend.catalog_revision += 1
+    backend.revision += 1
+    view.host.push()
+    expect(editor.get_by_role("option", name="new_two")).to_be_visible()
+
+
+COUNT_WATCHERS = """async () => {
+  const { StatusStore } = await import('/extensions/comfyui-warmstack/lib/store.js')
+  const { watch } = StatusStore.prototype
+  window.watching = 0
+  StatusStore.prototype.watch = function (watcher) {
+    window.watching += 1
+    const leave = watch.call(this, watcher)
+    return () => {
+      window.watching -= 1
+      leave()
+    }
+  }
+}"""
+UNDO = f"(saved) => {APP}.loadGraphData(JSON.parse(saved), false, false).then(() => {{}})"
+
+
+def test_editors_of_nodes_that_are_gone_watch_nothing(opened: Callable[..., OpenedStub], backend: FakeBackend) -> None:
+    """A copy makes a node that no graph ever holds; of one in a subgraph that is replaced, nobody is told."""
+    page = opened().page
+    new_workflow(page)
+    page.evaluate(COUNT_WATCHERS)
+    add_node(page, json.dumps([INK]))
+    alone = page.evaluate("watching")
+    page.evaluate(f"for (let copy = 0; copy < 9; copy += 1) {APP}.canvas.copyToClipboard({APP}.graph.nodes)")
+    page.evaluate(f"void {APP}.graph.convertToSubgraph(new Set({APP}.graph.nodes))")
+    saved = page.evaluate(f"JSON.stringify({ROOT}.serialize())")
+    for _ in range(9):
+        page.evaluate(UNDO, saved)
+    assert page.evaluate("watching") > alone
+    memory = page.context.new_cdp_session(page)
+    for _ in range(99):
+        memory.send("HeapProfiler.collectGarbage")
+        backend.revision += 1
+        page.evaluate(SEND, backend.status())
+        if page.evaluate("watching") == alone:
+            break
+    assert page.evaluate("watching") == alone

@@ -11,6 +11,7 @@ export class CatalogRows {
   #watchers = new Set()
   #pending = null
   #edition = ''
+  #isCurrent = false
   #pages = 0
   #fetchedAt = -Infinity
 
@@ -26,25 +27,34 @@ export class CatalogRows {
   }
 
   /** Fetches again when the server's catalog is another one than that of the rows, and now and then when files were read ahead. */
-  follow({ boot, catalogRevision, prefetch }) {
-    const edition = `${boot} ${catalogRevision}`
-    const isDue = prefetch.pageWarmedBytes !== this.#pages && performance.now() - this.#fetchedAt > PAGES_MS
-    if (edition === this.#edition && !isDue) return
-    this.#edition = edition
-    this.#pages = prefetch.pageWarmedBytes
-    this.refresh()
+  follow(status) {
+    this.#followNames(status)
+    const isDue = status.prefetch.pageWarmedBytes !== this.#pages && performance.now() - this.#fetchedAt > PAGES_MS
+    if (isDue) this.refresh()
   }
 
-  /** For who needs the names but follows no status: fetches unless that has happened. */
-  refreshOnce() {
-    if (this.rows.length === 0) this.refresh()
+  /** For who needs the names and follows no status: from now on the rows are those of the server's catalog. */
+  stayCurrent() {
+    if (this.#isCurrent) return
+    this.#isCurrent = true
+    const look = ({ status }) => status && this.#followNames(status)
+    this.#store.watch(look)
+    look(this.#store.state)
   }
 
   /** Never throws: without a catalog the table still shows what is in memory, and the next status asks again. */
   refresh() {
     this.#fetchedAt = performance.now()
+    this.#pages = this.#store.state.status?.prefetch.pageWarmedBytes ?? 0
     this.#pending ??= this.#fetch().catch(() => { this.#edition = '' }).finally(() => { this.#pending = null })
     return this.#pending
+  }
+
+  #followNames({ boot, catalogRevision }) {
+    const edition = `${boot} ${catalogRevision}`
+    if (edition === this.#edition) return
+    this.#edition = edition
+    this.refresh()
   }
 
   async #fetch() {

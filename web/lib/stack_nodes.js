@@ -16,7 +16,6 @@ export function attachEditor(node, { store, catalog, bases, host }) {
   if (!NODES.has(node.comfyClass) || !text || typeof node.addDOMWidget !== 'function') return
   addStyles('panel', CSS)
   addStyles('stack', STACK_CSS)
-  catalog.refreshOnce()
   const editor = new StackEditor({
     t: translator(host.locale()), catalog, plan: (value) => planned(store, value), refused: host.refused,
     onEdit: (value) => {
@@ -61,17 +60,22 @@ function write(text, value) {
 }
 
 function followWarmth(node, store, editor) {
-  const show = ({ status }) => {
-    if (status) editor.warmth(new Map(status.adapters.map((adapter) => [adapter.name, adapter.state])))
-  }
-  const leave = store.watch(show)
-  show(store.state)
-  after(node, 'onRemoved', leave)
+  showWarmth(editor, store.state)
+  after(node, 'onRemoved', watchWeakly(store, editor, showWarmth))
+}
+
+function showWarmth(editor, { status }) {
+  if (status) editor.warmth(new Map(status.adapters.map((adapter) => [adapter.name, adapter.state])))
 }
 
 /** A large library arrives after the node, and perhaps after the first letters of a name. */
 function followCatalog(node, catalog, editor) {
-  after(node, 'onRemoved', catalog.watch(() => editor.catalogChanged()))
+  catalog.stayCurrent()
+  after(node, 'onRemoved', watchWeakly(catalog, editor, showNames))
+}
+
+function showNames(editor) {
+  editor.catalogChanged()
 }
 
 /** The host calls this with what the node has told, also for a node inside a subgraph. */
@@ -95,7 +99,26 @@ function followModel(node, { store, bases, editor }) {
   after(node, 'onConfigure', soon)
   after(node, 'onConnectionsChange', soon)
   for (const type of ['pointerenter', 'focusin']) editor.element.addEventListener(type, look)
-  after(node, 'onRemoved', store.watch(look))
+  after(node, 'onRemoved', watchWeakly(store, look, call))
+}
+
+function call(look) {
+  look()
+}
+
+/**
+ * Calls `then(follower, news)` at every change of `source` for as long as anybody else holds `follower`; returns the way
+ * out. The host makes nodes that no graph ever holds (one per copy), and drops others with their subgraph, and tells
+ * nobody. `then` is a function of this module: one made beside the follower would hold it.
+ */
+function watchWeakly(source, follower, then) {
+  const held = new WeakRef(follower)
+  const leave = source.watch((news) => {
+    const alive = held.deref()
+    if (alive) then(alive, news)
+    else leave()
+  })
+  return leave
 }
 
 /**

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FloatRect, Locator, Page
 
 APP = "window.comfyAPI.app.app"
+SEND = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
 INK = {"name": "styles/ink_wash_v3.safetensors", "strength_model": 0.8, "strength_clip": 0.5}
 KNIGHT = {"name": "characters/aurora_knight.safetensors", "strength_model": 1, "strength_clip": 1}
 LINOCUT = {"name": "styles/linocut.safetensors", "strength_model": 1, "strength_clip": 1}
@@ -100,3 +101,31 @@ def rows_of(page: Page) -> list[dict[str, Any]]:
     text = text_of(page)
     rows: list[dict[str, Any]] = json.loads(text) if text else []
     return rows
+
+
+def paste(input: Locator, text: str) -> None:
+    input.evaluate(
+        """(input, text) => {
+          const data = new DataTransfer()
+          data.setData('text/plain', text)
+          input.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }))
+        }""",
+        text,
+    )
+
+
+def finish_run(page: Page, *rows: dict[str, object], notes: tuple[str, ...] = ()) -> None:
+    """As the host tells the front end of a node that has run."""
+    report = json.dumps({"rows": rows, "notes": notes})
+    page.evaluate(
+        f"""(report) => {{
+          const id = String({APP}.graph.nodes.find((node) => node.type === 'WarmStackLoadLoraStack').id)
+          const detail = {{ node: id, display_node: id, prompt_id: 'p', output: {{ warmstack_report: [report] }} }}
+          window.comfyAPI.api.api.dispatchEvent(new CustomEvent('executed', {{ detail }}))
+        }}""",
+        report,
+    )
+
+
+def applied(name: str, share: float, base_model: str, warning: str = "") -> dict[str, object]:
+    return {"name": name, "share": share, "base_model": base_model, "outcome": "hit", "warning": warning}
