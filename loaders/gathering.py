@@ -91,9 +91,7 @@ class Gathering:
         breather = Breather()
         request = self._request
         sent = send_tensors(path, sources, devices, request.dtype, self._uploads, request.pace.cancelled)
-        for device in filter(self._uploads.takes, {devices[key] for key in devices.keys() - sent.keys()}):
-            # What is there already was computed there, perhaps not yet.
-            self._uploads.follow(device)
+        there_already = {devices[key] for key in devices.keys() - sent.keys()}
         for step, (key, device) in enumerate(devices.items()):
             if step % _BREATH_TENSORS == 0:
                 breather.breathe()
@@ -108,6 +106,9 @@ class Gathering:
                 copied_bytes += tensor.nbytes if tensor.device.type == "cpu" else 0
                 if mapped:
                     self._request.pace.report(path, source.nbytes, key)
+        for device in filter(self._uploads.takes, there_already):
+            # Its tensors were computed there, perhaps not yet.
+            self._uploads.follow(device)
         return copies, copied_bytes
 
     def result(self, strategy: str) -> LoadResult:

@@ -87,15 +87,19 @@ def test_who_loads_waits_for_the_casts_and_for_no_other_work(small_batches: None
 
 
 def test_who_loads_waits_for_what_was_made_on_the_device(monkeypatch: pytest.MonkeyPatch):
-    garage = Garage()
+    garage, making = Garage(), []
+
+    def cast_there(_path: str, _key: str, tensor: torch.Tensor, device: str, _dtype: torch.dtype) -> torch.Tensor:
+        making.append(busy(garage(device)))
+        return tensor
+
     monkeypatch.setattr(gathering, "Uploads", partial(Uploads, garage))
-    monkeypatch.setattr(gathering, "place_tensor", lambda _path, _key, tensor, *_: tensor)
+    monkeypatch.setattr(gathering, "place_tensor", cast_there)
     gathered = gathering.Gathering(LoadRequest(("model.gguf",), device="cuda:0"))
-    making = busy(garage("cuda:0"))
-    gathered.add("model.gguf", {"a": torch.empty(3, device="meta")})
-    assert not making.done
+    gathered.add("model.gguf", {key: torch.empty(3, device="meta") for key in "ab"})
+    assert [moment.done for moment in making] == [False, False]
     gathered.result("gguf")
-    assert making.done
+    assert [moment.done for moment in making] == [True, True]
 
 
 @pytest.mark.gpu
