@@ -8,7 +8,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
 
 from ..loaders.rate_limit import RateLimit
 from ..loaders.spare_memory import SpareMemory
@@ -21,7 +20,7 @@ from .failures import Failures
 from .file import AdapterKey, LoraFile, as_on_disk
 from .flight import Cancelled, Flight, never
 from .lease import AcquireOutcome, Lease
-from .loading import LoadAdapter, timed_load
+from .loading import LoadAdapter, PrefetchOutcome, timed_load
 from .policies import Candidate, EvictionPolicy, NextUse
 from .residency import Held, Holds, Residency
 from .shadow import ShadowCache
@@ -29,8 +28,6 @@ from .victims import choose_victims, yields_to_prefetch
 
 SPARE_BYTES = 256 << 20
 """Memory of evicted adapters that is kept beside the budget, for what they were evicted for."""
-
-PrefetchOutcome = Literal["ready", "already", "no_room", "failed", "cancelled"]
 
 
 class AdapterCache:
@@ -109,7 +106,7 @@ class AdapterCache:
         """Makes `file` resident if there is room beside what the queue needs sooner. Never opens a pickle ("failed").
 
         `limiter` slows this read only until a demand joins it; from then on `cancelled` counts no longer either.
-        "already": resident, or somebody is loading it.
+        "already": resident, or somebody is loading it. "unavailable": not this time, and nothing is remembered.
         """
         if file.is_pickle:
             return "failed"
@@ -125,6 +122,8 @@ class AdapterCache:
             return "no_room" if self._fly(flight, limiter) is None else "ready"
         except AdapterLoadCancelledError:
             return "cancelled"
+        except AdapterUnavailableError:
+            return "unavailable"
         except AdapterLoadError:
             return "failed"
 

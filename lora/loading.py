@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ..loaders.rate_limit import RateLimit
 from ..loaders.tensor_file import Storage
 from .adapter import Adapter
 from .file import LoraFile
 from .flight import BackgroundLimit, Cancelled, Flight
+
+PrefetchOutcome = Literal["ready", "already", "no_room", "failed", "unavailable", "cancelled"]
 
 
 class LoadAdapter(Protocol):

@@ -212,7 +212,8 @@ class Prefetcher:
         self._history.observe(running, demands(stats, self._warmer.tally.figures), self._machine.clock())
         self._batch.look(self._queued_jobs, stats.waits, self._published)
         self._look_at_cache()
-        if self._dirty or self._machine.clock() >= self._due_at_s:
+        due_at_s = min(self._due_at_s, self._warmer.retry_at_s, self._models.retry_at_s)
+        if self._dirty or self._machine.clock() >= due_at_s:
             self._replan()
         self._models.proceed()
         self._device.follow(settings, self._board.needs, self._warmer.resident)
@@ -250,6 +251,7 @@ class Prefetcher:
             self._memory.page_bytes(settings) if settings.page_tier else None,
             settings.depth_jobs,
         )
+        self._warmer.retry_unread()
         self._horizon.follow(self._board.needs)
         plan = self._horizon.plan(self._limits, self._warmer.warm())
         if plan.next_uses != self._plan.next_uses:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Container, Mapping
 from concurrent.futures import Future
 from functools import partial
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from ...lora.file import AdapterKey
 from ..machine import Machine
 from ..pool import Pool
 from ..queue.need import JobNeeds
 from ..reading.reading import Outcome
+from ..reading.unreadable import RETRY_S, Unreadable
 from ..reading.warmer import Warmer
 from ..reports.metrics import PageTally
 from ..reports.status import FetchStatus
@@ -21,8 +22,6 @@ from .file import ModelFile, ModelFinder
 from .plan import JobModels, ModelFetch, ModelPlan, Needed, Room, needed_models, plan_models
 from .reading import ModelReading
 from .view import ModelPicture
-
-MAX_FAILURES = 4096
 
 
 class ModelTier:
@@ -57,9 +56,9 @@ class ModelTier:
         """Models of the job that started last: the host has them."""
         self._uncounted: set[str] = set()
         """Jobs that started before their models were looked up."""
+        self._unreadable = Unreadable()
         # Replaced and never changed, so that a picture of the state can keep them.
         self._pages: Mapping[AdapterKey, bool] = {}
-        self._failed: Mapping[AdapterKey, str] = {}
         self._reading: ModelReading | None = None
         self._future: Future[Outcome] | None = None
 
@@ -67,6 +66,11 @@ class ModelTier:
     def futures(self) -> tuple[Future[Outcome], ...]:
         """The read that has not ended, told to stop or not."""
         return () if self._future is None else (self._future,)
+
+    @property
+    def retry_at_s(self) -> float:
+        """When a plan may read again what was not to blame for a failed read."""
+        return self._unreadable.retry_at_s
 
     def observe(self, needs: tuple[JobNeeds, ...]) -> bool:
         """Takes in the queue; True when there is something to `look_up`."""
@@ -107,12 +111,12 @@ class ModelTier:
     def plan(self, room: Callable[[], Room], settings: PrefetchSettings, now_s: float) -> float | None:
         """Decides anew what to read; the seconds until more is due, None when nothing is left."""
         self._look_ahead()
+        self._unreadable.retry(now_s)
         if not self._needed.fetches:
             self._plan, self._due = ModelPlan(), ()
             return None
-        self._plan = plan_models(
-            self._needed, room(), warm=self._pages, failed=self._failed, depth_jobs=settings.depth_jobs
-        )
+        failed = self._unreadable.problems
+        self._plan = plan_models(self._needed, room(), warm=self._pages, failed=failed, depth_jobs=settings.depth_jobs)
         self._warmer.locate(fetch.file.path for fetch in self._plan.fetches)
         self._due, wait_s = self._plan.fetches, None
         if self._due and settings.just_in_time:
@@ -161,7 +165,7 @@ class ModelTier:
         return ModelPicture(
             jobs=self._board.jobs,
             pages=self._pages,
-            failed=self._failed,
+            failed=self._unreadable.problems,
             loading=None if reading is None else reading.fetch.file.key,
             in_flight=() if reading is None else (_fetch_status(reading),),
             page=self._tally.figures,
@@ -183,7 +187,7 @@ class ModelTier:
         return self._warmer.is_reading or self._warmer.keeps_off(fetch.file.key.path)
 
     def _is_cold(self, key: AdapterKey) -> bool:
-        return key not in self._pages and key not in self._failed
+        return key not in self._pages and key not in self._unreadable.problems
 
     def _start(self, reading: ModelReading) -> None:
         self._reading = reading
@@ -207,7 +211,9 @@ class ModelTier:
         if outcome.state == "ready":
             self._warmer.meter.count_read(outcome.read_bytes, outcome.seconds, key.path)
         if outcome.state == "failed":
-            self._failed = {**dict(islice(self._failed.items(), MAX_FAILURES)), key: outcome.problem}
+            self._unreadable.note(key, outcome.problem)
+        elif outcome.state == "unavailable":
+            self._unreadable.note(key, outcome.problem, retry_at_s=self._machine.clock() + RETRY_S)
         elif outcome.state in ("ready", "already"):
             self._pages = {**self._pages, key: outcome.keeps_pages}
         self._changed()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...loaders.errors import LoadCancelledError, SafetensorsLoadError
 from ...loaders.rate_limit import RateLimit
@@ -15,12 +15,18 @@ from .gate import Gate
 
 if TYPE_CHECKING:
     from ...lora.cache import AdapterCache
+    from ...lora.loading import PrefetchOutcome
+
+PROBLEMS: Mapping[PrefetchOutcome, str] = {
+    "failed": "it cannot be loaded",
+    "unavailable": "it could not be loaded just now; it is tried again",
+}
 
 
 class Outcome(NamedTuple):
-    """How one reading ended. `already`: nothing had to be read."""
+    """How one reading ended. `already`: nothing had to be read. `unavailable`: the file is not to blame."""
 
-    state: Literal["ready", "already", "no_room", "failed", "cancelled"]
+    state: PrefetchOutcome
     read_bytes: int = 0
     keeps_pages: bool = True
     """False where the page cache does not show what was just read, so that asking it again means nothing."""
@@ -90,7 +96,7 @@ class Reading:
     def _make_resident(self, cache: AdapterCache) -> Outcome:
         state = cache.prefetch(self.fetch.file, cancelled=self._must_stop, limiter=self.gate)
         read_bytes = self.fetch.file.size_bytes if state == "ready" else 0
-        return Outcome(state, read_bytes, problem="it cannot be loaded" if state == "failed" else "")
+        return Outcome(state, read_bytes, problem=PROBLEMS.get(state, ""))
 
 
 def warm_pages(
@@ -112,7 +118,8 @@ def warm_pages(
     except LoadCancelledError:
         return Outcome("cancelled", gate.done_bytes)
     except (OSError, SafetensorsLoadError) as error:
-        return Outcome("failed", gate.done_bytes, problem=_reason(error))
+        is_systems = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+        return Outcome("unavailable" if is_systems else "failed", gate.done_bytes, problem=_reason(error))
     return Outcome("ready", nbytes, keeps_pages=kept is not None and 2 * kept >= size_bytes)
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from ...loaders.rate_limit import RateLimit
@@ -24,11 +24,11 @@ from ..settings import PrefetchSettings
 from .lane import Ended, read_on
 from .reading import Outcome, Reading
 from .schedule import Schedule
+from .unreadable import RETRY_S, Unreadable
 
 if TYPE_CHECKING:
     from ...lora.cache import AdapterCache
 
-MAX_FAILURES = 4096
 JOB_READS = "the running job reads this disk"
 
 
@@ -65,9 +65,9 @@ class Warmer:
         """The loop will look at `_ends`."""
         self._plan = Plan()
         self._running: Container[AdapterKey] = frozenset()
+        self._unreadable = Unreadable()
         # Replaced and never changed, so that a picture of the state can keep them.
         self._pages: Mapping[AdapterKey, bool] = {}
-        self._failed: Mapping[AdapterKey, str] = {}
         self._no_room: frozenset[AdapterKey] = frozenset()
 
     @property
@@ -76,9 +76,9 @@ class Warmer:
         return self._pages
 
     @property
-    def failed(self) -> Mapping[AdapterKey, str]:
-        """Files that could not be read -> why; a changed file has another key."""
-        return self._failed
+    def retry_at_s(self) -> float:
+        """When `retry_unread` has something to do next."""
+        return self._unreadable.retry_at_s
 
     @property
     def no_room(self) -> frozenset[AdapterKey]:
@@ -113,7 +113,7 @@ class Warmer:
 
     def warm(self) -> Warm:
         """The plan's view of what need not be fetched."""
-        return Warm(self.resident, self._pages, self._failed, self._no_room)
+        return Warm(self.resident, self._pages, self._unreadable.problems, self._no_room)
 
     def shelves(self, limits: Limits) -> Shelves:
         """Without what the cache knows better, and without the page budget, which moves with every look at memory."""
@@ -122,12 +122,16 @@ class Warmer:
             pages=self._pages,
             loading=frozenset(reading.fetch.key for reading in self.readings),
             no_room=self._no_room,
-            failed=self._failed,
+            failed=self._unreadable.problems,
         )
 
     def retry_refused(self) -> None:
         """The queue has moved: what the cache had no room for may fit now."""
         self._no_room = frozenset()
+
+    def retry_unread(self) -> None:
+        """What was not to blame for its failed read may be read again, once its time has come."""
+        self._unreadable.retry(self._machine.clock())
 
     def claim(self, running: Set[AdapterKey]) -> None:
         """What running jobs read: warming it is not in vain any more."""
@@ -248,7 +252,9 @@ class Warmer:
         if outcome.state == "ready":
             self.meter.count_read(outcome.read_bytes, outcome.seconds, key.path, beside=beside)
         if outcome.state == "failed":
-            self._failed = {**dict(islice(self._failed.items(), MAX_FAILURES)), key: outcome.problem}
+            self._unreadable.note(key, outcome.problem)
+        elif outcome.state == "unavailable":
+            self._unreadable.note(key, outcome.problem, retry_at_s=self._machine.clock() + RETRY_S)
         elif outcome.state == "no_room":
             self._no_room |= {key}
         elif fetch.tier == "resident" and outcome.state in ("ready", "already"):

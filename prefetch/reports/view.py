@@ -52,12 +52,14 @@ class Shelves(NamedTuple):
         file, key = need.file, need.key
         if file is None or key is None:
             return "ambiguous" if need.resolution.state == "ambiguous" else "missing"
-        if file.problem or key in self.failed:
+        if file.problem:
             return "failed"
         tier = self.tier_of(need)
         if tier is not None and FetchKey(key, tier) in self.loading:
             return "loading"
-        return "ready" if key in (self.resident if tier == "resident" else self.pages) else "cold"
+        if key in (self.resident if tier == "resident" else self.pages):
+            return "ready"  # a demand may have loaded what could not be read ahead
+        return "failed" if key in self.failed else "cold"
 
 
 class Picture(NamedTuple):
@@ -170,7 +172,8 @@ def _adapters(job: JobNeeds, shelves: Shelves) -> Iterator[AdapterStatus]:
             problem = ", ".join(need.resolution.candidates)
             yield AdapterStatus(shown_name(need.reference.name), shelves.state_of(need), None, 0, problem)
         else:
-            problem = file.problem or shelves.failed.get(key, "")
-            yield AdapterStatus(file.name, shelves.state_of(need), shelves.tier_of(need), file.size_bytes, problem)
+            state = shelves.state_of(need)
+            problem = file.problem or shelves.failed.get(key, "") if state == "failed" else ""
+            yield AdapterStatus(file.name, state, shelves.tier_of(need), file.size_bytes, problem)
     for unknown in job.references.unknown:
         yield AdapterStatus("", "unknown", None, 0, f"{unknown.class_type}: {unknown.reason}")

@@ -19,10 +19,11 @@ from warmstack.loaders.rate_limit import RateLimit
 from warmstack.loaders.tensor_file import Storage
 from warmstack.lora.adapter import Adapter, load_adapter
 from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache, PrefetchOutcome
+from warmstack.lora.cache import AdapterCache
 from warmstack.lora.errors import AdapterLoadCancelledError
 from warmstack.lora.file import AdapterKey, LoraFile
 from warmstack.lora.lease import Lease
+from warmstack.lora.loading import PrefetchOutcome
 
 T = TypeVar("T")
 

@@ -50,7 +50,7 @@ def test_clear_forgets_failures(house: House) -> None:
 def test_a_failure_that_is_not_the_contents_fault_is_tried_again(house: House) -> None:
     file = house.disk.write("a.safetensors")
     house.load.next_errors = [AdapterUnavailableError(file.name, "no memory")]
-    assert house.cache.prefetch(file) == "failed"
+    assert house.cache.prefetch(file) == "unavailable"
     assert house.cache.prefetch(file) == "ready"
 
 
@@ -61,7 +61,7 @@ def test_such_a_failure_too_reaches_everybody_who_waits(house: House) -> None:
     demands = [house.acquire(file) for _ in range(2)]
     house.load.next_errors = [AdapterUnavailableError(file.name, "no memory") for _ in demands]
     house.load.let_go(file.name)
-    assert prefetch.result() == "failed"
+    assert prefetch.result() == "unavailable"
     for demand in demands:
         with pytest.raises(AdapterUnavailableError, match="no memory"):
             demand.result()
@@ -107,7 +107,7 @@ def test_a_file_that_is_gone_is_refused_even_when_it_was_cached(house: House) ->
     house.disk.remove(file.name)
     with pytest.raises(AdapterUnavailableError, match="gone"):
         house.cache.acquire(file)
-    assert house.cache.prefetch(file) == "failed"
+    assert house.cache.prefetch(file) == "unavailable"
     assert house.budget.used_bytes == 0
 
 

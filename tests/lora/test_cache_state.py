@@ -114,7 +114,9 @@ class CacheMachine(RuleBasedStateMachine):
             return
         file = self.files[name]
         outcome = self.cache.prefetch(file)
-        assert (outcome == "failed") == (name in self.gone or file.key in self.broken) or outcome == "no_room"
+        if outcome != "no_room":
+            assert (outcome == "unavailable") == (name in self.gone)
+            assert (outcome == "failed") == (file.key in self.broken and name not in self.gone)
         ready = {view.key for view in self.cache.snapshot().adapters if view.state == "ready"}
         assert (file.key in ready) >= (outcome in ("ready", "already"))
 

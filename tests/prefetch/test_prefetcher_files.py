@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from warmstack.loaders.rate_limit import RateLimit
+from warmstack.loaders.tensor_file import Storage
+from warmstack.lora.adapter import Adapter, load_adapter
+from warmstack.lora.errors import AdapterUnavailableError
+from warmstack.lora.file import LoraFile
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue import board
 from warmstack.prefetch.queue.job import QueuedJob
+from warmstack.prefetch.reading.unreadable import RETRY_S
 
 from .world import CHUNK_BYTES, World
 
@@ -59,7 +66,7 @@ async def test_a_file_that_appears_later_is_found_by_a_throttled_scan(world: Wor
     assert world.states() == {"1": {"late.safetensors": "ready"}}
 
 
-async def test_a_failed_file_is_tried_again_only_when_it_changes(world: World) -> None:
+async def test_a_failed_file_is_tried_again_as_soon_as_it_changes(world: World) -> None:
     name = world.lora("a")
     broken = True
 
@@ -83,12 +90,82 @@ async def test_a_failed_file_is_tried_again_only_when_it_changes(world: World) -
     assert world.states() == {"1": {name: "ready"}}
 
 
+async def test_a_drive_that_was_gone_is_tried_again_after_a_while(world: World) -> None:
+    name = world.lora("a")
+    is_gone = True
+
+    def fail(path: str, done: int) -> None:
+        if is_gone:
+            raise OSError(112, "Host is down", path)
+
+    world.on_chunk = fail
+    world.submit("1", name)
+    for reads in (1, 2):
+        for job_id in "23":
+            world.submit(f"{reads}{job_id}", name)
+            await world.settle()
+        assert len(world.page_reads) == reads, "neither a look nor another job is a reason to try at once"
+        assert world.states()["1"] == {name: "failed"}
+        world.now_s += RETRY_S
+    is_gone = False
+    await world.settle()
+    assert world.states()["1"] == {name: "ready"}
+
+
+async def test_memory_that_was_not_there_is_tried_again_after_a_while(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras", load=(load := RefusedOnce()))
+    name = world.lora("a")
+    world.submit("1", name, resident=True)
+    for job_id in "23":
+        await world.settle()
+        world.submit(job_id, name, resident=True)
+    assert world.states()["1"] == {name: "failed"}
+    assert load.tries == 1
+    world.now_s += RETRY_S
+    await world.settle()
+    assert world.states() == {job_id: {name: "ready"} for job_id in "123"}
+    assert load.tries == 2
+    await world.close()
+
+
+async def test_what_a_job_could_load_has_not_failed(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras", load=RefusedOnce())
+    name = world.lora("a")
+    world.submit("1", name, resident=True)
+    await world.settle()
+    world.cache.acquire(world.catalog.find(name)).release()
+    await world.settle()
+    adapter = world.prefetcher.status().queue[0].adapters[0]
+    assert (adapter.state, adapter.problem) == ("ready", "")
+    await world.close()
+
+
 async def test_a_truncated_file_fails_in_the_resident_tier(world: World) -> None:
     name = world.lora("a")
     os.truncate(world.path(name), 2000)
     world.submit("1", name, resident=True)
     await world.settle()
     assert world.states() == {"1": {name: "failed"}}
+
+
+class RefusedOnce:
+    """Loads as the real one does, but finds no memory the first time."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def __call__(
+        self,
+        file: LoraFile,
+        *,
+        cancelled: Callable[[], bool],
+        storage: Storage,
+        limiter: RateLimit | None = None,
+    ) -> Adapter:
+        self.tries += 1
+        if self.tries == 1:
+            raise AdapterUnavailableError(file.name, "4096 bytes of memory are not there; free some")
+        return load_adapter(file, cancelled=cancelled, storage=storage, limiter=limiter)
 
 
 async def test_a_replaced_file_is_read_again(world: World) -> None:

@@ -9,6 +9,7 @@ from warmstack.prefetch.models.board import RELOOK_S
 from warmstack.prefetch.planning.pace import MARGIN_JOBS, MARGIN_JUMPS
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
+from warmstack.prefetch.reading.unreadable import RETRY_S
 
 from ..world import CHUNK_BYTES, MIB
 from .model_world import ModelWorld
@@ -198,7 +199,7 @@ async def test_a_read_is_as_late_as_measured_times_allow(tmp_path: Path) -> None
     await world.close()
 
 
-async def test_a_file_that_cannot_be_read_is_not_tried_again_until_it_changes(world: ModelWorld) -> None:
+async def test_a_file_that_cannot_be_read_is_tried_again_once_it_changes(world: ModelWorld) -> None:
     model = world.model("a.safetensors")
 
     def broken(path: str, done_bytes: int) -> None:
@@ -219,6 +220,27 @@ async def test_a_file_that_cannot_be_read_is_not_tried_again_until_it_changes(wo
     world.now_s += RELOOK_S
     await world.settle()
     assert world.read_models() == [model, model]
+    assert world.model_states()["2"] == {model: "ready"}
+
+
+async def test_a_drive_that_was_gone_is_tried_again_after_a_while(world: ModelWorld) -> None:
+    model = world.model("a.safetensors")
+
+    def gone(path: str, done_bytes: int) -> None:
+        raise OSError(112, "Host is down", path)
+
+    world.on_chunk = gone
+    world.submit_models("1")
+    world.start("1")
+    world.submit_models("2", model)
+    for reads in (1, 2):
+        for _ in range(3):
+            await world.settle()
+        assert world.read_models() == [model] * reads
+        assert world.model_states()["2"] == {model: "failed"}
+        world.now_s += RETRY_S
+    world.on_chunk = lambda path, done_bytes: None
+    await world.settle()
     assert world.model_states()["2"] == {model: "ready"}
 
 
