@@ -29,7 +29,8 @@ class FlatViews(Mapping[str, torch.Tensor]):
     """Tensors in `buffer`, (bytes,) uint8, where `specs` say, aligned as they are in their file: to their elements as a
     rule, not to 16 bytes. One at an address that its dtype does not allow is a copy.
 
-    Two thousand views take longer to make than their bytes to cross the bus, so each is made at its first use."""
+    Two thousand views take longer to make than their bytes to cross the bus, so each is made at its first use. A copy
+    is made at every use: only the stream that made it knows when it is there."""
 
     def __init__(self, buffer: torch.Tensor, specs: Mapping[str, TensorSpec]) -> None:
         self._buffer = buffer
@@ -41,11 +42,11 @@ class FlatViews(Mapping[str, torch.Tensor]):
         found = self._made.get(key)
         if found is None:
             dtype, shape, start, nbytes = self.specs[key]
-            if nbytes:
-                found = self.at(start, dtype, shape, _contiguous(shape))
-            else:
-                found = torch.empty(shape, dtype=dtype, device=self._buffer.device)
-            self._made[key] = found
+            if not nbytes:
+                return torch.empty(shape, dtype=dtype, device=self._buffer.device)
+            found = self.at(start, dtype, shape, _contiguous(shape))
+            if start % dtype.itemsize == 0:
+                self._made[key] = found
         return found
 
     def __iter__(self) -> Iterator[str]:

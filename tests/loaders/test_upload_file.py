@@ -25,7 +25,7 @@ from warmstack.loaders import (
     read_header,
     read_tensors,
 )
-from warmstack.loaders.flat_views import specs_of_tensors
+from warmstack.loaders.flat_views import FlatViews, TensorSpec, specs_of_tensors
 from warmstack.loaders.sending import chunk_spans
 from warmstack.loaders.transfer import staging_of
 from warmstack.loaders.upload_source import MemorySource
@@ -213,6 +213,38 @@ def test_a_pool_that_lags_behind_keeps_nothing_of_an_upload():
         assert gone() is None
         go_on.set()
         blocking.result()
+
+
+def test_a_copy_of_what_is_not_aligned_is_for_one_use():
+    """Another stream may ask before the first one has made it."""
+    buffer = torch.arange(12, dtype=torch.uint8)
+    views = FlatViews(buffer, {"view": TensorSpec(torch.int32, (), 4, 4), "copy": TensorSpec(torch.int32, (), 6, 4)})
+    first = views["copy"]
+    assert views["view"] is views["view"]
+    buffer.zero_()
+    assert (int(first), int(views["copy"])) == (0x09080706, 0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_copies_what_is_not_aligned_for_each_stream():
+    buffer = bytearray(index % 251 for index in range(2 + (4 << 20)))
+    source = MemorySource(buffer, {"odd": TensorSpec(torch.float32, (1 << 20,), 2, 4 << 20)})
+    one, other = torch.cuda.Stream(), torch.cuda.Stream()
+    for stream in (one, other):
+        with torch.cuda.stream(stream):
+            # The memory that its copy takes is there before anybody is held up, and holds something else.
+            torch.zeros(1 << 20, device="cuda")
+    with DeviceTransfer(CudaDevice()) as transfer:
+        upload = transfer.send("odd", source)
+    with torch.cuda.stream(one):
+        torch.cuda._sleep(1_000_000_000)
+        first = upload.use()["odd"]
+    with torch.cuda.stream(other):
+        copied = upload.use()["odd"].clone()
+    other.synchronize()
+    assert copied.cpu().view(torch.uint8).numpy().tobytes() == buffer[2:]
+    one.synchronize()
+    assert torch.equal(first.cpu().view(torch.uint8), copied.cpu().view(torch.uint8))
 
 
 def test_views_of_elsewhere_are_not_taken_for_part_of_the_block():
