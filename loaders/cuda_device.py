@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -40,14 +42,14 @@ class CudaDevice:
         # Taken from the copy stream's own pool: memory of the computing stream could be written to only after all work
         # that is queued there, which is what an upload beside a running model must not wait for.
         try:
-            with torch.cuda.stream(self._streams[stream]):
+            with self._queueing_on(stream):
                 return torch.empty(nbytes, dtype=torch.uint8, device=self.device)
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryError(_first_line(error)) from error
 
     def copy(self, target: torch.Tensor, source: torch.Tensor, stream: int) -> CudaCopyEvent:
         queue = self._streams[stream]
-        with torch.cuda.stream(queue):
+        with self._queueing_on(stream):
             target.copy_(source, non_blocking=True)
         try:
             return _moment(queue, self.device)
@@ -58,6 +60,13 @@ class CudaDevice:
 
     def queued(self) -> CudaCopyEvent:
         return _moment(torch.cuda.current_stream(self.device), self.device)
+
+    @contextmanager
+    def _queueing_on(self, stream: int) -> Iterator[None]:
+        # Without the outer one, the way back from the stream opens a context on the thread's own GPU: some hundred MB
+        # of a device that has nothing to do with it.
+        with torch.cuda.device(self.device), torch.cuda.stream(self._streams[stream]):
+            yield
 
 
 class CudaCopyEvent:

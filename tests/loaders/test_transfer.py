@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -380,3 +382,21 @@ def test_a_gpu_without_room_leaves_the_tensors_on_the_host():
             assert upload.use() is source.tensors
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+ON_THE_SECOND_GPU = """
+import torch
+from warmstack.loaders import CudaDevice, DeviceTransfer
+weight = torch.arange(1 << 20)
+with DeviceTransfer(CudaDevice("cuda:1"), fillers=2) as transfer:
+    sent = transfer.upload("ink", {"up": weight}).use()["up"]
+assert torch.equal(sent.cpu(), weight)
+assert [torch._C._cuda_hasPrimaryContext(index) for index in range(2)] == [False, True]
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_what_goes_to_one_gpu_takes_nothing_of_another():
+    """In a process of its own: every context lasts as long as one."""
+    subprocess.run([sys.executable, "-c", ON_THE_SECOND_GPU], check=True, timeout=100)
