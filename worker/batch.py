@@ -163,7 +163,7 @@ class _Run:
 
     def _made(self, request: QueueRequest) -> RequestReport:
         started_s = time.perf_counter()
-        image_path = self._batch.images / f"{request.id}.png"
+        image_path = self._batch.images / request.image
         try:
             application, image = self._picture(request)
             image.save(image_path)

@@ -124,7 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     run.add_argument("queue", type=Path, help="JSON lines: objects or strings")
     run.add_argument("--pipeline", type=Path, required=True, help="folder of a saved diffusers pipeline")
-    run.add_argument("--output", type=Path, required=True, help="folder for images, contact sheet and report.json")
+    run.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for images/, contact sheet and report.json; what no run made there stays",
+    )
     run.add_argument("--mode", choices=MODES, default="prefetch", help="both: twice, and compare the pictures")
     run.add_argument("--steps", type=int, help="of requests that say none (default: the pipeline's)")
     run.add_argument("--cold", action="store_true", help="drop the LoRA files from the page cache before each pass")

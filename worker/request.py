@@ -43,6 +43,11 @@ class QueueRequest:
     width: int | None = None
     height: int | None = None
 
+    @property
+    def image(self) -> str:
+        """File name of its picture."""
+        return f"{self.id}.png"
+
 
 @dataclass(frozen=True, slots=True)
 class MalformedLine:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from .contact_sheet import save_contact_sheet
 from .interruption import STATUS, Interruption
 from .lora_worker import LoRAWorker
 from .naming import LoraPipeline
+from .output_folder import REPORT, SHEET, clear_output, require_free
 from .pipelines import Generator, load_pipeline
 from .report import ImageComparison, RequestReport, RunReport, compare_images
 from .request import read_queue
@@ -73,13 +73,14 @@ def run_command(options: RunOptions, console: Console) -> int:
 def _conclude(options: RunOptions, runs: Sequence[RunReport], interrupted: bool, console: Console) -> int:
     """Leave everything behind that a run leaves; the exit status."""
     done = options.modes[: len(runs)]
-    comparison = compare_images(*map(options.images, done)) if len(done) == 2 and not interrupted else None
-    pictures = options.images(done[-1])
-    sheet = options.output / "contact-sheet.png"
-    save_contact_sheet(runs[-1].requests, pictures, sheet)
-    report = options.output / "report.json"
-    report.write_text(json.dumps(_report(runs, comparison, interrupted), indent=2) + "\n", encoding="utf-8")
+    made = {request.image for run in runs for request in run.requests if request.image}
+    first, pictures = options.images(done[0]), options.images(done[-1])
+    comparison = compare_images(first, pictures, made) if len(done) == 2 and not interrupted else None
+    sheet, report = options.output / SHEET, options.output / REPORT
+    found = _report(options, runs, comparison, interrupted)
+    report.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     _show(runs, comparison, console)
+    save_contact_sheet(runs[-1].requests, pictures, sheet)
     console.print(f"Pictures in {pictures}, overview {sheet}, figures {report}", soft_wrap=True)
     if interrupted:
         return STATUS
@@ -95,7 +96,7 @@ def _pass(
     worker = LoRAWorker(
         LoRAWorkerConfig(
             lora_directories=options.loras,
-            memory_limit_mb=options.memory_limit_mb,
+            memory_limit_mb=_mebibytes(settings.budget_bytes),
             device=str(pipeline.device) if settings.device_tier else None,
             device_budget_mb=_mebibytes(settings.device_budget_bytes),
             pinned_budget_mb=_mebibytes(settings.pinned_budget_bytes),
@@ -103,10 +104,11 @@ def _pass(
         )
     )
     files = worker.discover()
-    images = options.images(mode)
-    shutil.rmtree(images, ignore_errors=True)
     lines = read_queue(options.queue, worker.catalog.category_of)
-    batch = Batch(lines, pipeline, Generator(options.steps), images, settings)
+    batch = Batch(lines, pipeline, Generator(options.steps), options.images(mode), settings)
+    if mode == options.modes[0]:
+        clear_output(options.output)
+    require_free(batch.images / request.image for request in batch.requests)
     if options.cold:
         _cool(files)
     size = mebibytes(sum(file.size_bytes for file in files))
@@ -129,10 +131,12 @@ def _pass(
 def _settings(options: RunOptions) -> PrefetchSettings:
     """Of the environment, and of the command line, which wins."""
     settings = PrefetchSettings.from_environment()
-    if options.device_budget_mb is None:
-        return settings
-    budget_bytes = options.device_budget_mb * MIB
-    return replace(settings, device_tier=budget_bytes > 0, device_budget_bytes=budget_bytes)
+    if options.memory_limit_mb is not None:
+        settings = replace(settings, budget_bytes=options.memory_limit_mb * MIB)
+    if options.device_budget_mb is not None:
+        budget_bytes = options.device_budget_mb * MIB
+        settings = replace(settings, device_tier=budget_bytes > 0, device_budget_bytes=budget_bytes)
+    return settings
 
 
 def _mebibytes(nbytes: int | None) -> int | None:
@@ -165,12 +169,15 @@ def _show(runs: Sequence[RunReport], comparison: ImageComparison | None, console
         console.print(f"[red]The images of the two runs differ: {escape(', '.join(comparison.different))}[/red]")
 
 
-def _report(runs: Sequence[RunReport], comparison: ImageComparison | None, interrupted: bool) -> dict[str, object]:
+def _report(
+    options: RunOptions, runs: Sequence[RunReport], comparison: ImageComparison | None, interrupted: bool
+) -> dict[str, object]:
+    folders = [options.images(mode).name for mode in options.modes]
     compared = None if comparison is None else {**comparison._asdict(), "identical": comparison.identical}
     return {
         "torch": torch.__version__,
         "platform": platform.platform(),
         "interrupted": interrupted,
         "comparison": compared,
-        "runs": [run.as_json() for run in runs],
+        "runs": [{"folder": folder, **run.as_json()} for folder, run in zip(folders, runs, strict=False)],
     }

@@ -57,7 +57,7 @@ def test_pictures_do_not_depend_on_prefetch_cache_or_budget(
     ahead = Batch(lines, pipeline, Generator(), tmp_path / "prefetch")
     run_batch(make_worker(), stock, "on-demand")
     report = run_batch(make_worker(memory_limit_mb=memory_limit_mb), ahead, "prefetch")
-    comparison = compare_images(stock.images, ahead.images)
+    comparison = compare_images(stock.images, ahead.images, {request.image for request in stock.requests})
     assert comparison.identical
     assert comparison.compared == len(QUEUE)
     assert len({path.read_bytes() for path in ahead.images.iterdir()}) == len(QUEUE)
@@ -181,4 +181,5 @@ def test_a_changed_picture_is_found(tmp_path: Path) -> None:
     Image.new("L", (2, 2), 8).save(tmp_path / "b" / "only.png")
     Image.new("L", (2, 2), 7).save(tmp_path / "a" / "other.png")
     Image.new("L", (2, 2), 8).save(tmp_path / "b" / "other.png")
-    assert compare_images(tmp_path / "a", tmp_path / "b").different == ("only.png", "other.png")
+    found = compare_images(tmp_path / "a", tmp_path / "b", ["same.png", "only.png", "other.png"])
+    assert found == (3, ("only.png", "other.png"))

@@ -1,0 +1,172 @@
+"""The output folder of `warmstack run`: what others put there stays, and the report is written whatever else fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from warmstack.worker import run_command
+from warmstack.worker.batch import Batch, run_batch
+from warmstack.worker.cli import main
+from warmstack.worker.contact_sheet import MOST_CELLS, save_contact_sheet
+from warmstack.worker.lora_worker import LoRAWorker
+from warmstack.worker.report import RequestReport, RunReport
+
+from .other_pipelines import FluxLike, kohya_pair
+
+Run = Callable[..., int]
+
+
+class Painter:
+    """Stands in for diffusers: a grey square per request."""
+
+    def __init__(self, steps: int | None) -> None:
+        pass
+
+    def __call__(self, pipeline: Any, request: Any) -> Image.Image:
+        return Image.new("L", (8, 8), request.seed)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def run(tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the requests of the given ids into `output`; the exit status."""
+    (tmp_path / "loras").mkdir()
+    save_file(kohya_pair("lora_unet_single_blocks_0_linear2", 1), tmp_path / "loras" / "ink.safetensors")
+    monkeypatch.setattr(run_command, "load_pipeline", lambda *_: FluxLike(transformer=["x"]))
+    monkeypatch.setattr(run_command, "Generator", Painter)
+
+    def go(*ids: str, options: tuple[str, ...] = ()) -> int:
+        queue = tmp_path / "queue.jsonl"
+        lines = [json.dumps({"id": name, "prompt": "a fox", "seed": seed}) for seed, name in enumerate(ids)]
+        queue.write_text("\n".join(lines), encoding="utf-8")
+        places = ["--pipeline", "any", "--loras", str(tmp_path / "loras"), "--state", str(tmp_path / "state")]
+        return main(["run", str(queue), *places, "--output", str(output), *options])
+
+    return go
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def report_of(output: Path) -> Any:
+    return json.loads((output / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("mode", ["prefetch", "both"])
+def test_what_no_run_made_stays(mode: str, run: Run, output: Path) -> None:
+    for folder in ("images", "images-on-demand"):
+        (output / folder).mkdir(parents=True)
+        (output / folder / "mine.jpg").write_bytes(b"mine")
+        (output / folder / "mine.png").write_bytes(b"mine")
+    for _ in range(2):
+        assert run("a", "b", options=("--mode", mode)) == 0
+    assert names(output / "images") == {"a.png", "b.png", "mine.jpg", "mine.png"}
+    assert (output / "images" / "mine.png").read_bytes() == b"mine"
+    assert "mine.jpg" in names(output / "images-on-demand")
+    if mode == "both":
+        assert report_of(output)["comparison"] == {"compared": 2, "different": [], "identical": True}
+
+
+def test_pictures_of_the_run_before_go(run: Run, output: Path) -> None:
+    assert run("a", "b", options=("--mode", "both")) == 0
+    assert run("b", "c") == 0
+    assert names(output / "images") == {"b.png", "c.png"}
+    assert not (output / "images-on-demand").exists()
+
+
+@pytest.mark.parametrize("path", ["images/a.png", "report.json", "contact-sheet.png"])
+def test_a_file_of_somebody_else_is_never_overwritten(
+    path: str, run: Run, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = output / path
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"runs": 3}', encoding="utf-8")
+    assert run("a") == 2
+    assert Path(path).name in capsys.readouterr().err.replace("\n", "")
+    assert mine.read_text(encoding="utf-8") == '{"runs": 3}'
+
+
+@pytest.mark.parametrize(
+    ("folders", "image"),
+    [
+        (["images"], "../mine.png"),
+        (["images"], "mine.jpg"),
+        (["images"], ""),
+        (["."], "mine.png"),
+        (["images", ".."], "../out/mine.png"),
+    ],
+)
+def test_a_report_that_names_other_files_removes_none(folders: list[str], image: str, run: Run, output: Path) -> None:
+    (output / "images").mkdir(parents=True)
+    mine = [output / "mine.png", output / "images" / "mine.jpg"]
+    for path in mine:
+        path.write_bytes(b"mine")
+    runs = [{"mode": "prefetch", "folder": folder, "requests": [{"image": image}]} for folder in folders]
+    named = {"runs": runs}
+    (output / "report.json").write_text(json.dumps(named), encoding="utf-8")
+    run("a")
+    assert all(path.exists() for path in mine)
+
+
+def test_the_report_is_written_though_a_picture_was_taken_away(
+    run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Thief(Painter):
+        def __call__(self, pipeline: Any, request: Any) -> Image.Image:
+            (output / "images" / "a.png").unlink(missing_ok=True)
+            return super().__call__(pipeline, request)
+
+    monkeypatch.setattr(run_command, "Generator", Thief)
+    assert run("a", "b") == 0
+    assert [request["image"] for request in report_of(output)["runs"][0]["requests"]] == ["a.png", "b.png"]
+    assert (output / "contact-sheet.png").is_file()
+
+
+def test_the_report_is_written_though_the_sheet_fails(run: Run, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(run_command, "save_contact_sheet", full)
+    assert run("a") == 2
+    assert report_of(output)["runs"][0]["requests"][0]["image"] == "a.png"
+
+
+def test_the_sheet_of_a_long_queue_shows_its_first_requests(tmp_path: Path) -> None:
+    def height(count: int) -> int:
+        reports = [RequestReport(f"r{index}", index) for index in range(count)]
+        save_contact_sheet(reports, tmp_path, tmp_path / "sheet.png")
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            return sheet.size[1]
+
+    assert height(MOST_CELLS) < height(MOST_CELLS + 1) == height(2 * MOST_CELLS)
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "prefetch"])
+@pytest.mark.parametrize(("flag_mb", "limit_mb"), [(3, 3), (None, 5)])
+def test_the_flag_decides_the_budget_and_else_the_environment(
+    mode: str, flag_mb: int | None, limit_mb: int, run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WARMSTACK_BUDGET", "5 MiB")
+    seen: list[int | None] = []
+
+    def watched(worker: LoRAWorker, batch: Batch, *rest: Any) -> RunReport:
+        seen.extend((worker.status().budget_bytes, batch.settings.budget_bytes))
+        return run_batch(worker, batch, *rest)
+
+    monkeypatch.setattr(run_command, "run_batch", watched)
+    options = () if flag_mb is None else ("--memory-limit-mb", str(flag_mb))
+    assert run("a", options=("--mode", mode, *options)) == 0
+    assert seen == [limit_mb << 20] * 2
+    assert report_of(output)["runs"][0]["totals"]["limit_bytes"] == limit_mb << 20
