@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import shutil
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ from warmstack.loaders import (
     load_loras_batch_async,
     load_safetensors_robust,
     resident_bytes,
+    robust,
 )
 
 
@@ -49,6 +53,53 @@ async def test_awaiting_does_not_hold_the_loop(saved, monkeypatch):
     await asyncio.sleep(0)
     released.set()
     assert await loading
+
+
+class TwoGpus(threading.local):
+    """As torch has it: every thread begins with the first as its current one."""
+
+    current = 0
+
+    @contextmanager
+    def device(self, index: int) -> Iterator[None]:
+        before, self.current = self.current, index
+        yield
+        self.current = before
+
+
+@pytest.fixture
+def second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = TwoGpus()
+    gpus.current = 1
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: gpus.current)
+    monkeypatch.setattr(torch.cuda, "device", gpus.device)
+
+
+@pytest.mark.usefixtures("second_gpu")
+async def test_a_load_in_a_thread_goes_to_the_callers_gpu(saved, tmp_path, monkeypatch):
+    used: list[tuple[bool, int]] = []
+    load = batch.load_request
+
+    def watch(request, strategy):
+        used.append((threading.current_thread() is threading.main_thread(), torch.cuda.current_device()))
+        return load(request, strategy)
+
+    monkeypatch.setattr(batch, "load_request", watch)
+    monkeypatch.setattr(robust, "load_request", watch)
+    other = shutil.copy(saved, tmp_path / "other.safetensors")
+    await load_safetensors_robust(saved, use_async=True)
+    await load_loras_batch_async([saved, other], strategy="eager")
+    assert used == [(False, 1)] * 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+async def test_a_load_in_a_thread_goes_to_the_current_gpu(saved):
+    with torch.cuda.device(1):
+        loaded = await load_safetensors_robust(saved, "cuda", use_async=True)
+        batches = await load_loras_batch_async([saved], "cuda", strategy="eager")
+    assert {tensor.device for tensor in (*loaded.values(), *batches[saved].values())} == {torch.device("cuda", 1)}
 
 
 async def test_cancelling_the_await_stops_the_read():
