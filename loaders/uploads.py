@@ -20,7 +20,11 @@ _LEAST_BYTES = 1 << 20
 
 
 class Uploads:
-    """Not thread-safe, and for one stream of each device. `close` returns when every byte has arrived."""
+    """Not thread-safe, and for one stream of each device. `close` returns when every byte has arrived.
+
+    Each takes the next of torch's 32 streams, so the next load does not write to memory that a dropped model has freed
+    while a stream that the allocator was not told of still reads it. Others get that memory when the device is full, or
+    after `torch.cuda.empty_cache()`."""
 
     def __init__(self, make_device: Callable[[str], CopyDevice] = CudaDevice) -> None:
         self._make_device = make_device
