@@ -21,6 +21,7 @@ from .browser_kit.stack_node import (
     new_workflow,
     press,
     rows_of,
+    still,
 )
 
 if TYPE_CHECKING:
@@ -170,3 +171,42 @@ def test_editors_of_nodes_that_are_gone_watch_nothing(opened: Callable[..., Open
         if page.evaluate("watching") == alone:
             break
     assert page.evaluate("watching") == alone
+
+
+def test_a_node_out_of_view_keeps_its_size(opened: Callable[..., OpenedStub]) -> None:
+    """The host hides what is out of view, and a size that follows it would be a change of the workflow."""
+    from playwright.sync_api import expect
+
+    page = opened(settings={"Comfy.VueNodes.Enabled": False}).page
+    new_workflow(page)
+    editor = add_node(page, json.dumps([INK, KNIGHT, LINOCUT, INK, KNIGHT]))
+    expect(editor.locator(".ws-stack-row")).to_have_count(5)
+    still(editor)
+    size = f"[...{APP}.graph.nodes[0].size]"
+    tall = page.evaluate(size)
+    page.evaluate(f"{APP}.canvas.ds.offset[0] = 9000; {APP}.canvas.setDirty(true, true)")
+    expect(editor).to_be_hidden()
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate(size) == tall
+
+
+def test_a_category_decides_between_files_of_one_name(opened: Callable[..., OpenedStub], backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    backend.rows["characters/linocut.safetensors"] = Row("characters/linocut.safetensors", MIB)
+    page = opened().page
+    new_workflow(page)
+    row = {**LINOCUT, "name": "linocut"}
+    stack = json.dumps([row, {**row, "category": "characters"}])
+    rows = add_node(page, stack, "WarmStackLoraStack").locator(".ws-stack-row")
+    expect(rows.nth(0)).to_have_attribute("data-state", "ambiguous")
+    expect(rows.nth(1)).to_have_attribute("data-state", "cold")
+    page.evaluate(
+        f"""() => {{
+          const category = {APP}.graph.nodes[0].widgets.find((widget) => widget.name === 'category')
+          category.value = 'styles'
+          category.callback?.(category.value)
+        }}"""
+    )
+    expect(rows.nth(0)).to_have_attribute("data-state", "ready")
+    expect(rows.nth(1)).to_have_attribute("data-state", "cold")

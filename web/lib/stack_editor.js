@@ -89,6 +89,11 @@ export class StackEditor {
     this.#draw()
   }
 
+  /** What the node says beside the text has changed, and with it perhaps which files the names mean. */
+  planChanged() {
+    this.#askSoon()
+  }
+
   /** The base model that the file of the node's model is; '' when nobody can tell. */
   follows(modelBase) {
     if (modelBase === this.#modelBase) return
@@ -160,16 +165,16 @@ export class StackEditor {
   }
 
   #basesOf(rows) {
-    return new Set(rows.filter((row) => row.on).map((row) => this.#baseModel(row.name)).filter(Boolean))
+    return new Set(rows.filter((row) => row.on).map((row) => this.#baseModel(row)).filter(Boolean))
   }
 
-  #baseModel(name) {
-    const file = this.#fileOf(name)
-    return this.#catalog.rows.find((row) => row.name === file)?.baseModel ?? ''
+  #baseModel(row) {
+    const file = this.#fileOf(row)
+    return this.#catalog.rows.find(({ name }) => name === file)?.baseModel ?? ''
   }
 
-  #fileOf(name) {
-    return this.#planned.get(name)?.file || name
+  #fileOf(row) {
+    return this.#planned.get(askedOf(row))?.file || row.name
   }
 
   /** The last run or the model's file knows which base models fit; else the other rows have to. Empty: nothing is known. */
@@ -179,11 +184,11 @@ export class StackEditor {
   }
 
   /** Why a row does not fit the model; '' when it does, or when nobody can tell. */
-  #misfit({ name, on }) {
-    if (!on) return ''
-    const told = this.#reported?.rows.find((row) => row.name === this.#fileOf(name))
+  #misfit(row) {
+    if (!row.on) return ''
+    const told = this.#reported?.rows.find(({ name }) => name === this.#fileOf(row))
     if (told) return told.warning
-    const [base, fitting] = [this.#baseModel(name), fittingBases(this.#reported, this.#modelBase)]
+    const [base, fitting] = [this.#baseModel(row), fittingBases(this.#reported, this.#modelBase)]
     return base && fitting.size > 0 && !fitting.has(base) ? this.#t('otherBase', { base }) : ''
   }
 
@@ -215,7 +220,7 @@ export class StackEditor {
 
   #updateRow(element, row, index) {
     const [, toggle, glyph] = element.children
-    const planned = row.on ? this.#planned.get(row.name) : undefined
+    const planned = row.on ? this.#planned.get(askedOf(row)) : undefined
     const known = planned !== undefined
     const state = known ? this.#state(planned) : 'unknown'
     element.dataset.state = known ? state : 'off'
@@ -313,9 +318,10 @@ export class StackEditor {
 
   async #ask() {
     const asked = (this.#asked += 1)
-    const answer = await this.#plan(writeRows(named(this.#rows))).catch(() => null)
+    const rows = named(this.#rows)
+    const answer = await this.#plan(writeRows(rows)).catch(() => null)
     if (asked !== this.#asked || answer === null) return
-    this.#planned = new Map(answer.loras.map((lora) => [lora.name, lora]))
+    this.#planned = matched(rows, answer.loras)
     this.#draw()
   }
 }
@@ -323,6 +329,18 @@ export class StackEditor {
 /** A row that was added and not yet filled in is nowhere but on the screen. */
 function named(rows) {
   return rows.filter((row) => row.name)
+}
+
+/** Rows that ask for the same get the same answer, also one that is only about to be asked for again. */
+function askedOf({ name, category }) {
+  return `${category}\n${name}`
+}
+
+/** What each row asks for -> its answer. The server answers in the order of the rows, and leaves out what does nothing. */
+function matched(rows, answers) {
+  const rest = [...answers]
+  const active = rows.filter(({ on, model, clip }) => on && (model !== 0 || clip !== 0))
+  return new Map(active.flatMap((row) => (row.name.trim() === rest[0]?.name ? [[askedOf(row), rest.shift()]] : [])))
 }
 
 /** Plain keys are ours: Delete would remove the node. Shortcuts with Ctrl stay the host's. */

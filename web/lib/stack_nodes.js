@@ -7,6 +7,7 @@ import { STACK_CSS } from './stack_styles.js'
 import { translator } from './text.js'
 
 const INPUT = 'loras'
+const CATEGORY = 'category'
 const NODES = new Set(['WarmStackLoadLoraStack', 'WarmStackLoraStack', 'WarmStackWarm'])
 const EDITOR = 'warmstack_rows'
 
@@ -17,7 +18,7 @@ export function attachEditor(node, { store, catalog, bases, host }) {
   addStyles('panel', CSS)
   addStyles('stack', STACK_CSS)
   const editor = new StackEditor({
-    t: translator(host.locale()), catalog, plan: (value) => planned(store, value), refused: host.refused,
+    t: translator(host.locale()), catalog, plan: (value) => planned(store, value, categoryOf(node)), refused: host.refused,
     onEdit: (value) => {
       write(text, value)
       host.edited()
@@ -28,6 +29,7 @@ export function attachEditor(node, { store, catalog, bases, host }) {
     serialize: false, hideOnZoom: false, getMinHeight: () => editor.heightPx,
   }).serialize = false
   followText(node, text, editor)
+  followCategory(node, editor)
   followLink(node, editor)
   followWarmth(node, store, editor)
   followCatalog(node, catalog, editor)
@@ -45,6 +47,22 @@ function followText(node, text, editor) {
   text.element?.addEventListener('input', show)
   editor.element.addEventListener('pointerenter', show)
   show()
+}
+
+/** One node has it: it decides for the rows that have none of their own. */
+function followCategory(node, editor) {
+  const widget = categoryWidget(node)
+  if (widget) after(widget, 'callback', () => editor.planChanged())
+}
+
+function categoryWidget(node) {
+  return node.widgets.find(({ name }) => name === CATEGORY)
+}
+
+/** '' also while a link brings it: only the run will tell. */
+function categoryOf(node) {
+  const widget = categoryWidget(node)
+  return !widget || node.isInputConnected(node.findInputSlot(CATEGORY)) ? '' : String(widget.value ?? '')
 }
 
 /** What a link brings is known only when the prompt runs. */
@@ -137,6 +155,8 @@ function takePlace(node, element) {
 function followHeight(node, editor) {
   let fitted = 0
   const observer = new ResizeObserver(() => {
+    // Out of view, or in another graph: the host hides it then, and it has no height of its own.
+    if (editor.body.offsetHeight === 0) return
     const [width, height] = node.computeSize()
     if (node.size[1] < height || node.size[1] === fitted) {
       node.setSize([Math.max(node.size[0], width), height])
@@ -158,7 +178,7 @@ function after(owner, hook, then) {
   }
 }
 
-async function planned(store, value) {
-  const prompt = { 1: { class_type: 'WarmStackLoraStack', inputs: { [INPUT]: value } } }
+async function planned(store, text, category) {
+  const prompt = { 1: { class_type: 'WarmStackLoraStack', inputs: { [INPUT]: text, [CATEGORY]: category } } }
   return store.ask('plan', { prompt })
 }

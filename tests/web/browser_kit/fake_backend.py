@@ -105,15 +105,20 @@ class FakeBackend:
         return ""
 
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> dict[str, object]:
-        texts = [str(node["inputs"]["loras"]) for node in prompt.values()]
-        return {"loras": [self._planned(row) for text in texts for row in parse_stack(text).active], "unknown": []}
+        stacks = [(str(node["inputs"]["loras"]), node["inputs"].get("category", "")) for node in prompt.values()]
+        rows = [(row, row.category or category) for text, category in stacks for row in parse_stack(text).active]
+        return {"loras": [self._planned(row, category) for row, category in rows], "unknown": []}
 
-    def _planned(self, row: LoraRow) -> dict[str, object]:
-        files = [name for name in self.rows if row.name in (name, name.rpartition(".")[0], name.rpartition("/")[2])]
+    def _planned(self, row: LoraRow, category: str) -> dict[str, object]:
+        files = [name for name in self.rows if row.name in _names_of(name)]
+        if len(files) > 1 and category:
+            files = [name for name in files if name.startswith(f"{category}/")]
         near = [name for name in self.rows if name.rpartition("/")[2][:3] == row.name.rpartition("/")[2][:3]]
+        state = "found" if len(files) == 1 else "ambiguous" if files else "missing"
         return {
-            "name": row.name, "state": "found" if files else "missing", "file": files[0] if files else "",
-            "candidates": [] if files else near, "warm": self.rows[files[0]].state if files else "cold",
+            "name": row.name, "state": state, "file": files[0] if state == "found" else "",
+            "candidates": {"found": [], "ambiguous": files, "missing": near}[state],
+            "warm": self.rows[files[0]].state if state == "found" else "cold",
             "strength_model": row.strength_model, "strength_clip": row.strength_clip,
         }  # fmt: skip
 
@@ -139,6 +144,11 @@ class FakeBackend:
         self.settings.update(changes)
         self.revision += 1
         return {"settings": self.settings}
+
+
+def _names_of(file: str) -> set[str]:
+    """What a row may call it: with its folder or without, with the ending or without."""
+    return {name for full in (file, file.rpartition("/")[2]) for name in (full, full.rpartition(".")[0])}
 
 
 def _chip(name: str, state: str) -> dict[str, object]:

@@ -23,7 +23,12 @@ def object_info() -> dict[str, object]:
         ),
         "StringSource": _node("StringSource", {}, {}, ["STRING"]),
         "LoraLoaderModelOnly": _node("LoraLoaderModelOnly", {"model": ["MODEL", {}]}, {}, ["MODEL"]),
-        "WarmStackLoraStack": _node("WarmStackLoraStack", {"loras": _LORAS}, {"lora_stack": _STACK}, ["LORA_STACK"]),
+        "WarmStackLoraStack": _node(
+            "WarmStackLoraStack",
+            {"loras": _LORAS},
+            {"category": ["STRING", {"default": ""}], "lora_stack": _STACK},
+            ["LORA_STACK"],
+        ),
     }
 
 

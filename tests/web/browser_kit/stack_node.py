@@ -42,17 +42,17 @@ def new_workflow(page: Page) -> None:
     page.wait_for_function(_AT_ITS_ADDRESS)
 
 
-def add_node(page: Page, text: str = "") -> Locator:
+def add_node(page: Page, text: str = "", type_name: str = "WarmStackLoadLoraStack") -> Locator:
     page.evaluate(
-        f"""(text) => {{
-          const node = LiteGraph.createNode('WarmStackLoadLoraStack')
+        f"""([text, type]) => {{
+          const node = LiteGraph.createNode(type)
           node.pos = [420, 120]
           {APP}.graph.add(node)
           node.widgets.find((widget) => widget.name === 'loras').value = text
           node.onConfigure?.({{}})
           {APP}.canvas.ds.reset()
         }}""",
-        text,
+        [text, type_name],
     )
     editor = page.locator(".ws-stack")
     still(editor)
