@@ -204,10 +204,12 @@ class Prefetcher:
         if settings.enabled:
             self._take_starts()
             self._forecast.follow(settings)
-            await self._housekeep()
+            if self._board.wants_refresh():
+                self._spawn(self._refresh())
             self._warmer.look_at_job(self._board.needs, self._models.read_by_job)
             if not self._models.futures:
                 self._warmer.survey(self._resolver.files)
+        await self._look_at_memory()
         stats = self._cache.stats()
         self._history.observe(running, demands(stats, self._warmer.tally.figures), self._machine.clock())
         self._batch.look(self._queued_jobs, stats.waits, self._published)
@@ -304,10 +306,9 @@ class Prefetcher:
         self._publish()
         return self.status()
 
-    async def _housekeep(self) -> None:
-        """Starts the periodic chores that are due. The first look at memory is waited for: it sets the page budget."""
-        if self._board.wants_refresh():
-            self._spawn(self._refresh())
+    async def _look_at_memory(self) -> None:
+        """Now and then, also when switched off: jobs fill the cache all the same. The first look is waited for: it sets
+        the page budget."""
         if not self._memory.take_turn(MEMORY_TICK_S):
             return
         if not self._memory.has_looked:
@@ -335,8 +336,7 @@ class Prefetcher:
             for need in job.needs
             if need.file is not None and self._warmer.pages.get(need.file.key)
         } | self._models.warm_keys(RECHECKED_JOBS)
-        gone = await self._offload(lambda: no_longer_resident(asked, self._machine.resident_bytes))
-        if gone:
+        if asked and (gone := await self._offload(lambda: no_longer_resident(asked, self._machine.resident_bytes))):
             self._warmer.forget_pages(gone)
             self._models.forget_pages(gone)
             self._on_change()

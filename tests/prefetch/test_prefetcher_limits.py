@@ -113,6 +113,43 @@ async def test_a_new_budget_applies_live(world: World) -> None:
     assert world.page_reads == [world.path(name)]
 
 
+async def test_switched_off_memory_is_watched_all_the_same(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras", enabled=False)
+    name = world.lora("a", 300 * CHUNK_BYTES)
+    await world.settle()
+    world.cache.acquire(world.catalog.find(name)).release()
+    world.available_bytes = 0
+    world.now_s += MEMORY_TICK_S
+    await world.settle()
+    assert world.budget.used_bytes == 0
+    assert world.prefetcher.status().under_pressure
+    await world.close()
+
+
+async def test_switched_off_a_new_budget_applies_live(tmp_path: Path) -> None:
+    world = World(tmp_path / "loras", enabled=False)
+    await world.settle()
+    world.cache.acquire(world.catalog.find(world.lora("a", 300 * CHUNK_BYTES))).release()
+    world.prefetcher.configure(world.settings.updated({"budget_bytes": 1000}))
+    await world.settle()
+    assert (world.budget.limit_bytes, world.budget.used_bytes) == (1000, 0)
+    await world.close()
+
+
+async def test_switched_off_under_pressure_the_budget_comes_back(world: World) -> None:
+    world.available_bytes = 0
+    await world.settle()
+    world.prefetcher.configure(world.settings.updated({"enabled": False}))
+    await world.settle()
+    assert world.prefetcher.status().under_pressure
+    assert world.budget.limit_bytes == 0
+    world.available_bytes = 1 << 40
+    world.now_s += MEMORY_TICK_S
+    await world.settle()
+    assert not world.prefetcher.status().under_pressure
+    assert world.budget.limit_bytes == world.budget_bytes
+
+
 async def test_the_cache_learns_the_next_uses(world: World) -> None:
     names = [world.lora(name) for name in "ab"]
     world.submit("1", names[0], resident=True)
