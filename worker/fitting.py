@@ -32,24 +32,36 @@ class Fit:
 def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter) -> Fit:
     """The fit of `adapter`, worked out once per file and architecture and kept beside the adapter.
 
+    Where the converter computed factors it is worked out each time: they would take about as much memory as the
+    adapter itself, which no budget counts.
+
     Raises UnsupportedLoraError for formats that are no plain LoRA, and WrongModelError when it was made for another
     model.
     """
     key = ("diffusers", type(pipeline).__name__, weights.signature)
     fit = adapter.prepared.get(key)
     if not isinstance(fit, Fit):
-        fit = adapter.prepared[key] = _fit(pipeline, weights, name, adapter)
+        fit = _fit(pipeline, weights, name, adapter)
+        if _lies_in(adapter, fit):
+            adapter.prepared[key] = fit
     return fit
+
+
+def _lies_in(adapter: Adapter, fit: Fit) -> bool:
+    """Whether every factor is a view of the adapter's memory."""
+    memory = {tensor.untyped_storage().data_ptr() for tensor in adapter.tensors.values()}
+    factors = (factor for lora in fit.loras.values() for factor in (lora.up, lora.down, lora.mid))
+    return all(factor is None or factor.untyped_storage().data_ptr() in memory for factor in factors)
 
 
 def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter) -> Fit:
     named = named_lora(pipeline, name, adapter.tensors, adapter.metadata)
     loras: dict[Place, PlainLora] = {}
-    homeless: list[Place] = []
+    homeless = dict(named.homeless)
     for place, lora in named.loras.items():
         found = weights.find(place)
         if found is None:
-            homeless.append(place)
+            homeless[f"{place.component}.{place.module}"] = lora
         elif fits(lora, weights.shape(found)):
             loras[found] = lora
         else:
@@ -59,8 +71,7 @@ def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapt
             f"LoRA {name!r} was made for another model: none of its {len(homeless) or len(named.leftover)} parts is in "
             f"{type(pipeline).__name__}; use a LoRA for this model"
         )
-    share = _share(loras.values(), (named.loras[place] for place in homeless))
-    return Fit(loras, (*(f"{place.component}.{place.module}" for place in homeless), *named.leftover), share)
+    return Fit(loras, (*homeless, *named.leftover), _share(loras.values(), homeless.values()))
 
 
 def _misfit(
@@ -83,7 +94,10 @@ def _share(matched: Iterable[PlainLora], lost: Iterable[PlainLora]) -> float:
 
 
 def _square_norm(lora: PlainLora) -> float:
-    """The squared Frobenius norm of the update, from rank-sized products; a Tucker core is left out."""
+    """The squared Frobenius norm of the update, from rank-sized products; a Tucker core is left out. 0 for factors that
+    do not fit each other."""
+    if lora.delta_shape == (-1, -1):
+        return 0.0
     up = lora.up.detach().flatten(1).float()
     down = lora.down.detach().flatten(1).float()
     return max(0.0, float(((up.T @ up) * (down @ down.T)).sum())) * lora.scale**2

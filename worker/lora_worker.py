@@ -43,6 +43,7 @@ class _Fitted(NamedTuple):
     file: LoraFile
     lease: Lease
     fit: Fit
+    fit_s: float
 
 
 class LoRAWorker:
@@ -98,7 +99,7 @@ class LoRAWorker:
             except BaseException:
                 weights.restore()
                 raise
-            apply_s = time.perf_counter() - started_s
+            apply_s = time.perf_counter() - started_s + sum(item.fit_s for item in fitted)
             applied = Application(tuple(map(_applied, fitted, used)), len(updates), apply_s)
             files = [item.file for item in fitted]
             del fitted, used, updates
@@ -166,7 +167,9 @@ class LoRAWorker:
             try:
                 file = self.catalog.find(row.name, row.category)
                 lease = leases.enter_context(self.cache.acquire(file))
-                fitted.append(_Fitted(row, file, lease, fit_adapter(pipeline, weights, file.name, lease.adapter)))
+                started_s = time.perf_counter()
+                fit = fit_adapter(pipeline, weights, file.name, lease.adapter)
+                fitted.append(_Fitted(row, file, lease, fit, time.perf_counter() - started_s))
             except LoraError as problem:
                 problems.append(problem)
         if problems:

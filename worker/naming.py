@@ -27,6 +27,7 @@ from .trace import Conversion, Parts, convert
 _FACTOR = re.compile(
     r"(?P<module>.+?)[._](?P<side>lora_down|lora_up|lora_A|lora_B|lora_mid|lora\.down|lora\.up)(?:\.default)?\.weight"
 )
+_DOWN_SIDES = ("lora_down", "lora_A", "lora.down")
 _PLACED = re.compile(r"(?P<module>.+)\.(?P<side>lora_A|lora_B)(?:\.default)?\.weight")
 _NOT_PLAIN = {
     "dora_scale": "DoRA",
@@ -77,8 +78,10 @@ class NamedLora:
 
     loras: Mapping[Place, PlainLora]
     """At strength 1. Views of the adapter's tensors wherever the converter computed nothing."""
+    homeless: Mapping[str, PlainLora]
+    """By module: what the converter gave to no component of the pipeline, or dropped."""
     leftover: tuple[str, ...]
-    """Converted keys that belong to no component of the pipeline or have no partner."""
+    """Converted keys that have no partner."""
 
 
 def named_lora(
@@ -91,17 +94,22 @@ def named_lora(
     configs = _peft_configs(metadata)
     _require_plain(name, tensors, configs)
     source = _Source(tensors)
-    state = _converted(pipeline, name, source.without_mids).parts
+    conversion = _converted(pipeline, name, source.without_mids)
     loras: dict[Place, PlainLora] = {}
-    for component in pipeline._lora_loadable_modules:
-        named = state.pop(component, {})
-        for module, (down, up) in _pop_pairs(named).items():
-            scale = source.scale(down, up, named.pop(f"{module}.alpha", None))
+    homeless = source.dropped(conversion.used)
+    leftover: list[str] = []
+    for component, keys in conversion.parts.items():
+        for module, (down, up) in _pop_pairs(keys, _PLACED if component else _FACTOR).items():
+            scale = source.scale(down, up, keys.pop(f"{module}.alpha", None))
             if scale is None:
                 scale = _configured_scale(configs.get(component, {}), module, down.shape[0])
-            loras[Place(component, module)] = PlainLora(up, down, scale, source.mid(down, up))
-        state[component] = named
-    return NamedLora(loras, tuple(f"{part}.{key}" if part else key for part, keys in state.items() for key in keys))
+            lora = PlainLora(up, down, scale, source.mid(down, up))
+            if component:
+                loras[Place(component, module)] = lora
+            else:
+                homeless[module] = lora
+        leftover += [f"{component}.{key}" if component else key for key in keys]
+    return NamedLora(loras, homeless, tuple(leftover))
 
 
 class _Source:
@@ -110,6 +118,7 @@ class _Source:
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._alphas = {key.removesuffix(".alpha"): value for key, value in tensors.items() if key.endswith(".alpha")}
         self._mids: dict[str, torch.Tensor] = {}
+        self._sides: dict[str, dict[bool, str]] = {}
         self._module_of: dict[int, str] = {}
         self.without_mids: dict[str, torch.Tensor] = {}
         """No converter of diffusers knows them; they come back by `mid`."""
@@ -120,6 +129,7 @@ class _Source:
                 continue
             if factor:
                 self._module_of[id(tensor)] = factor["module"]
+                self._sides.setdefault(factor["module"], {})[factor["side"] in _DOWN_SIDES] = key
             self.without_mids[key] = tensor
 
     def scale(self, down: torch.Tensor, up: torch.Tensor, alpha: torch.Tensor | None) -> float | None:
@@ -129,6 +139,19 @@ class _Source:
             return 1.0
         alpha = self._alphas.get(module or "") if alpha is None else alpha
         return None if alpha is None else float(alpha) / down.shape[0]
+
+    def dropped(self, used: frozenset[str]) -> dict[str, PlainLora]:
+        """The pairs of which no factor is among the keys `used`, under the file's own names. Without those that are
+        zero: converters drop them because they do nothing."""
+        found: dict[str, PlainLora] = {}
+        for module, sides in self._sides.items():
+            if len(sides) < 2 or not used.isdisjoint(sides.values()):
+                continue
+            down, up = self.without_mids[sides[True]], self.without_mids[sides[False]]
+            if down.any() and up.any():
+                scale = self.scale(down, up, None)
+                found[module] = PlainLora(up, down, 1.0 if scale is None else scale, self._mids.get(module))
+        return found
 
     def mid(self, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor | None:
         module = self._module(down, up)
@@ -162,7 +185,7 @@ def _converted(pipeline: LoraPipeline, name: str, tensors: Mapping[str, torch.Te
 
     try:
         return convert(tensors, by_component)
-    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as problem:
+    except (ValueError, LookupError, AttributeError, RuntimeError, AssertionError, TypeError) as problem:
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise UnsupportedLoraError(
             f"LoRA {name!r} does not fit {type(pipeline).__name__}: its keys cannot be converted ({reason[:120]}); "
@@ -189,14 +212,17 @@ def _in_peft_names(part: str, keys: dict[str, torch.Tensor]) -> dict[str, torch.
     return keys
 
 
-def _pop_pairs(named: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    sides: dict[str, dict[str, str]] = {}
+def _pop_pairs(
+    named: dict[str, torch.Tensor], pattern: re.Pattern[str]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """(down, up) by module."""
+    sides: dict[str, dict[bool, str]] = {}
     for key in named:
-        placed = _PLACED.fullmatch(key)
+        placed = pattern.fullmatch(key)
         if placed:
-            sides.setdefault(placed["module"], {})[placed["side"]] = key
+            sides.setdefault(placed["module"], {})[placed["side"] in _DOWN_SIDES] = key
     whole = {module: keys for module, keys in sides.items() if len(keys) == 2}
-    return {module: (named.pop(keys["lora_A"]), named.pop(keys["lora_B"])) for module, keys in whole.items()}
+    return {module: (named.pop(keys[True]), named.pop(keys[False])) for module, keys in whole.items()}
 
 
 def _peft_configs(metadata: Mapping[str, str]) -> dict[str, dict[str, object]]:

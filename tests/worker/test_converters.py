@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from warmstack.worker.application import StackError
 from warmstack.worker.lora_worker import LoRAWorker
 
 from .other_pipelines import FluxLike, OtherFluxLike, OtherPipeline, WanLike, delta, kohya_pair
@@ -54,7 +56,8 @@ def updates(worker: LoRAWorker, pipeline: OtherPipeline, homes: Homes) -> Tensor
         module: getattr(pipeline, component).get_submodule(path).weight for module, (component, path) in homes.items()
     }
     before = {module: weight.detach().clone() for module, weight in weights.items()}
-    worker.apply_to_pipeline(pipeline, "it")  # type: ignore[arg-type]
+    (lora,) = worker.apply_to_pipeline(pipeline, "it").loras  # type: ignore[arg-type]
+    assert (lora.unmatched, lora.matched_share) == ((), 1.0)
     after = {module: weight.detach() - before[module] for module, weight in weights.items()}
     worker.remove_from_pipeline(pipeline)  # type: ignore[arg-type]
     return after
@@ -115,3 +118,130 @@ def test_no_converter_writes_into_the_adapter(tmp_path: Path, make_worker: MakeW
     for module, update in found.items():
         up, down = (expected[f"transformer.{module}.{side}.weight"] for side in ("lora_B", "lora_A"))
         torch.testing.assert_close(update, up @ down, rtol=1e-5, atol=1e-5)
+
+
+class Counting(OtherPipeline):
+    """Renames nothing, and counts its conversions."""
+
+    _lora_loadable_modules = ("transformer",)
+    conversions = 0
+
+    @classmethod
+    def lora_state_dict(cls, state: Tensors, /, **options: Any) -> Tensors:
+        cls.conversions += 1
+        return state
+
+
+class Computing(Counting):
+    conversions = 0
+
+    @classmethod
+    def lora_state_dict(cls, state: Tensors, /, **options: Any) -> Tensors:
+        return {key: value * 1 for key, value in super().lora_state_dict(state, **options).items()}
+
+
+@pytest.mark.parametrize(("kind", "conversions"), [(Counting, 1), (Computing, 3)])
+def test_only_what_the_budget_counts_is_kept(
+    kind: type[Counting], conversions: int, tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    """Factors that a converter computed would double an adapter's memory beside the budget."""
+    tensors = {"transformer.a.lora_A.weight": torch.rand(2, 8), "transformer.a.lora_B.weight": torch.rand(8, 2)}
+    save_file(tensors, tmp_path / "it.safetensors")
+    worker, pipeline = make_worker(lora_directories=tmp_path), kind(transformer=["a"])
+    seen = [updates(worker, pipeline, {"a": ("transformer", "a")})["a"] for _ in range(3)]
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
+    assert kind.conversions == conversions
+    with worker.cache.acquire(worker.catalog.find("it")) as lease:
+        counted = {tensor.untyped_storage().data_ptr() for tensor in lease.adapter.tensors.values()}
+        kept = [lora for fit in lease.adapter.prepared.values() for lora in fit.loras.values()]  # type: ignore[attr-defined]
+    assert bool(kept) == (conversions == 1)
+    assert {factor.untyped_storage().data_ptr() for lora in kept for factor in (lora.up, lora.down)} <= counted
+
+
+T5 = "lora_te3_encoder_block_0_layer_0_SelfAttention_q"
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        (T5, T5),
+        ("lora_te1_text_model_text_projection", "lora_te1_text_model_text_projection"),
+        ("lora_unet_img_in", "x_embedder"),
+    ],
+)
+def test_what_a_converter_drops_or_gives_no_component_is_told_and_counted(
+    module: str, told: str, tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    save_file({**flux_file(1.0), **kohya_pair(module, 3)}, tmp_path / "it.safetensors")
+    (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(flux(), "it").loras
+    assert lora.unmatched == (told,)
+    assert lora.matched == 2
+    assert 0 < lora.matched_share < 1
+
+
+def test_parts_without_effect_are_not_told_when_they_are_dropped(tmp_path: Path, make_worker: MakeWorker) -> None:
+    nothing = {key: value * 0 if "lora_up" in key else value for key, value in kohya_pair(T5, 3).items()}
+    save_file({**flux_file(1.0), **nothing}, tmp_path / "it.safetensors")
+    (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(flux(), "it").loras
+    assert (lora.unmatched, lora.matched_share) == ((), 1.0)
+
+
+@pytest.mark.parametrize("name", ["styles/ink", "styles/wash", "characters/fox", "details/grain"])
+def test_files_that_match_lose_nothing(name: str, pipeline: Any, make_worker: MakeWorker) -> None:
+    (lora,) = make_worker().apply_to_pipeline(pipeline, name).loras
+    assert (lora.unmatched, lora.matched_share) == ((), 1.0)
+
+
+def test_a_module_that_is_split_is_no_loss(tmp_path: Path, make_worker: MakeWorker) -> None:
+    module = "lora_unet_double_blocks_0_img_attn_qkv"
+    tensors = {f"{module}.lora_down.weight": torch.rand(4, 8), f"{module}.lora_up.weight": torch.rand(24, 4)}
+    save_file({**tensors, f"{module}.alpha": torch.tensor(2.0)}, tmp_path / "it.safetensors")
+    pipeline = FluxLike(transformer=[f"transformer_blocks.0.attn.to_{name}" for name in "qkv"])
+    (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "it").loras  # type: ignore[arg-type]
+    assert (lora.matched, lora.unmatched, lora.matched_share) == (3, (), 1.0)
+
+
+@pytest.mark.parametrize("problem", [AssertionError("sizes"), TypeError("no such argument")])
+def test_a_converter_that_gives_up_makes_one_clear_line(
+    problem: Exception, tmp_path: Path, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(state: Tensors, /, **options: Any) -> Tensors:
+        raise problem
+
+    save_file(flux_file(1.0), tmp_path / "it.safetensors")
+    monkeypatch.setattr(FluxLike, "lora_state_dict", give_up)
+    with pytest.raises(StackError, match=r"does not fit FluxLike.*use a LoRA made for this model"):
+        make_worker(lora_directories=tmp_path).apply_to_pipeline(flux(), "it")
+
+
+def test_a_lora_of_other_sizes_is_refused_by_the_converter(tmp_path: Path, make_worker: MakeWorker) -> None:
+    save_file(kohya_pair("lora_unet_single_blocks_0_linear1", 1), tmp_path / "it.safetensors")
+    with pytest.raises(StackError, match=r"'it\.safetensors' does not fit FluxLike"):
+        make_worker(lora_directories=tmp_path).apply_to_pipeline(flux(), "it")
+
+
+def test_the_time_to_apply_holds_the_conversion_and_no_load(
+    tmp_path: Path, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+
+    class Slow(Counting):
+        @classmethod
+        def lora_state_dict(cls, state: Tensors, /, **options: Any) -> Tensors:
+            nonlocal now_s
+            now_s += 5.0
+            return state
+
+    tensors = {"transformer.a.lora_A.weight": torch.rand(2, 8), "transformer.a.lora_B.weight": torch.rand(8, 2)}
+    save_file(tensors, tmp_path / "it.safetensors")
+    worker = make_worker(lora_directories=tmp_path)
+    acquire = worker.cache.acquire
+
+    def slow_load(*given: Any, **options: Any) -> Any:
+        nonlocal now_s
+        now_s += 100.0
+        return acquire(*given, **options)
+
+    monkeypatch.setattr(worker.cache, "acquire", slow_load)
+    monkeypatch.setattr("warmstack.worker.lora_worker.time", SimpleNamespace(perf_counter=lambda: now_s))
+    assert worker.apply_to_pipeline(Slow(transformer=["a"]), "it").apply_s == 5.0
