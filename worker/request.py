@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from ..lora.tags import extract_tags
 from .stack_of import stack_of
 
 _UNSAFE = re.compile(r"[^\w.-]+")
+_DEVICE = re.compile("(?:con|prn|aux|nul|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:[.]|$)", re.IGNORECASE)
+"""What Windows takes for a device whatever follows the dot."""
 _LONGEST_ID = 80
 
 
@@ -98,7 +101,8 @@ def _parse(text: str, line: int, taken: set[str], category_of: CategoryOf | None
         return MalformedLine(line, f"not JSON at column {problem.colno}: {problem.msg}")
     except ValidationError as problem:
         return MalformedLine(line, "; ".join(map(_told, problem.errors())))
-    except (LoraSyntaxError, RecursionError) as problem:
+    # ValueError: a number of more than 4,300 digits.
+    except (LoraSyntaxError, RecursionError, ValueError) as problem:
         return MalformedLine(line, str(problem))
     return QueueRequest(
         id=_unique(str(read.id), line, taken),
@@ -128,8 +132,16 @@ def _told(error: Any) -> str:
 def _unique(written: str, line: int, taken: set[str]) -> str:
     """`written` as a file name of its own: `../x` would leave the output folder, `a` twice would overwrite."""
     name = _UNSAFE.sub("_", written).strip("._")[:_LONGEST_ID] or f"line-{line:04}"
-    found = name if name not in taken else f"{name}-{line}"
-    while found in taken:
+    if _DEVICE.match(name):
+        name = f"_{name}"
+    found = name if _folded(name) not in taken else f"{name}-{line}"
+    while _folded(found) in taken:
         found += "_"
-    taken.add(found)
+    taken.add(_folded(found))
     return found
+
+
+def _folded(name: str) -> str:
+    """Equal for names that some file system takes for one: Windows and macOS ignore case, macOS how accents are
+    written."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,37 @@ def test_a_queue_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "queue.jsonl"
     path.write_text('"one"\n', encoding="utf-8-sig")
     assert [type(line) for line in read_queue(path)] == [QueueRequest]
+
+
+def picture_names(*ids: str) -> list[str]:
+    requests = parse_queue(json.dumps({"prompt": "x", "id": written}) for written in ids)
+    return [request.image for request in requests if isinstance(request, QueueRequest)]
+
+
+@example(ids=["Fox", "fox", "fox-2"])
+@example(ids=["\u00e9", "e\u0301"])
+@example(ids=["\u00df", "ss", "SS"])
+@example(ids=["\u0390", "\u1fd3"])
+@given(ids=st.lists(st.text(max_size=4), max_size=8))
+def test_pictures_are_different_files_wherever_case_and_accents_do_not_count(ids: list[str]) -> None:
+    names = picture_names(*ids)
+    folded = {unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold()) for name in names}
+    assert len(folded) == len(ids)
+
+
+@pytest.mark.parametrize("written", ["nul", "CON", "com1", "Lpt9.tiff", "aux.tar.gz", "con .x", "COM\u00b9"])
+def test_no_picture_has_the_name_of_a_device(written: str) -> None:
+    (name,) = picture_names(written)
+    assert name.partition(".")[0].rstrip().upper() not in {"CON", "NUL", "COM1", "LPT9", "AUX", "COM\u00b9"}
+
+
+def test_names_that_only_look_reserved_stay() -> None:
+    assert picture_names("console", "com", "com10", "null") == ["console.png", "com.png", "com10.png", "null.png"]
+
+
+def test_a_number_of_too_many_digits_is_a_malformed_line() -> None:
+    digits = "1" * 5000
+    good, bad = parse_queue(['"fine"', f'{{"prompt": "x", "seed": {digits}}}'])
+    assert isinstance(good, QueueRequest)
+    assert isinstance(bad, MalformedLine)
+    assert len(bad.reason) < 200
