@@ -96,14 +96,14 @@ class LoraCatalog:
     def find(self, name: str, category: str = "") -> LoraFile:
         """The file that `name` means, as it is on disk now: a replaced file comes back with its new key.
 
-        A name that the snapshot does not answer, or a file that changed, costs one refresh; one that headers decide
-        waits until all are read. LoraNotFoundError, AmbiguousLoraError.
+        A name that the snapshot does not answer, a file that changed, or one that is overtaken, costs one refresh; a
+        name that headers decide waits until all are read. LoraNotFoundError, AmbiguousLoraError.
         """
         snapshot = self._snapshot
         found = snapshot.resolve(name, category)
         if isinstance(found, Found) and not (snapshot.unread and found.how in _HEADER_ANSWERS):
             current = as_on_disk(found.file)
-            if current == found.file:
+            if current == found.file and not self.is_overtaken(name, found):
                 return current
         self.refresh()
         found = self.resolve(name, category)
@@ -114,6 +114,17 @@ class LoraCatalog:
         if file is None:
             raise LoraNotFoundError(name, found.suggestions if isinstance(found, Missing) else ())
         return file
+
+    def is_overtaken(self, name: str, found: Found) -> bool:
+        """True when `name` means another file than the one `found`, by a file that no scan has seen: one of that name
+        in an earlier folder, one that the whole name fits and not only a part, or a link's new target. Blocks: a stat
+        for each earlier folder; of a name without folder or extension, a dozen.
+
+        A second file that fits a part of the name just as well is left to the next scan."""
+        for path in self._snapshot.names.rivals(name, found):
+            if os.path.isfile(path):
+                return not _is_same(path, found.file.path)
+        return False
 
     def category_of(self, name: str) -> str:
         """The category of the file that `name` means; "" when it has none or no single file answers. Blocks like
@@ -210,6 +221,13 @@ def _lora_file(listed: ListedFile, facts: Mapping[AdapterKey, HeaderFacts]) -> L
         rank=found.rank,
         problem=found.problem,
     )
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False  # one of them has just gone: a scan tells
 
 
 def _has_header(listed: ListedFile) -> bool:

@@ -106,6 +106,24 @@ class NameIndex:
                 return Found(matches[0], how)
         return Missing(name, self._similar)
 
+    def rivals(self, name: str, found: Found) -> Iterator[str]:
+        """Where a file that came since would be what `name` means now, in the host's order: the first that is there
+        counts, and may be `found` by another path."""
+        if _ABSOLUTE.match(name):
+            return
+        tidy = _tidy(name)
+        full = next((one for one in (name, tidy) if self._named(one)), None)
+        if full is None and found.how != "extension":
+            # Answered by a part of what is written: all of it would come first.
+            spellings = (tidy, *(_bare(tidy) + end for end in EXTENSIONS))
+            paths = (_below(folder, one) for one in spellings for folder in self._folders)
+            yield from (path for path in paths if self._at(path) is None)
+        for folder in self._folders:
+            path = _below(folder, full or found.file.name)
+            if path == found.file.path:
+                return
+            yield path
+
     def _rungs(self, name: str) -> Iterator[tuple[str, Matches]]:
         yield "exact", self._named(name)
         if _ABSOLUTE.match(name):
@@ -138,7 +156,7 @@ class NameIndex:
         if name in self._exact and not (self._file_links or self._folder_links):
             return (self._exact[name],)
         for folder in self._folders:
-            file = self._at(os.path.join(folder, "") + name.replace("/", os.sep))
+            file = self._at(_below(folder, name))
             if file is not None:
                 return (file,)
         return ()
@@ -237,6 +255,10 @@ class _Names:
 
 
 _NO_NAMES = _Names((), str)
+
+
+def _below(folder: str, name: str) -> str:
+    return os.path.join(folder, "") + name.replace("/", os.sep)
 
 
 def _digest(pair: tuple[str, LoraFile]) -> str:

@@ -42,6 +42,9 @@ class Resolver:
     def resolve_one(self, asked: Asked, *, suggest: bool = False) -> Resolution:
         """`suggest`: near misses of a missing name too, which take milliseconds in a large library."""
         match = self._catalog.resolve(*asked)
+        if isinstance(match, Found) and self._catalog.is_overtaken(asked.name, match):
+            self._catalog.refresh()
+            match = self._catalog.resolve(*asked)
         if isinstance(match, Found):
             file = as_on_disk(match.file)
             return Resolution("missing") if file is None else Resolution("found", file)

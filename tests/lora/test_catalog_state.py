@@ -34,8 +34,8 @@ FOLDERS = st.sampled_from(["one", "two", "one/sub", "two/sub", "two/sub/deep", "
 FILES = st.sampled_from(["x.pt", "y.pt", "z.safetensors"])
 
 
-class CatalogAgainstHost(RuleBasedStateMachine):
-    """After any change on disk every name that the host offers means the very file that the host would open."""
+class ChangingDisk(RuleBasedStateMachine):
+    """A catalog, and whatever may happen below its folders."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +87,17 @@ class CatalogAgainstHost(RuleBasedStateMachine):
     def restart(self) -> None:
         self.catalog = self._opened()
 
+    def _opened(self) -> LoraCatalog:
+        folders = [str(folder) for folder in self.folders]
+        return LoraCatalog(lambda: folders, index_path=self.root / "index.json")
+
+    def _is_makable(self, path: Path) -> bool:
+        return all(part.is_dir() or not os.path.lexists(part) for part in (path, *path.parents))
+
+
+class CatalogAgainstHost(ChangingDisk):
+    """After any change on disk every name that the host offers means the very file that the host would open."""
+
     @invariant()
     def every_name_means_the_host_s_file(self) -> None:
         before = self.catalog.snapshot
@@ -102,13 +113,20 @@ class CatalogAgainstHost(RuleBasedStateMachine):
         real = [os.path.realpath(file.path) for file in snapshot.files]
         assert len(set(real)) == len(real)
 
-    def _opened(self) -> LoraCatalog:
-        folders = [str(folder) for folder in self.folders]
-        return LoraCatalog(lambda: folders, index_path=self.root / "index.json")
 
-    def _is_makable(self, path: Path) -> bool:
-        return all(part.is_dir() or not os.path.lexists(part) for part in (path, *path.parents))
+class FindAgainstHost(ChangingDisk):
+    """The same of every name that is asked for, without anybody refreshing the catalog in between."""
+
+    @invariant()
+    def every_name_finds_the_host_s_file(self) -> None:
+        for name, path in host_names(self.folders).items():
+            file = self.catalog.find(name)
+            assert os.path.samefile(file.path, path), name
+            assert file.size_bytes == path.stat().st_size
 
 
 CatalogAgainstHost.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestCatalogAgainstHost = CatalogAgainstHost.TestCase
+
+FindAgainstHost.TestCase.settings = CatalogAgainstHost.TestCase.settings
+TestFindAgainstHost = FindAgainstHost.TestCase

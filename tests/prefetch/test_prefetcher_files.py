@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import pytest
 from warmstack.loaders.rate_limit import RateLimit
 from warmstack.loaders.tensor_file import Storage
 from warmstack.lora.adapter import Adapter, load_adapter
+from warmstack.lora.catalog import LoraCatalog
 from warmstack.lora.errors import AdapterUnavailableError
 from warmstack.lora.file import LoraFile
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue import board
 from warmstack.prefetch.queue.job import QueuedJob
+from warmstack.prefetch.queue.scan import REFRESH_S
 from warmstack.prefetch.reading.unreadable import RETRY_S
 
 from .world import CHUNK_BYTES, World
@@ -61,7 +64,7 @@ async def test_a_file_that_appears_later_is_found_by_a_throttled_scan(world: Wor
     world.lora("late")
     await world.settle()
     assert world.states() == {"1": {"late": "missing"}}
-    world.now_s += board.REFRESH_S
+    world.now_s += REFRESH_S
     await world.settle()
     assert world.states() == {"1": {"late.safetensors": "ready"}}
 
@@ -177,6 +180,21 @@ async def test_a_replaced_file_is_read_again(world: World) -> None:
     world.now_s += board.RESTAT_S
     await world.settle()
     assert len(world.page_reads) == 2
+
+
+async def test_a_file_in_an_earlier_folder_is_read_in_place_of_the_known_one(world: World) -> None:
+    name = world.lora("a")
+    first = world.root.with_name("first")
+    world.catalog = LoraCatalog(lambda: [str(first), str(world.root)])
+    world.build(catalog=world.catalog)
+    world.submit("1", name)
+    await world.settle()
+    assert world.page_reads == [world.path(name)]
+    first.mkdir()
+    shutil.copy(world.path(name), first / name)
+    world.now_s += board.RESTAT_S
+    await world.settle()
+    assert world.page_reads == [world.path(name), str(first / name)]
 
 
 async def test_a_removed_file_is_missing(world: World) -> None:
