@@ -37,6 +37,7 @@ _WRITTEN = tuple(
 _SEPARATORS = re.compile(r"[\s_.\-]+")
 _DOWN = re.compile(r"(?:lora_down|lora_A|lora\.down|lora_linear_layer\.down|hada_w1_b)(?:\.default)?(?:\.weight)?$")
 _UNET = re.compile(r"(?:down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block)_")
+_TRANSFORMER = re.compile(rf"\n(?![^\n]*{_UNET.pattern})[^\n]*(?:transformer|joint|double|single)_blocks_[0-9]")
 _EVIDENCE_CHARS = 60
 
 
@@ -163,7 +164,8 @@ def _lumina_like(keys: _Keys) -> BaseModel | None:
 
 
 def _unet(keys: _Keys) -> BaseModel | None:
-    if keys.has("lora_te2_|text_encoder_2_"):
+    # SD3 and Flux have a second text encoder too.
+    if keys.has("lora_te2_|text_encoder_2_") and not keys.has(_TRANSFORMER.pattern):
         return BaseModel("sdxl", "keys of a second text encoder")
     if not keys.has(_UNET.pattern):
         return None

@@ -15,7 +15,7 @@ from .file import AdapterKey
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 """To be raised whenever the facts of an unchanged file may come out differently: old indexes are then dropped."""
 _TEXT_FIELDS = tuple(field.name for field in fields(HeaderFacts) if field.type == "str")
 

@@ -81,6 +81,26 @@ PEFT = ".lora_A.weight"
         (down("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", 640), ""),
         (down(KOHYA_UNET, 64), ""),
         (down("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280), "sdxl"),
+        (down(KOHYA_UNET, 2048) | down("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280), "sdxl"),
+        (
+            down("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", 1280, suffix=PEFT)
+            | down("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", 1280, suffix=PEFT),
+            "sdxl",
+        ),
+        (
+            down("transformer.transformer_blocks.0.attn.to_q", 1536, suffix=PEFT)
+            | down("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", 1280, suffix=PEFT),
+            "sd3",
+        ),
+        (
+            down("lora_unet_joint_blocks_0_x_block_attn_qkv", 1536)
+            | down("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280),
+            "sd3",
+        ),
+        (
+            down("lora_unet_double_blocks_0_img_attn_qkv", 3072) | down("lora_te2_encoder_block_0_layer_0", 4096),
+            "flux",
+        ),
         (down("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 768), "sd15"),
         (down("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 1024), "sd2"),
         (down("lora_unet_double_blocks_0_img_attn_qkv", 3072), "flux"),
