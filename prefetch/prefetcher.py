@@ -25,6 +25,7 @@ from .queue.board import QueueBoard
 from .queue.job import QueuedJob, References
 from .queue.need import JobNeeds, Need
 from .queue.resolver import Resolver
+from .queue.scan import LibraryScan
 from .reading.reading import no_longer_resident
 from .reading.schedule import THREADS
 from .reading.warmer import Warmer
@@ -87,7 +88,9 @@ class Prefetcher:
         self._resolver = Resolver(catalog)
         self._chores = self._machine.make_pool(2, "warmstack-chore")
         self._readers = self._machine.make_pool(THREADS, "warmstack-read")
-        self._board = QueueBoard(references, self._resolver, self._offload, self._machine.clock)
+        clock = self._machine.clock
+        self._board = QueueBoard(references, self._resolver, self._offload, clock)
+        self._scan = LibraryScan(self._resolver, self._offload, clock, self._spawn, self._on_change)
         self._warmer = Warmer(cache, self._machine, self._readers, self._chores, self._call_soon, self._on_change)
         self._models = ModelTier(
             models, self._warmer, self._machine, self._readers, self._offload, self._call_soon, self._on_change
@@ -170,7 +173,7 @@ class Prefetcher:
         return planned_loras(needs, references.unknown, shelves)
 
     async def _work(self) -> None:
-        self._spawn(self._refresh())
+        self._scan.start()
         while not self._closed:
             self._woken.clear()
             await self._reconcile()
@@ -204,11 +207,10 @@ class Prefetcher:
         if settings.enabled:
             self._take_starts()
             self._forecast.follow(settings)
-            if self._board.wants_refresh():
-                self._spawn(self._refresh())
+            self._scan.follow(self._board.needs)
             self._warmer.look_at_job(self._board.needs, self._models.read_by_job)
             if not self._models.futures:
-                self._warmer.survey(self._resolver.files)
+                self._warmer.survey(self._resolver.files, measures=not self._scan.is_going_on)
         await self._look_at_memory()
         stats = self._cache.stats()
         self._history.observe(running, demands(stats, self._warmer.tally.figures), self._machine.clock())
@@ -316,10 +318,6 @@ class Prefetcher:
         else:
             self._spawn(self._watch_memory())
             self._spawn(self._recheck_pages())
-
-    async def _refresh(self) -> None:
-        await self._offload(self._resolver.refresh)
-        self._on_change()
 
     async def _watch_memory(self) -> None:
         """Follows the machine's memory with the resident budget."""

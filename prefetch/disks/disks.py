@@ -98,14 +98,15 @@ class Disks:
             locate = partial(_locate, fresh, self._machine.disk_under)
             self._run(locate, self._take_places, dict.fromkeys(fresh, NOWHERE))
 
-    def survey(self, files: Sequence[LoraFile], settings: PrefetchSettings) -> None:
-        """For a moment in which nobody reads: gets to know the disks of the library, one step at a time."""
+    def survey(self, files: Sequence[LoraFile], settings: PrefetchSettings, *, measures: bool = True) -> None:
+        """For a moment in which nobody reads: gets to know the disks of the library, one step at a time. Without
+        `measures`, how many readers they take is left for another time."""
         if self._is_surveying or self._measuring is not None:
             return
         if files is not self._surveyed:
             self._surveyed, self._is_surveying = files, True
             self._run(partial(_survey, files, self._machine.disk_under, self._memory), self._take_survey, EMPTY)
-        elif settings.readers_flash is None and settings.concurrency is None:
+        elif measures and settings.readers_flash is None and settings.concurrency is None:
             self._measure_next()
 
     def stop_measuring(self) -> None:

@@ -22,8 +22,6 @@ ARRIVING_JOBS = 8
 thread and a new plan each time."""
 RESTAT_S = 2.0
 """How late a replaced file may be noticed while it is being waited for; a demand always looks for itself."""
-REFRESH_S = 10.0
-"""Least time between two scans for a name that is missing."""
 REBUILD_JOBS = 16
 """Jobs rebuilt between two breaths of the event loop."""
 
@@ -61,14 +59,11 @@ class QueueBoard:
         self._job_ids: list[str] = []
         self._by_id: dict[str, JobNeeds] = {}
         self._needs: tuple[JobNeeds, ...] | None = ()
-        self._searched: tuple[JobNeeds, ...] | None = None
-        """Needs in which nothing was missing."""
         self._started: set[str] = set()
         self._running_ids: set[str] = set()
         self._resolutions: dict[Asked, Resolution] = {}
         self._revision: int | None = None
         self._resolved_at_s = 0.0
-        self._refreshed_at_s = clock()
 
     @property
     def needs(self) -> tuple[JobNeeds, ...]:
@@ -132,17 +127,6 @@ class QueueBoard:
         started = tuple(needs for needs in self.needs if needs.job.job_id in fresh)
         self._started.update(needs.job.job_id for needs in started)
         return started
-
-    def wants_refresh(self) -> bool:
-        """True, at most every `REFRESH_S`, while a visible job names a file that the catalog does not know."""
-        now_s = self._clock()
-        if now_s - self._refreshed_at_s < REFRESH_S or self.needs is self._searched:
-            return False
-        self._searched = self.needs
-        missing = any(need.resolution.state == "missing" for job in self.needs for need in job.needs)
-        if missing:
-            self._refreshed_at_s, self._searched = now_s, None
-        return missing
 
     def _mark_running(self) -> None:
         """Of the jobs that are known; one that has left needs no mark any more."""

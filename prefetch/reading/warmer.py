@@ -176,10 +176,10 @@ class Warmer:
         """Whether a file of a later job should be left alone because the running job reads the same disk."""
         return self._watch.keeps_off(self._disks.under(path))
 
-    def survey(self, files: Sequence[LoraFile]) -> None:
+    def survey(self, files: Sequence[LoraFile], *, measures: bool) -> None:
         """Uses a moment in which nothing is read to get to know the disks of the library."""
         if self._schedule.is_idle and not self._watch.keeps_off(None):
-            self._disks.survey(files, self._schedule.settings)
+            self._disks.survey(files, self._schedule.settings, measures=measures)
 
     def forget_pages(self, keys: Iterable[AdapterKey]) -> None:
         """The kernel has taken these back, or may: nobody needs them."""

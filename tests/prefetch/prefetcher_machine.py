@@ -22,8 +22,8 @@ from warmstack.lora.errors import (
 from warmstack.lora.file import AdapterKey
 from warmstack.lora.lease import Lease
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
-from warmstack.prefetch.queue import board
 from warmstack.prefetch.queue.job import QueuedJob
+from warmstack.prefetch.queue.scan import REFRESH_S
 from warmstack.prefetch.reports.status import PrefetchStatus
 
 from .choices import BUDGET_BYTES, CHANGES, JOBS, NAMES, PLENTY_BYTES, Job, names
@@ -330,7 +330,7 @@ class PrefetcherMachine(RuleBasedStateMachine):
             self.world.catalog.refresh()
         if what == "pages dropped":
             self.world.page_cache.clear()
-        self.world.now_s += board.REFRESH_S
+        self.world.now_s += REFRESH_S
         self.settle()
 
     # The end, and a new beginning

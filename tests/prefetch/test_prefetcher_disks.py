@@ -57,7 +57,7 @@ async def test_a_disk_that_is_found_while_names_are_looked_up_is_not_forgotten(
     name = disks.lora("a")
     board, warmer = disks.prefetcher._board, disks.prefetcher._warmer
     for way in ("locate", "survey"):
-        monkeypatch.setattr(warmer._disks, way, lambda *_: None)
+        monkeypatch.setattr(warmer._disks, way, lambda *_, **__: None)
     disks.submit("1", name)
     await disks.settle()
     assert disks.states() == {"1": {name: "cold"}}

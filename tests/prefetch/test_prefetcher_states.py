@@ -22,8 +22,8 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from warmstack.lora.cache_stats import AdapterView
 from warmstack.lora.file import AdapterKey
-from warmstack.prefetch.queue import board
 from warmstack.prefetch.queue.board import HORIZON_JOBS
+from warmstack.prefetch.queue.scan import REFRESH_S
 
 from .choices import BUDGET_BYTES, NAMES, PLENTY_BYTES
 from .demands import is_content
@@ -48,7 +48,7 @@ class CheckedPrefetcher(PrefetcherMachine):
         self.unreadable.clear()
         world.prefetcher.configure(world.settings)
         for _ in range(6):
-            world.now_s += board.REFRESH_S
+            world.now_s += REFRESH_S
             self.read_everything()
         assert world.budget.limit_bytes == BUDGET_BYTES
         assert not self.reads.under_way
