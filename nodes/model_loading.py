@@ -79,11 +79,22 @@ def _verdict(files: ModelFiles, name: str, strategy: str) -> bool | str:
     return True
 
 
+def _node_id() -> str | None:
+    """The node that runs in this thread; None outside of a prompt, and in a host that does not tell."""
+    try:
+        from comfy_execution.utils import get_executing_context
+    except ImportError:
+        return None
+    context = get_executing_context()
+    return None if context is None else context.node_id
+
+
 class _Bar:
     """The host's progress bar, moved from reading threads."""
 
     def __init__(self) -> None:
-        self._bar = comfy.utils.ProgressBar(1)
+        # In a reading thread the host knows no node, and would open a record for none that nothing ever finishes.
+        self._bar = call_host(comfy.utils.ProgressBar, 1, node_id=_node_id())
         self._interrupted = False
 
     def show(self, progress: LoadProgress) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
+from comfy_execution.utils import CurrentNodeContext
 from hostkit import graphs
 from hostkit.models import write_models
 
@@ -124,6 +126,27 @@ def check_an_interrupt_that_the_progress_bar_takes_is_not_lost(base: Path) -> No
             pass
         else:
             raise AssertionError("it was not interrupted")
+    finally:
+        comfy.utils.set_progress_bar_global_hook(earlier)
+
+
+def check_a_load_reports_for_its_own_node_from_every_thread(base: Path) -> None:
+    del base
+    told: list[tuple[object, bool]] = []
+
+    def hook(value: int, total: int, preview: object, prompt_id: object = None, node_id: object = None) -> None:
+        told.append((node_id, threading.current_thread() is threading.main_thread()))
+
+    earlier = comfy.utils.PROGRESS_BAR_HOOK
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        with CurrentNodeContext("a prompt", "7"):
+            LoadDiffusionModel.execute(graphs.UNET, strategy="fast_single_file")
+        assert {node for node, _ in told} == {"7"}, told
+        assert not all(here for _, here in told), "no thread but the prompt's reported anything"
+        told.clear()
+        LoadDiffusionModel.execute(graphs.UNET)
+        assert {node for node, _ in told} == {None}, "outside of a prompt there is no node"
     finally:
         comfy.utils.set_progress_bar_global_hook(earlier)
 
