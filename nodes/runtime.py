@@ -71,8 +71,8 @@ class Runtime:
         )
         index_path = None if directory is None else directory / "index.json"
         self.catalog = LoraCatalog(host.lora_folders, index_path=index_path)
-        limit_bytes = self.settings.budget_bytes
-        budget = ByteBudget(default_budget_bytes() if limit_bytes is None else limit_bytes)
+        limit_bytes, default_bytes = self.settings.budget_bytes, default_budget_bytes()
+        budget = ByteBudget(default_bytes if limit_bytes is None else limit_bytes)
         self.cache = AdapterCache(budget, clock=time.monotonic)
         self.base_models = BaseModels()
         self.loads = PerformanceTracker()
@@ -87,6 +87,7 @@ class Runtime:
             settings=self.settings,
             machine=Machine(state_folder=directory, progress=self._step_progress),
             shelf_refusal=_refusal(host.device_tier_refusal),
+            default_budget_bytes=default_bytes,
         )
         self._actions = Actions(self.catalog, self.cache, lambda: self.settings.read_limit_bytes_per_s)
 

@@ -19,13 +19,19 @@ class MemoryWatch:
     """Owned by the event loop."""
 
     def __init__(
-        self, cache: AdapterCache, machine: Machine, offload: Callable[[Callable[[], Any]], Awaitable[Any]]
+        self,
+        cache: AdapterCache,
+        machine: Machine,
+        offload: Callable[[Callable[[], Any]], Awaitable[Any]],
+        default_budget_bytes: int | None = None,
     ) -> None:
-        """`offload` runs a blocking call in a thread."""
+        """`offload` runs a blocking call in a thread; `default_budget_bytes` is the resident budget when no setting
+        names one, None: what the cache was built with."""
         self._cache = cache
         self._machine = machine
         self._offload = offload
-        self._own_budget_bytes = cache.snapshot().limit_bytes
+        built_bytes = cache.snapshot().limit_bytes
+        self._default_budget_bytes = built_bytes if default_budget_bytes is None else default_budget_bytes
         self._available_bytes = 0
         self._looked = False
         self._looked_at_s = float("-inf")
@@ -51,7 +57,7 @@ class MemoryWatch:
         cached = self._cache.snapshot()
         self._available_bytes = await self._offload(self._available)
         self._looked = True
-        target_bytes = self._own_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
+        target_bytes = self._default_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
         limit_bytes = next_limit_bytes(
             target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, settings.headroom_bytes
         )

@@ -77,9 +77,11 @@ class Prefetcher:
         machine: Machine | None = None,
         shelf: DeviceShelf | None = None,
         shelf_refusal: str = "",
+        default_budget_bytes: int | None = None,
     ) -> None:
         """`jobs` gives the visible queue, running jobs first, then in running order; it is called on the loop.
-        Without `models`, those that jobs name are left alone; without `shelf`, `shelf_refusal` says why."""
+        Without `models`, those that jobs name are left alone; without `shelf`, `shelf_refusal` says why; without
+        `default_budget_bytes`, a resident budget of None means the one that `cache` has now."""
         self._jobs = jobs
         self._references = references
         self._cache = cache
@@ -96,7 +98,7 @@ class Prefetcher:
             models, self._warmer, self._machine, self._readers, self._offload, self._call_soon, self._on_change
         )
         self._device = DeviceWarmer(cache, shelf, shelf_refusal, self._machine, self.wake)
-        self._memory = MemoryWatch(cache, self._machine, self._offload)
+        self._memory = MemoryWatch(cache, self._machine, self._offload, default_budget_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self._close_asked = asyncio.Event()

@@ -33,7 +33,7 @@ class PrefetchSettings:
 
     enabled: bool = True
     budget_bytes: int | None = None
-    """Ceiling of the resident tier; None: what the cache was built with."""
+    """Ceiling of the resident tier; None: what whoever built the prefetcher has for it."""
     page_budget_bytes: int | None = None
     """How far ahead the page cache is warmed; None: half of the available memory."""
     headroom_bytes: int = 1 << 30

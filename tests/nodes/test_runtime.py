@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -113,6 +114,29 @@ def test_settings_survive_a_restart_and_win_over_the_environment(
     assert again.cache.snapshot().limit_bytes == 1000
     for one in (runtime, again):
         one.close()
+
+
+async def test_the_budget_goes_back_to_automatic_without_a_restart(
+    plain: PlainHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warmstack.nodes.runtime.default_budget_bytes", lambda: 3000)
+    before = Runtime(plain)
+    before.configure({"budget_bytes": 5000, "headroom_bytes": 0})
+    before.close()
+    runtime = Runtime(plain)
+    assert runtime.cache.snapshot().limit_bytes == 5000
+    running = asyncio.create_task(runtime.run())
+    runtime.configure({"budget_bytes": None})
+
+    async def changed() -> None:
+        while runtime.cache.snapshot().limit_bytes == 5000:
+            runtime.wake()
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(changed(), 20)
+    assert runtime.cache.snapshot().limit_bytes == 3000
+    runtime.close()
+    await running
 
 
 def test_a_refused_setting_changes_nothing(plain: PlainHost) -> None:
