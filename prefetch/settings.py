@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -137,9 +138,10 @@ ENVIRONMENT: Mapping[str, str] = {
 def parse_bytes(text: str) -> int:
     """`8 GiB`, `512M`, `1048576` -> bytes, powers of 1024. Raises ValueError."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    nbytes = math.inf if match is None else float(match[1]) * (1 << _UNITS[match[2].lower()])
+    if nbytes == math.inf:
         raise ValueError(f"{text!r} is no size; write 512M or 8 GiB")
-    return int(float(match[1]) * (1 << _UNITS[match[2].lower()]))
+    return int(nbytes)
 
 
 def _parsed(name: str, value: object) -> object:

@@ -26,7 +26,7 @@ def test_sizes(text: str, expected: int) -> None:
     assert parse_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "many", "-1", "1x", "1 GiB 2", "0x10"])
+@pytest.mark.parametrize("text", ["", "many", "-1", "1x", "1 GiB 2", "0x10", "9" * 400, "9" * 300 + " TiB"])
 def test_wrong_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="no size"):
         parse_bytes(text)
@@ -51,6 +51,10 @@ def test_a_typo_in_the_environment_is_reported_and_left_out(caplog: pytest.LogCa
         settings = PrefetchSettings.from_environment({"WARMSTACK_BUDGET": "lots", "WARMSTACK_PREFETCH": "no"})
     assert settings == PrefetchSettings(enabled=False)
     assert "WARMSTACK_BUDGET" in caplog.text
+
+
+def test_a_size_beyond_all_numbers_in_the_environment_is_left_out() -> None:
+    assert PrefetchSettings.from_environment({"WARMSTACK_BUDGET": "9" * 400}) == PrefetchSettings()
 
 
 @pytest.mark.parametrize(
