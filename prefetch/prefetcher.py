@@ -287,6 +287,7 @@ class Prefetcher:
             for use in needs.uses:
                 if not use.resident:
                     self._warmer.tally.count_demand(use.key, self._warmer.pages, loading)
+            self._warmer.tally.claim(needs.keys)
 
     def _publish(self) -> None:
         picture = Picture(

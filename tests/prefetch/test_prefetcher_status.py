@@ -48,6 +48,21 @@ async def test_a_job_that_ran_between_two_looks_is_a_demand_and_a_deleted_one_is
     assert page.wasted_bytes == os.stat(world.path(names[2])).st_size
 
 
+async def test_what_a_job_between_two_looks_acquired_was_not_warmed_for_nothing(tmp_path: Path) -> None:
+    """Without room in memory, pages are warmed for what a job acquires from the cache."""
+    world = World(tmp_path / "loras", resident_tier=False)
+    world.submit("1", world.lora("a"), resident=True)
+    world.submit("2")
+    await world.settle()
+    world.queue.pop(0)
+    world.start("2")
+    await world.settle()
+    page = world.prefetcher.status().page
+    assert page.warmed_bytes > 0
+    assert page.wasted_bytes == 0
+    await world.close()
+
+
 async def test_resident_demands_come_from_the_cache(world: World) -> None:
     name = world.lora("a")
     world.submit("1", name, resident=True)
