@@ -79,7 +79,10 @@ app.registerExtension({
   name: 'WarmStack',
   settings: settings.entries,
   commands: [{ id: 'WarmStack.TogglePrefetch', label: 'WarmStack: turn prefetch on or off', icon: 'pi pi-bolt', function: togglePrefetch }],
-  refreshComboInNodes: () => catalog.refresh(),
+  refreshComboInNodes: () => {
+    bases.forget()
+    return catalog.refresh()
+  },
   nodeCreated: (node) => attachEditor(node, { store, catalog, bases, host }),
   setup() {
     settings.follow()

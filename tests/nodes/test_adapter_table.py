@@ -42,6 +42,13 @@ def a_queue(*jobs: tuple[str, ...]) -> PrefetchStatus:
     return PrefetchStatus(1, True, 0, 0, 0, 0.0, 0.0, None, 0, PageStatus(), False, (), len(queue), queue)
 
 
+def test_a_name_is_found_however_its_accents_are_written() -> None:
+    apart, whole = "cafe\u0301.safetensors", "caf\u00e9.safetensors"
+    table = AdapterTable([a_file(apart), a_file(whole)], a_cache(), a_queue(), lambda _path: 0)
+    for written in ("cafe\u0301", "CAF\u00c9"):
+        assert {row["name"] for row in table.page(AdapterQuery(search=written))["adapters"]} == {apart, whole}
+
+
 files = st.lists(
     st.builds(
         a_file,

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from warmstack.lora.budget import ByteBudget
+from warmstack.lora.cache import AdapterCache
 from warmstack.lora.cache_stats import AdapterView, CacheSnapshot, CacheStats
+from warmstack.lora.catalog import LoraCatalog
 from warmstack.lora.file import LoraFile
+from warmstack.nodes.actions import Actions
 from warmstack.nodes.adapter_query import AdapterQuery
 from warmstack.nodes.adapter_table import AdapterTable
 from warmstack.nodes.memory_state import DeviceMemory, MemoryState
@@ -23,7 +31,7 @@ from warmstack.prefetch.reports.status import (
 )
 from warmstack.prefetch.settings import PrefetchSettings
 
-from .browser_kit.fake_backend import FakeBackend
+from .browser_kit.fake_backend import FakeBackend, Row
 
 FILE = LoraFile(name="styles/ink.safetensors", path="/x/styles/ink.safetensors", size_bytes=9, mtime_ns=1)
 
@@ -77,6 +85,27 @@ def test_plan(backend: FakeBackend) -> None:
     real = plan_json([PlannedLora("ink", "missing", "", None, 0)])
     fake = backend.plan({"1": {"inputs": {"loras": "<lora:styles/linocut:1>"}}}, None)
     assert unknown(fake, real) == []
+
+
+def test_actions(tmp_path: Path) -> None:
+    save_file({"x.lora_A.weight": torch.ones(2, 8), "x.lora_B.weight": torch.ones(8, 2)}, tmp_path / "a.safetensors")
+    torch.save({"x": torch.zeros(4)}, tmp_path / "b.pt")
+    catalog = LoraCatalog(lambda: [str(tmp_path)])
+    cache = AdapterCache(ByteBudget(1 << 20))
+    real = Actions(catalog, cache, lambda: None)
+    fake = FakeBackend([Row("a.safetensors", 9), Row("b.pt", 9)])
+    for verb, name in (
+        ("evict", "a.safetensors"), ("warm", "a.safetensors"), ("warm", "a.safetensors"), ("pin", "a.safetensors"),
+        ("evict", "a.safetensors"), ("unpin", "a.safetensors"), ("evict", "a.safetensors"), ("warm", "b.pt"),
+    ):  # fmt: skip
+        assert told(fake.act(verb, (name,))["results"]) == told(real.act(verb, [name])), verb
+        if verb == "warm" and name == "a.safetensors":
+            cache.acquire(catalog.find(name)).release()  # waits for the read
+    real.close()
+
+
+def told(rows: Any) -> list[tuple[object, ...]]:
+    return [(row["file"], row["state"], row.get("pinned"), "reason" in row) for row in rows]
 
 
 def unknown(fake: object, real: object, at: str = "") -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from warmstack.loaders.transfer import DEFAULT_PINNED_BYTES
 from warmstack.prefetch.settings import PrefetchSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +53,13 @@ def test_every_entry_has_its_help_in_one_line_and_its_group_a_name() -> None:
             assert entry["name"] and entry["tooltip"] and "\n" not in entry["tooltip"]
     groups = set(re.findall(r"(?:flag|number)\('([^']+)'", entries()))
     assert groups == set(words("en", "main.json")["settingsCategories"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_help_of_the_pinned_memory_tells_its_default(language: str) -> None:
+    tooltip = words(language, "settings.json")["WarmStack_PinnedBudget"]["tooltip"]
+    assert f"{DEFAULT_PINNED_BYTES >> 20} MiB" in tooltip
+    assert language != "en" or f"'{tooltip}'" in entries()
 
 
 def test_settings_and_commands_are_those_of_the_panel() -> None:

@@ -10,6 +10,7 @@ from .browser_kit.fake_backend import FakeBackend
 from .browser_kit.stack_node import APP, add_row, applied, finish_run, new_workflow
 
 if TYPE_CHECKING:
+    from .browser_kit.component import ComponentPage
     from .browser_kit.opened import OpenedStub
 
 NAMES = ["styles/ink_wash_v3.safetensors", "styles/risograph_two_tone.safetensors"]
@@ -66,6 +67,32 @@ def test_a_misfit_is_outlined_before_the_first_run(opened: Callable[..., OpenedS
     rows.nth(0).hover()
     expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
     expect(rows.nth(0)).to_have_attribute("data-fit", "bad")
+
+
+def test_a_model_that_could_not_be_asked_of_is_asked_of_again(component: Callable[..., ComponentPage]) -> None:
+    """By a server that has started again, or when a person asks for what is new."""
+    bases = component().page.evaluate(
+        """async () => {
+          const { ModelBases } = await import('/extensions/comfyui-warmstack/lib/model_base.js')
+          const answers = []
+          const baseModel = () => answers.shift() ?? Promise.reject(new Error('gone'))
+          const store = { state: { status: { boot: 'a' } }, baseModel }
+          const bases = new ModelBases(store)
+          const node = {}
+          const loader = { widgets: [{ name: 'ckpt_name', value: 'xl.safetensors' }] }
+          const links = new Map([[1, { origin_id: 1, target_id: 2, target_slot: 0 }]])
+          const graph = { links, getNodeById: () => loader }
+          Object.assign(node, { id: 2, graph, inputs: [{ type: 'MODEL' }] })
+          const found = [await bases.of(node)]
+          answers.push(Promise.resolve({ base_model: 'sdxl' }), Promise.resolve({ base_model: 'flux' }))
+          found.push(await bases.of(node))
+          store.state.status.boot = 'b'
+          found.push(await bases.of(node))
+          bases.forget()
+          return [...found, await bases.of(node), await bases.of(node)]
+        }"""
+    )
+    assert bases == ["", "", "sdxl", "flux", "flux"]
 
 
 ROOT = f"({APP}.rootGraph ?? {APP}.graph)"

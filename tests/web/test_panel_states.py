@@ -33,6 +33,18 @@ def test_error_before_the_first_answer_and_the_way_out(component: Component, bac
     expect(view.panel.get_by_role("alert")).to_have_count(0)
 
 
+def test_while_the_host_reconnects_the_panel_says_so(component: Component) -> None:
+    from playwright.sync_api import expect
+
+    view = component()
+    link = view.panel.locator(".ws-link")
+    expect(link).to_have_text("Live")
+    view.page.evaluate("kit.api.dispatchEvent(new Event('reconnecting'))")
+    expect(link).to_have_text("Reconnecting…")
+    view.page.evaluate("kit.api.dispatchEvent(new Event('reconnected'))")
+    expect(link).to_have_text("Live")
+
+
 def test_first_run_says_what_will_come(component: Component, backend: FakeBackend) -> None:
     from playwright.sync_api import expect
 
@@ -79,6 +91,24 @@ def test_one_line_tells_whether_the_next_job_waits(
     )
     view = component()
     expect(view.panel.locator(".ws-verdict").first).to_have_text(verdict)
+
+
+def test_jobs_that_were_not_read_are_no_empty_queue(component: Component, backend: FakeBackend) -> None:
+    """As with prefetch off: the server counts the jobs and reads none."""
+    from playwright.sync_api import expect
+
+    backend.queue, backend.prefetch = [], {"queued_jobs": 12}
+    view = component()
+    expect(view.panel.get_by_text("12 more jobs")).to_be_visible()
+    expect(view.panel.get_by_text("The queue is empty.")).to_be_hidden()
+
+
+def test_a_job_tells_of_the_model_that_it_holds(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    backend.queue[0]["models"] = [{"name": "sdxl.safetensors", "kind": "checkpoints", "state": "in_use", "bytes": 9}]
+    view = component()
+    expect(view.panel.locator(".ws-running")).to_have_attribute("title", "5b1e\nsdxl.safetensors: in use")
 
 
 def test_the_first_card_tells_what_was_hidden_saved_and_hit_and_what_is_loading(component: Component) -> None:
@@ -139,36 +169,6 @@ def test_the_queue_tells_at_once_what_was_read_ahead(component: Component, backe
     view.push(backend.status())
     expect(row).to_have_attribute("data-state", "page")
     expect(view.panel.locator(".ws-bar[title*='777 MiB of LoRAs']")).to_have_count(1)
-
-
-@pytest.mark.parametrize(
-    ("sort", "first"),
-    [
-        ("By name", "characters/aurora_knight"),
-        ("By size", "flux/soft_volume_flux"),
-        ("By queue", "characters/aurora_knight"),
-        ("By hits", "styles/ink_wash_v3"),
-        ("By last use", "styles/gouache_night"),
-        ("By category", "characters/aurora_knight"),
-        ("By base", "flux/kodak_portra_flux"),
-        ("By state", "characters/aurora_knight"),
-    ],
-)
-def test_the_table_is_sorted_by_every_column(component: Component, sort: str, first: str) -> None:
-    from playwright.sync_api import expect
-
-    view = component()
-    view.panel.get_by_role("combobox", name="Sort by").select_option(label=sort)
-    expect(view.panel.locator('.ws-row[aria-rowindex="1"]')).to_have_attribute("data-key", f"{first}.safetensors")
-
-
-def test_a_row_tells_everything_when_the_pointer_rests_on_it(component: Component) -> None:
-    from playwright.sync_api import expect
-
-    view = component()
-    told = "ready · 228 MiB · 1 queued · sdxl · 14 hits · 48 s ago · characters"
-    name = "characters/aurora_knight.safetensors"
-    expect(view.row(name)).to_have_attribute("title", f"{name}\n{told}")
 
 
 def test_older_revisions_are_dropped_and_a_new_boot_is_not(component: Component, backend: FakeBackend) -> None:
@@ -233,65 +233,6 @@ def test_the_timeline_draws_each_job_that_the_server_tells_of(component: Compone
     heights = columns.evaluate_all("(all) => all.map((li) => [...li.children].map((i) => i.style.blockSize))")
     assert heights == [["25%", "75%", ""], ["50%", "0%", ""], ["12.5%", "0%", ""]]
     expect(columns.nth(2)).to_have_text("3 hit · 0 joined · 0 missed")
-
-
-def test_ten_thousand_rows_are_drawn_a_screen_at_a_time(component: Component, backend: FakeBackend) -> None:
-    from playwright.sync_api import expect
-
-    backend.rows = {
-        name: Row(name, 90 * MIB) for name in (f"pack{i % 40:02}/lora_{i:05}.safetensors" for i in range(10_000))
-    }
-    backend.queue = []
-    view = component()
-    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("10,000")
-    assert view.panel.locator(".ws-row").count() < 60
-    view.panel.evaluate("(panel) => { panel.scrollTop = panel.scrollHeight }")
-    expect(view.row("pack39/lora_09999.safetensors")).to_be_in_viewport()
-    assert view.panel.locator(".ws-row").count() < 60
-    view.panel.get_by_role("searchbox").fill("pack07 0500")
-    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("1 of 10,000")
-    view.panel.get_by_role("searchbox").fill("nowhere")
-    expect(view.panel.get_by_text("Nothing matches “nowhere”.")).to_be_visible()
-
-
-def test_keyboard_alone_moves_pins_evicts_and_keeps_its_place(component: Component, backend: FakeBackend) -> None:
-    from playwright.sync_api import expect
-
-    view = component()
-    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text(str(len(backend.rows)))
-    names = view.panel.locator(".ws-row").evaluate_all("(rows) => rows.map((row) => row.dataset.key)")
-    view.panel.get_by_role("combobox").focus()
-    view.page.keyboard.press("Tab")
-    expect(view.row(names[0])).to_be_focused()
-    view.page.keyboard.press("ArrowDown")
-    view.page.keyboard.press("ArrowDown")
-    expect(view.row(names[2])).to_be_focused()
-    view.page.keyboard.press("p")
-    expect(view.row(names[2]).get_by_role("button", name="Pin")).to_have_attribute("aria-pressed", "true")
-    expect(view.row(names[2])).to_be_focused()
-    view.page.keyboard.press("Delete")
-    expect(view.row(names[2])).to_have_attribute("data-state", "cold")
-    expect(view.panel.locator(".ws-row:focus")).to_have_count(1)
-    assert backend.actions == [("pin", (names[2],)), ("evict", (names[2],))]
-    view.page.keyboard.press("End")
-    expect(view.panel.locator(".ws-row:focus")).to_have_attribute("aria-rowindex", str(len(backend.rows)))
-    with view.page.expect_response("**/warmstack/v1/warm"):
-        view.page.keyboard.press("w")
-    view.page.wait_for_function("document.activeElement.classList.contains('ws-row')")
-    assert backend.actions[-1][0] == "warm"
-
-
-def test_focus_on_a_button_survives_a_push(component: Component, backend: FakeBackend) -> None:
-    from playwright.sync_api import expect
-
-    view = component()
-    name = "styles/ink_wash_v3.safetensors"
-    button = view.row(name).get_by_role("button", name=f"Pin {name}")
-    button.focus()
-    backend.set("styles/linocut.safetensors", hits=50)
-    view.push(backend.status())
-    expect(view.row("styles/linocut.safetensors")).to_contain_text("50 hits")
-    expect(button).to_be_focused()
 
 
 def test_a_refused_action_is_told(component: Component, backend: FakeBackend) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .browser_kit.fake_backend import FakeBackend, a_busy_evening
+from .browser_kit.fake_backend import FakeBackend, Row, a_busy_evening
 from .browser_kit.stack_node import (
     APP,
     INK,
@@ -252,6 +252,16 @@ def test_a_row_shows_what_is_in_memory_now(page: Page, editing: FakeBackend) -> 
     editing.set(INK["name"], state="cold")
     page.evaluate(SEND, editing.status())
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "cold")
+
+
+def test_a_row_that_the_status_has_no_room_for_is_still_in_memory(page: Page, editing: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    names = [f"a/{index:03}.safetensors" for index in range(250)]
+    editing.rows = {name: Row(name, 1, "ready") for name in names}
+    page.evaluate(SEND, editing.status())
+    rows = add_node(page, json.dumps([{**INK, "name": names[-1]}])).locator(".ws-stack-row")
+    expect(rows).to_have_attribute("data-state", "ready")
 
 
 def test_undo_and_paste_carry_the_rows(page: Page) -> None:

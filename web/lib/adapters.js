@@ -34,7 +34,7 @@ export class AdaptersSection {
   }
 
   update(status, catalog) {
-    this.#rows = mergeRows(catalog, status.adapters, usesByName(status.queue), statesByName(status.queue))
+    this.#rows = mergeRows(catalog, status, usesByName(status.queue), statesByName(status.queue))
     this.#redraw()
   }
 
@@ -108,8 +108,13 @@ export class AdaptersSection {
     const inMemory = row.state === 'ready'
     this.#button(warm, 'warm', row, reachable, !inMemory && ['cold', 'page', 'failed'].includes(row.state), '')
     this.#button(pin, row.pinned ? 'unpin' : 'pin', row, reachable, inMemory || row.pinned, '')
-    this.#button(evict, 'evict', row, reachable, inMemory, row.leases > 0 ? this.#t('inUse') : '')
+    this.#button(evict, 'evict', row, reachable, inMemory, this.#whyKept(row))
     setAttribute(pin, 'aria-pressed', String(row.pinned))
+  }
+
+  /** Why a row cannot be evicted; '' when it can. */
+  #whyKept({ pinned, leases }) {
+    return pinned ? this.#t('isPinned') : leases > 0 ? this.#t('inUse') : ''
   }
 
   #button(button, action, { name }, reachable, visible, refusal) {
@@ -129,7 +134,7 @@ export class AdaptersSection {
   #run(action, name) {
     const row = this.#rows.find((entry) => entry.name === name)
     if (!row) return
-    if (action === 'evict' && (row.leases > 0 || row.state !== 'ready')) return
+    if (action === 'evict' && (this.#whyKept(row) || row.state !== 'ready')) return
     if (action === 'warm' && row.state === 'ready') return
     if (action === 'evict' && this.#hasFocus()) this.#focusRow(this.#activeIndex() + 1)
     this.#onAction(action === 'pin' && row.pinned ? 'unpin' : action, name)

@@ -114,6 +114,8 @@ export class LoraPicker {
   }
 
   #onKey(event) {
+    // Of an input method: this Enter confirms a word of it. Older browsers tell by the number.
+    if (event.isComposing || event.keyCode === 229) return
     if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
       if (this.popup.hidden) this.#show('')
       this.#at = Math.min(this.#found.length - 1, Math.max(0, this.#at + (event.key === 'ArrowDown' ? 1 : -1)))

@@ -10,11 +10,16 @@ export class ModelBases {
     this.#store = store
   }
 
-  /** The base model of `node`'s model; '' when nobody can tell. Asks the server once per file, also of those that it lacks. */
+  /** Files that nobody could tell of may be there now: asks again. */
+  forget() {
+    this.#answers.clear()
+  }
+
+  /** The base model of `node`'s model; '' when nobody can tell. Asks a server once per file, also of those that it lacks. */
   of(node) {
     const file = modelFile(node)
     if (!file) return Promise.resolve('')
-    const key = `${file.kind}/${file.name}`
+    const key = `${this.#store.state.status?.boot} ${file.kind}/${file.name}`
     if (!this.#answers.has(key)) this.#answers.set(key, this.#store.baseModel(file.kind, file.name).then((answer) => String(answer?.base_model ?? ''), () => ''))
     return this.#answers.get(key)
   }

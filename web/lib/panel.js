@@ -4,6 +4,7 @@ import { AdaptersSection } from './adapters.js'
 import { h, icon, keyed, setAttribute, setText } from './dom.js'
 import { MemorySection } from './memory.js'
 import { QueueSection } from './queue_map.js'
+import { refusals } from './status.js'
 import { CSS, addStyles } from './styles.js'
 import { SummarySection } from './summary.js'
 import { translator } from './text.js'
@@ -110,7 +111,8 @@ export class WarmStackPanel extends HTMLElement {
 
   async #act(action, body) {
     try {
-      await this.store.act(action, body)
+      const answer = await this.store.act(action, body)
+      for (const { name, state, reason } of refusals(answer)) this.host.report(this.t('failedAction'), `${name}: ${reason || this.t(`stateHint.${state}`)}`)
       this.catalog.refresh()
     } catch (error) {
       this.host.report(this.t('failedAction'), error.message)

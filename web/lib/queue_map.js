@@ -22,7 +22,7 @@ export class QueueSection {
   }
 
   update({ queue, queuedJobs }) {
-    this.#updateVerdict(nextVerdict(queue), queue.length)
+    this.#updateVerdict(nextVerdict(queue), queuedJobs)
     setText(this.count, queuedJobs > 0 ? formatCount(queuedJobs, this.#locale) : '')
     keyed(this.rows, this.#numbered(queue), (row) => row.job.id, () => createJob(), (element, row) => this.#updateJob(element, row))
     this.rows.hidden = queue.length === 0

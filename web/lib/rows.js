@@ -16,16 +16,18 @@ export const SORTS = {
   base: (a, b) => byText(a.baseModel, b.baseModel),
 }
 
-/** A catalog page says so of the moment it was sent; what is in memory now, the live rows tell. */
+/** A catalog page says so of the moment it was sent; what is in memory now, the status tells. */
 const IN_MEMORY = new Set(['ready', 'loading'])
+const LEFT = { state: 'cold', pinned: false, leases: 0, hits: 0, idleS: null }
 
 /**
- * The catalog's files and what is in memory, one row per name; what is live wins, since it was sent later.
+ * The catalog's files and what is in memory, one row per name; the status wins, since it was sent later. Of more adapters
+ * than it has room for, the catalog knows best.
  * @param uses Map of name -> queued jobs; `queued` Map of name -> state of its chip
  */
-export function mergeRows(catalog, live, uses, queued = new Map()) {
-  const rows = new Map(catalog.map((row) => [row.name, IN_MEMORY.has(row.state) ? { ...row, state: 'cold' } : row]))
-  for (const row of live) {
+export function mergeRows(catalog, { adapters, tellsAllAdapters }, uses, queued = new Map()) {
+  const rows = new Map(catalog.map((row) => [row.name, tellsAllAdapters && IN_MEMORY.has(row.state) ? { ...row, ...LEFT } : row]))
+  for (const row of adapters) {
     const known = rows.get(row.name)
     rows.set(row.name, known ? { ...known, ...row, category: row.category || known.category, baseModel: row.baseModel || known.baseModel, bytes: row.bytes ?? known.bytes } : row)
   }
@@ -38,16 +40,20 @@ function tier(state, queued) {
   return isOnDisk && (queued === 'cold' || queued === 'page') ? queued : state
 }
 
-/** Every word of `filter` must occur somewhere in name, category, base model or state. */
+/** Every word of `filter` must occur somewhere in name, category, base model or state, however its accents are written. */
 export function selectRows(rows, filter, sort) {
-  const words = filter.toLowerCase().split(/\s+/).filter(Boolean)
+  const words = folded(filter).split(/\s+/).filter(Boolean)
   const matches = (row) => {
-    const text = `${row.name} ${row.category} ${row.baseModel} ${row.state}`.toLowerCase()
+    const text = folded(`${row.name} ${row.category} ${row.baseModel} ${row.state}`)
     return words.every((word) => text.includes(word))
   }
   const selected = words.length > 0 ? rows.filter(matches) : [...rows]
   const order = SORTS[sort] ?? SORTS.state
   return selected.sort((a, b) => order(a, b) || byName(a, b))
+}
+
+function folded(text) {
+  return text.normalize('NFC').toLowerCase()
 }
 
 function byName(a, b) {

@@ -7,7 +7,8 @@ const GIB = 1024 ** 3
 const MIB = 1024 ** 2
 const rounded = (value) => Math.round(value * 100) / 100
 const AUTOMATIC = {
-  toHost: (value, unit) => (value === null ? 0 : rounded(value / unit)),
+  // 0 stands for null on the page: a true 0, and what rounds to it, is shown as the least that is not.
+  toHost: (value, unit) => (value === null ? 0 : Math.max(unit === 1 ? 1 : 0.01, rounded(value / unit))),
   toServer: (value, unit) => (value > 0 ? Math.round(value * unit) : null),
 }
 const PLAIN = { toHost: (value) => value, toServer: (value) => value }
@@ -39,7 +40,7 @@ const ENTRIES = [
   number('Disks', 'WarmStack.ReadersNetwork', 'readers_network', AUTOMATIC, 1, 0, READERS, 'Files at a time, network drive', '0: one.'),
   flag('Graphics card', 'WarmStack.Device', 'device_tier', false, 'Keep the next LoRAs on the graphics card', 'Where it is of use: not where ComfyUI moves the patches itself.'),
   number('Graphics card', 'WarmStack.DeviceBudget', 'device_budget_bytes', AUTOMATIC, GIB, 0, GIBS, 'Graphics memory for LoRAs (GiB)', '0: an eighth of what is free at the start, at most 2 GiB.'),
-  number('Graphics card', 'WarmStack.PinnedBudget', 'pinned_budget_bytes', AUTOMATIC, MIB, 0, { min: 0, max: 4096, step: 16 }, 'Pinned memory for the way there (MiB)', '0: 64 MiB. Counts from the next start.'),
+  number('Graphics card', 'WarmStack.PinnedBudget', 'pinned_budget_bytes', AUTOMATIC, MIB, 0, { min: 0, max: 4096, step: 16 }, 'Pinned memory for the way there (MiB)', '0: 128 MiB. Counts from the next start.'),
 ]
 
 export class SettingsLink {

@@ -22,6 +22,7 @@ export class StackEditor {
   #rows = []
   #planned = new Map()
   #live = null
+  #isAllLive = true
   #reported = null
   #modelBase = ''
   #isLinked = false
@@ -71,9 +72,10 @@ export class StackEditor {
     return this.body.offsetHeight + 20 // the host's own margin around a widget of elements
   }
 
-  /** What is in memory now: Map of name -> state. Newer than what the server said when the text was last edited. */
-  warmth(live) {
+  /** What is in memory now: Map of name -> state, and whether that is all. Newer than what the server said when the text was last edited. */
+  warmth(live, isAll) {
     this.#live = live
+    this.#isAllLive = isAll
     this.#draw()
   }
 
@@ -244,7 +246,7 @@ export class StackEditor {
   #state({ state, file, warm }) {
     if (state !== 'found') return state
     if (this.#live === null) return warm
-    return this.#live.get(file) ?? (warm === 'ready' || warm === 'loading' ? 'cold' : warm)
+    return this.#live.get(file) ?? (this.#isAllLive && (warm === 'ready' || warm === 'loading') ? 'cold' : warm)
   }
 
   #updateCandidates(box, { id }, planned) {

@@ -83,7 +83,7 @@ function followWarmth(node, store, editor) {
 }
 
 function showWarmth(editor, { status }) {
-  if (status) editor.warmth(new Map(status.adapters.map((adapter) => [adapter.name, adapter.state])))
+  if (status) editor.warmth(new Map(status.adapters.map((adapter) => [adapter.name, adapter.state])), status.tellsAllAdapters)
 }
 
 /** A large library arrives after the node, and perhaps after the first letters of a name. */

@@ -21,6 +21,7 @@ export function parseStatus(raw) {
     budget: { limitBytes: known(raw.budget?.limit_bytes), usedBytes: count(raw.budget?.used_bytes), peakBytes: count(raw.budget?.peak_bytes) },
     memory: parseMemory(raw.memory ?? {}),
     adapters: list(raw.adapters).map(parseAdapter),
+    tellsAllAdapters: list(raw.adapters).length >= count(raw.adapters_total),
     catalogRevision: count(raw.catalog?.revision),
     settings: raw.settings ?? {},
     queue: list(raw.queue).map(parseJob),
@@ -43,6 +44,13 @@ export function nextVerdict(queue) {
     if (names.length > 0) return { kind, job, names }
   }
   return { kind: 'ready', job, names: [] }
+}
+
+/** `[{ name, state, reason }]` of what `answer` to an action did not do, or cannot; `reason` '' when the state says it all. */
+export function refusals(answer) {
+  return list(answer?.results)
+    .map((row) => ({ name: String(row.name ?? ''), state: knownState(row.state), reason: String(row.reason ?? '') }))
+    .filter(({ state, reason }) => reason || PROBLEMS.has(state))
 }
 
 /** Names that somebody has to do something about, once each. */
@@ -120,7 +128,7 @@ function parseJob(raw) {
     id: String(raw.job_id ?? ''),
     running: raw.running === true,
     adapters: list(raw.adapters).map((item) => ({ name: String(item.name ?? ''), state: chipState(item), reason: String(item.reason ?? '') })),
-    models: list(raw.models).map((item) => ({ name: String(item.name ?? ''), state: chipState({ ...item, tier: 'page' }) })),
+    models: list(raw.models).map((item) => ({ name: String(item.name ?? ''), state: item.state === 'in_use' ? 'in_use' : chipState({ ...item, tier: 'page' }) })),
   }
 }
 

@@ -37,7 +37,7 @@ const EN = {
   idle: '{time} ago',
   pin: 'Pin {name}', evict: 'Evict {name}', warm: 'Warm {name}',
   pinHint: 'Keep in memory', unpinHint: 'Let it go when memory is needed', evictHint: 'Release its memory now', warmHint: 'Load it now',
-  inUse: 'In use by a running job', failedAction: 'WarmStack could not do that',
+  inUse: 'In use by a running job', isPinned: 'Pinned: unpin it first', failedAction: 'WarmStack could not do that',
   history: 'Last jobs', historyHint: 'Per job: load time hidden, and load time waited for.',
   historyItem: '{load} of loading, {wait} waited',
   wasHidden: 'hidden', wasWaited: 'waited',
@@ -48,7 +48,7 @@ const EN = {
   mixedBases: 'Made for different base models: {bases}.', otherBase: 'Made for {base}: it may not fit this model.', dragRow: 'Drag to reorder',
   lastRun: 'Last run', matched: '{name}: {share} matched, {outcome}', outcome: { hit: 'from memory', join: 'was on its way', miss: 'read from disk' },
   state: {
-    ready: 'ready', page: 'cached', loading: 'loading', cold: 'cold', missing: 'missing', ambiguous: 'ambiguous', failed: 'failed', unknown: 'unknown',
+    ready: 'ready', page: 'cached', loading: 'loading', cold: 'cold', missing: 'missing', ambiguous: 'ambiguous', failed: 'failed', unknown: 'unknown', in_use: 'in use',
   },
   stateHint: {
     ready: 'In memory: the job starts at once.', page: 'The file is in the system’s memory: loading takes a moment.', loading: 'On its way.',
@@ -93,7 +93,7 @@ const ZH = {
   idle: '{time}前',
   pin: '固定 {name}', evict: '移出 {name}', warm: '预热 {name}',
   pinHint: '保留在内存中', unpinHint: '需要内存时可以释放', evictHint: '立即释放其内存', warmHint: '立即加载',
-  inUse: '正在运行的任务在使用它', failedAction: 'WarmStack 无法完成该操作',
+  inUse: '正在运行的任务在使用它', isPinned: '已固定：请先取消固定', failedAction: 'WarmStack 无法完成该操作',
   history: '最近的任务', historyHint: '每个任务：被隐藏的加载时间和等待的加载时间。',
   historyItem: '加载 {load}，等待 {wait}',
   wasHidden: '隐藏', wasWaited: '等待',
@@ -104,7 +104,7 @@ const ZH = {
   mixedBases: '适用于不同的基础模型：{bases}。', otherBase: '适用于 {base}：可能与此模型不匹配。', dragRow: '拖动以排序',
   lastRun: '上次运行', matched: '{name}：匹配 {share}，{outcome}', outcome: { hit: '来自内存', join: '正在加载途中', miss: '从磁盘读取' },
   state: {
-    ready: '就绪', page: '已缓存', loading: '加载中', cold: '未加载', missing: '缺失', ambiguous: '有歧义', failed: '失败', unknown: '未知',
+    ready: '就绪', page: '已缓存', loading: '加载中', cold: '未加载', missing: '缺失', ambiguous: '有歧义', failed: '失败', unknown: '未知', in_use: '使用中',
   },
   stateHint: {
     ready: '已在内存中：任务可立即开始。', page: '文件已在系统内存中：加载很快。', loading: '正在加载途中。',
@@ -148,7 +148,7 @@ const JA = {
   idle: '{time}前',
   pin: '{name} を固定', evict: '{name} を解放', warm: '{name} を読み込む',
   pinHint: 'メモリに保持する', unpinHint: 'メモリが必要なときは手放す', evictHint: '今すぐメモリを解放する', warmHint: '今すぐ読み込む',
-  inUse: '実行中のジョブが使用中', failedAction: 'WarmStack はその操作を実行できませんでした',
+  inUse: '実行中のジョブが使用中', isPinned: '固定中：先に固定を解除してください', failedAction: 'WarmStack はその操作を実行できませんでした',
   history: '最近のジョブ', historyHint: 'ジョブごと：隠れた読み込み時間と待った時間。',
   historyItem: '読み込み {load}、待機 {wait}',
   wasHidden: '隠蔽', wasWaited: '待機',
@@ -159,7 +159,7 @@ const JA = {
   mixedBases: '異なるベースモデル用です：{bases}。', otherBase: '{base} 用です。このモデルに合わない可能性があります。', dragRow: 'ドラッグで並べ替え',
   lastRun: '前回の実行', matched: '{name}：{share} 一致、{outcome}', outcome: { hit: 'メモリから', join: '読み込み途中', miss: 'ディスクから' },
   state: {
-    ready: '準備完了', page: 'キャッシュ済み', loading: '読み込み中', cold: '未読込', missing: 'なし', ambiguous: '曖昧', failed: '失敗', unknown: '不明',
+    ready: '準備完了', page: 'キャッシュ済み', loading: '読み込み中', cold: '未読込', missing: 'なし', ambiguous: '曖昧', failed: '失敗', unknown: '不明', in_use: '使用中',
   },
   stateHint: {
     ready: 'メモリにあり、ジョブはすぐ始まります。', page: 'ファイルは OS のメモリにあり、読み込みは一瞬です。', loading: '読み込み途中です。',

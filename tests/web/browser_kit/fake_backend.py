@@ -9,6 +9,7 @@ from typing import Any
 from warmstack.lora.row import LoraRow
 from warmstack.lora.stack import parse_stack
 from warmstack.nodes.adapter_query import AdapterQuery
+from warmstack.nodes.status_json import MAX_ADAPTERS
 from warmstack.prefetch.settings import PrefetchSettings
 
 MIB = 1 << 20
@@ -95,7 +96,7 @@ class FakeBackend:
                        "spare_bytes": 0},
             "memory": {"total_bytes": 32 * GIB, "available_bytes": 19 * GIB, "page_cache_bytes": 6 * GIB,
                        "headroom_bytes": GIB, "devices": [_GPU]},
-            "adapters": [row.sent() for row in live],
+            "adapters": [row.sent() for row in live[:MAX_ADAPTERS]], "adapters_total": len(live),
             "queue": self.queue, "history": self.history,
             "catalog": {"files": len(self.rows), "revision": self.catalog_revision},
             "settings": self.settings,
@@ -131,19 +132,38 @@ class FakeBackend:
 
     def act(self, verb: str, names: tuple[str, ...] | None) -> dict[str, object]:
         self.actions.append((verb, names))
-        for name in names or ():
-            row = self.rows[name]
-            if verb in ("pin", "unpin"):
-                row.pinned = verb == "pin"
-            else:
-                row.state = "ready" if verb == "warm" else "cold"
         self.revision += 1
-        return {"done": list(names or ())}
+        return {"results": [{"name": name, "file": name, **self._acted(verb, self.rows[name])} for name in names or ()]}
+
+    def _acted(self, verb: str, row: Row) -> dict[str, object]:
+        """What it asks for is done at once, where the real one only begins to read."""
+        if verb == "evict":
+            return _evicted(row)
+        if verb == "warm":
+            return _warmed(row)
+        row.pinned = verb == "pin"
+        return {**(_warmed(row) if row.pinned else {"state": row.state}), "pinned": row.pinned}
 
     def configure(self, changes: Mapping[str, Any]) -> dict[str, object]:
         self.settings.update(changes)
         self.revision += 1
         return {"settings": self.settings}
+
+
+def _evicted(row: Row) -> dict[str, object]:
+    if row.pinned or row.leases:
+        return {"state": row.state, "reason": "pinned" if row.pinned else "in use"}
+    row.state = "cold"
+    return {"state": "cold", "bytes": row.size_bytes}
+
+
+def _warmed(row: Row) -> dict[str, object]:
+    if row.state in ("ready", "loading"):
+        return {"state": row.state}
+    if not row.name.endswith(".safetensors"):
+        return {"state": "refused", "reason": "a pickle is only read when a job loads it"}
+    row.state = "ready"
+    return {"state": "loading"}
 
 
 def _names_of(file: str) -> set[str]:

@@ -1,0 +1,45 @@
+"""The list of LoRA names: web/lib/lora_picker.js on a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .browser_kit.component import ComponentPage
+
+SHOW = """async () => {
+  const { LoraPicker } = await import('/extensions/comfyui-warmstack/lib/lora_picker.js')
+  const { PickerFilters } = await import('/extensions/comfyui-warmstack/lib/picker_filters.js')
+  const t = (word) => word
+  const rows = ['a', 'b'].map((name) => ({ name, category: '', baseModel: '', state: '' }))
+  window.picked = []
+  const picker = new LoraPicker({
+    t, rows: () => rows, fitting: () => new Set(), filters: new PickerFilters({ t }),
+    onPick: (name) => picked.push(name), onPaste: () => false,
+  })
+  window.press = (key) => {
+    const event = new KeyboardEvent('keydown', { bubbles: true, cancelable: true, ...key })
+    return picker.input.dispatchEvent(event)
+  }
+  document.body.replaceChildren(picker.input, picker.popup)
+  picker.input.focus()
+  picker.input.click()
+}"""
+
+
+@pytest.mark.parametrize("composing", [{"isComposing": True}, {"keyCode": 229}], ids=["standard", "older"])
+def test_keys_of_an_input_method_are_not_ours(
+    component: Callable[..., ComponentPage], composing: dict[str, object]
+) -> None:
+    """The Enter that confirms a word of Japanese chooses no LoRA, and the arrows go through its proposals."""
+    page = component().page
+    page.evaluate(SHOW)
+    for key in ("ArrowDown", "Enter"):
+        assert page.evaluate("(key) => press(key)", {"key": key, **composing}), "left to the input method"
+    assert page.evaluate("picked") == []
+    for key in ("ArrowDown", "Enter"):
+        page.evaluate("(key) => press(key)", {"key": key})
+    assert page.evaluate("picked") == ["a"]
