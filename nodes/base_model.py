@@ -25,7 +25,8 @@ class BaseModel:
     """Every name in the state dict. None where the storage is packed and its shape says nothing about the weight."""
     fingerprint: str
     structure: Structure
-    """The children and their types. Wrapping one (torch.compile) renames the weights, and then this no longer fits."""
+    """Every module below, and its type. Wrapping one (torch.compile, of the whole or of blocks) renames the weights below it, and
+    then this no longer fits; so do the weights of a model that was first seen wrapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class BaseModels:
 
     def of(self, module: torch.nn.Module, read_key_map: ReadKeyMap) -> BaseModel:
         """What is known of `module`, read at the first call and again when its structure has changed."""
-        structure = tuple((name, type(child)) for name, child in module.named_children())
+        structure = tuple((name, type(below)) for name, below in module.named_modules())
         known = self._known.get(module)
         if known is None or known.structure != structure:
             key_map = read_key_map(module, {})

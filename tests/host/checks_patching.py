@@ -335,21 +335,37 @@ def check_bypass_terms_are_the_sum_of_the_hosts(base: Path) -> None:
     assert torch.allclose(fused.h(x, base_out), sum(adapter.h(x, base_out) for adapter in stock), rtol=1e-5, atol=1e-6)
 
 
+class _Wrapped(torch.nn.Module):
+    """What torch.compile makes of a module."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = inner
+
+
 def check_a_compiled_model_is_read_anew(base: Path) -> None:
     """Wrapping a child renames the weights: the names that were known before do not fit then."""
     bench = Bench(base)
     model = bench.flux()
     before = targets_of(model, None, bench.bases)
-
-    class Wrapped(torch.nn.Module):
-        def __init__(self, inner: torch.nn.Module) -> None:
-            super().__init__()
-            self._orig_mod = inner
-
     inner = model.model.diffusion_model
-    model.model.diffusion_model = Wrapped(inner)
+    model.model.diffusion_model = _Wrapped(inner)
     try:
         assert targets_of(model, None, bench.bases).fingerprint != before.fingerprint
     finally:
         model.model.diffusion_model = inner
     assert targets_of(model, None, bench.bases).fingerprint == before.fingerprint
+
+
+def check_compiled_blocks_of_a_model_are_read_anew(base: Path) -> None:
+    """Nodes that compile block by block do so in the shared module, and the host takes it back later."""
+    for compiled_first in (False, True):
+        bench = Bench(base)
+        model = bench.flux()
+        blocks = model.model.diffusion_model.double_blocks
+        inner = blocks[0]
+        for is_compiled in (compiled_first, not compiled_first, compiled_first):
+            blocks[0] = _Wrapped(inner) if is_compiled else inner
+            ours = bench.ours(model, None, FLUX_ROWS, "exact").model
+            stock, _ = bench.stock(model, None, FLUX_ROWS)
+            assert_same_patches(ours, stock)

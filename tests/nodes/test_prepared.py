@@ -128,3 +128,20 @@ def test_a_base_model_whose_children_were_wrapped_is_read_again() -> None:
     before = bases.of(module, read)
     module[0] = torch.nn.Sequential(module[0])
     assert bases.of(module, read).shapes.keys() == {"0.0.weight", "0.0.bias"} != before.shapes.keys()
+
+
+def test_a_base_model_with_one_wrapped_block_is_read_again() -> None:
+    bases, read = BaseModels(), _Read()
+    blocks = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 4))
+    module = torch.nn.Sequential(blocks, torch.nn.Sequential())
+    before = bases.of(module, read)
+    plain = blocks[1]
+    blocks[1] = torch.nn.Sequential(plain)
+    assert "0.1.0.weight" in bases.of(module, read).shapes
+    # The same names and types in the same order, one level up.
+    del blocks[1]
+    module[1] = torch.nn.Sequential(plain)
+    assert "1.0.weight" in bases.of(module, read).shapes
+    blocks.append(plain)
+    module[1] = torch.nn.Sequential()
+    assert bases.of(module, read).fingerprint == before.fingerprint
