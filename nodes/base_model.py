@@ -25,8 +25,8 @@ class BaseModel:
     """Every name in the state dict. None where the storage is packed and its shape says nothing about the weight."""
     fingerprint: str
     structure: Structure
-    """Every module below, and its type. Wrapping one (torch.compile, of the whole or of blocks) renames the weights below it, and
-    then this no longer fits; so do the weights of a model that was first seen wrapped."""
+    """Every module below, and its type. Wrapping one (torch.compile, of the whole or of a block) renames its weights,
+    and then this no longer fits."""
 
 
 @dataclass(frozen=True, slots=True)
