@@ -47,7 +47,7 @@ class AdapterCache:
     ) -> None:
         """`policy` defaults to `NextUse`. Whatever it ranks, what is leased or pinned stays and a prefetch displaces
         nothing that is needed sooner."""
-        self._budget = budget
+        self.budget = budget
         self._spare = SpareMemory(SPARE_BYTES)
         self._load = load or partial(load_adapter, spare=self._spare)
         self._clock = clock
@@ -179,7 +179,7 @@ class AdapterCache:
 
     def resize(self, limit_bytes: int) -> None:
         """Sets the budget's limit and evicts down to it, as far as leases and pins allow."""
-        self._budget.resize(limit_bytes)
+        self.budget.resize(limit_bytes)
         while self._evict_for(0, None):
             pass
         self.release_spare()
@@ -195,9 +195,9 @@ class AdapterCache:
             views = view_adapters(self._flights.values(), self._failures, loaded, self._pinned_paths, self._next_use)
             return CacheSnapshot(
                 revision=self._revision,
-                limit_bytes=self._budget.limit_bytes,
-                used_bytes=self._budget.used_bytes,
-                peak_bytes=self._budget.peak_bytes,
+                limit_bytes=self.budget.limit_bytes,
+                used_bytes=self.budget.used_bytes,
+                peak_bytes=self.budget.peak_bytes,
                 adapters=tuple(views),
                 stats=self._tally.stats(len(self._failures)),
                 spare_bytes=self._spare.held_bytes,
@@ -254,7 +254,7 @@ class AdapterCache:
         residency.uses += 1
         residency.last_used_s = now_s
         residency.age = self._age
-        in_shadow = self._shadow.demand(residency.file.key, residency.nbytes, self._budget.limit_bytes)
+        in_shadow = self._shadow.demand(residency.file.key, residency.nbytes, self.budget.limit_bytes)
         self._tally.count(outcome, adapter.nbytes, now_s - started_s, cold_s, in_shadow=in_shadow)
         self._revision += 1
         return Lease(adapter, outcome, now_s - started_s, partial(self._ended.append, residency.holds))
@@ -343,10 +343,10 @@ class AdapterCache:
         """Reserves the file's bytes, evicting what must yield to this flight. Takes the lock."""
         nbytes = flight.file.size_bytes
         while True:
-            reservation = self._budget.try_reserve(nbytes)
+            reservation = self.budget.try_reserve(nbytes)
             if reservation is not None:
                 return reservation
-            if nbytes > self._budget.limit_bytes or not self._evict_for(nbytes, flight):
+            if nbytes > self.budget.limit_bytes or not self._evict_for(nbytes, flight):
                 return None
 
     def _evict_for(self, nbytes: int, flight: Flight | None) -> bool:
@@ -359,7 +359,7 @@ class AdapterCache:
         with self._lock:
             self._settle()
             next_use = None if flight is None else self._next_use.get(flight.file.key)
-            short_bytes = self._budget.used_bytes + nbytes - self._budget.limit_bytes
+            short_bytes = self.budget.used_bytes + nbytes - self.budget.limit_bytes
             candidates = [
                 candidate
                 for candidate in map(self._candidate, filter(self._is_evictable, self._residencies.values()))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..lora.adapter import Adapter
+from ..lora.budget import ByteBudget, Reservation
 from ..lora.errors import LoraError
 from ..lora.fuse import PlainLora, fits
 from .base_weights import BaseWeights
@@ -29,29 +30,41 @@ class Fit:
     """Share of the update's Frobenius norm that applies; 1.0 when everything matched."""
 
 
-def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter) -> Fit:
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What lies beside an adapter, and goes with it."""
+
+    fit: Fit
+    reservation: Reservation
+
+
+def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter, budget: ByteBudget) -> Fit:
     """The fit of `adapter`, worked out once per file and architecture and kept beside the adapter.
 
-    Where the converter computed factors it is worked out each time: they would take about as much memory as the
-    adapter itself, which no budget counts.
+    Factors that the converter computed take about as much memory as the adapter itself: `budget` has to have room for
+    them, or the fit is worked out each time.
 
     Raises UnsupportedLoraError for formats that are no plain LoRA, and WrongModelError when it was made for another
     model.
     """
     key = ("diffusers", type(pipeline).__name__, weights.signature)
-    fit = adapter.prepared.get(key)
-    if not isinstance(fit, Fit):
-        fit = _fit(pipeline, weights, name, adapter)
-        if _lies_in(adapter, fit):
-            adapter.prepared[key] = fit
+    kept = adapter.prepared.get(key)
+    if isinstance(kept, _Kept):
+        return kept.fit
+    fit = _fit(pipeline, weights, name, adapter)
+    reservation = budget.try_reserve(_bytes_beside(adapter, fit))
+    if reservation is not None:
+        adapter.prepared[key] = _Kept(fit, reservation)
     return fit
 
 
-def _lies_in(adapter: Adapter, fit: Fit) -> bool:
-    """Whether every factor is a view of the adapter's memory."""
-    memory = {tensor.untyped_storage().data_ptr() for tensor in adapter.tensors.values()}
-    factors = (factor for lora in fit.loras.values() for factor in (lora.up, lora.down, lora.mid))
-    return all(factor is None or factor.untyped_storage().data_ptr() in memory for factor in factors)
+def _bytes_beside(adapter: Adapter, fit: Fit) -> int:
+    """Memory of the factors that are no views of the adapter's."""
+    factors = [factor for lora in fit.loras.values() for factor in (lora.up, lora.down, lora.mid) if factor is not None]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in (factor.untyped_storage() for factor in factors)}
+    for tensor in adapter.tensors.values():
+        sizes.pop(tensor.untyped_storage().data_ptr(), None)
+    return sum(sizes.values())
 
 
 def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter) -> Fit:

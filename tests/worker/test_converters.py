@@ -140,22 +140,28 @@ class Computing(Counting):
         return {key: value * 1 for key, value in super().lora_state_dict(state, **options).items()}
 
 
-@pytest.mark.parametrize(("kind", "conversions"), [(Counting, 1), (Computing, 3)])
+@pytest.mark.parametrize(
+    ("kind", "room_bytes", "conversions", "kept_bytes"),
+    [(Counting, 0, 1, 0), (Computing, 0, 3, 0), (Computing, 127, 3, 0), (Computing, 128, 1, 128)],
+)
 def test_only_what_the_budget_counts_is_kept(
-    kind: type[Counting], conversions: int, tmp_path: Path, make_worker: MakeWorker
+    kind: type[Counting], room_bytes: int, conversions: int, kept_bytes: int, tmp_path: Path, make_worker: MakeWorker
 ) -> None:
-    """Factors that a converter computed would double an adapter's memory beside the budget."""
+    """Factors that a converter computed double an adapter's memory."""
     tensors = {"transformer.a.lora_A.weight": torch.rand(2, 8), "transformer.a.lora_B.weight": torch.rand(8, 2)}
     save_file(tensors, tmp_path / "it.safetensors")
-    worker, pipeline = make_worker(lora_directories=tmp_path), kind(transformer=["a"])
+    fresh = type("Fresh", (kind,), {"conversions": 0})
+    worker, pipeline = make_worker(lora_directories=tmp_path), fresh(transformer=["a"])
+    file = worker.catalog.find("it")
+    with worker.cache.acquire(file):
+        adapter_bytes = worker.status().resident_bytes
+    worker.cache.resize(adapter_bytes + room_bytes)
     seen = [updates(worker, pipeline, {"a": ("transformer", "a")})["a"] for _ in range(3)]
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
-    assert kind.conversions == conversions
-    with worker.cache.acquire(worker.catalog.find("it")) as lease:
-        counted = {tensor.untyped_storage().data_ptr() for tensor in lease.adapter.tensors.values()}
-        kept = [lora for fit in lease.adapter.prepared.values() for lora in fit.loras.values()]  # type: ignore[attr-defined]
-    assert bool(kept) == (conversions == 1)
-    assert {factor.untyped_storage().data_ptr() for lora in kept for factor in (lora.up, lora.down)} <= counted
+    assert fresh.conversions == conversions
+    assert worker.status().resident_bytes == adapter_bytes + kept_bytes
+    assert worker.cache.evict(file.key)
+    assert worker.status().resident_bytes == 0
 
 
 T5 = "lora_te3_encoder_block_0_layer_0_SelfAttention_q"
