@@ -96,14 +96,16 @@ class LoraCatalog:
     def find(self, name: str, category: str = "") -> LoraFile:
         """The file that `name` means, as it is on disk now: a replaced file comes back with its new key.
 
-        A name that the snapshot does not answer, a file that changed, or one that is overtaken, costs one refresh; a
-        name that headers decide waits until all are read. LoraNotFoundError, AmbiguousLoraError.
+        A name that the snapshot does not answer, a file that changed or could not be opened, or one that is overtaken,
+        costs one refresh; a name that headers decide waits until all are read. LoraNotFoundError, AmbiguousLoraError.
         """
         snapshot = self._snapshot
         found = snapshot.resolve(name, category)
         if isinstance(found, Found) and not (snapshot.unread and found.how in _HEADER_ANSWERS):
             current = as_on_disk(found.file)
-            if current == found.file and not self.is_overtaken(name, found):
+            # A file that could not be opened is the same file when it can be again.
+            is_doubtful = bool(found.file.problem) and self._settled is None
+            if current == found.file and not is_doubtful and not self.is_overtaken(name, found):
                 return current
         self.refresh()
         found = self.resolve(name, category)

@@ -179,7 +179,8 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(tmp_path: Path, write_lor
         patch.setattr(catalog_module, "list_files", lambda folders: listing)
         assert catalog.refresh().files[0].problem
     away.rename(store)
-    assert catalog.refresh().files[0].base_model == "sd15"
+    assert catalog.find("x").base_model == "sd15"
+    assert not catalog.refresh().files[0].problem
 
 
 def test_an_absent_folder_is_no_error_and_its_headers_stay_known(
