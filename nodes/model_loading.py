@@ -4,6 +4,7 @@ before a prompt runs; calling a host that is older or newer."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -39,9 +40,13 @@ async def verdict(files: ModelFiles, name: str | None, strategy: str | None) -> 
 
 
 def state(files: ModelFiles, name: str | None) -> str:
-    """Changes whenever the model's files do."""
+    """Changes whenever the model's files do. A name that comes over a link is None here: then whenever any model's
+    files do, since the one that it will name may have been replaced."""
+    if name is None:
+        states = repr([(known, state(files, known)) for known in files.names()])
+        return hashlib.sha256(states.encode("utf-8", "surrogatepass")).hexdigest()
     try:
-        return "" if name is None else repr(weights_state(files.find(name)))
+        return repr(weights_state(files.find(name)))
     except ModelFileError as problem:
         return str(problem)
 

@@ -152,9 +152,14 @@ def check_a_load_reports_for_its_own_node_from_every_thread(base: Path) -> None:
 
 
 def check_a_linked_name_passes_and_a_wrong_one_does_not(base: Path) -> None:
-    for node, given in ((LoadDiffusionModel, "unet_name"), (LoadCheckpoint, "ckpt_name")):
+    unet, checkpoint = f"diffusion_models/{graphs.UNET}", f"checkpoints/{graphs.CHECKPOINT}"
+    for node, given, file in ((LoadDiffusionModel, "unet_name", unet), (LoadCheckpoint, "ckpt_name", checkpoint)):
         assert asyncio.run(node.validate_inputs()) is True
-        assert node.fingerprint_inputs() == ""
+        before = node.fingerprint_inputs()
+        assert node.fingerprint_inputs() == before
+        written_ns = os.stat(base / "models" / file).st_mtime_ns
+        os.utime(base / "models" / file, ns=(written_ns, written_ns + 10**9))
+        assert node.fingerprint_inputs() != before, "a link may name the file that was replaced"
         told = asyncio.run(node.validate_inputs(**{given: "no such.gguf"}))
         assert isinstance(told, str) and "no such" in told and str(base) not in told
         assert node.fingerprint_inputs(**{given: "no such.gguf"}) == told
