@@ -86,7 +86,7 @@ def test_server_gone_and_back(opened: Open, backend: FakeBackend) -> None:
     expect(view.panel.get_by_text("98%")).to_be_visible()
     backend.boot, backend.revision, backend.queue = "boot-2", 1, []
     view.host.start()
-    view.panel.get_by_role("button", name="Try again").click()
+    # Nothing is pressed: the host's own new connection may come first, and take the button away.
     expect(view.panel.get_by_role("alert")).to_have_count(0)
     expect(view.panel.get_by_text("The queue is empty.")).to_be_visible()
 

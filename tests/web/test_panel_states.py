@@ -33,13 +33,19 @@ def test_error_before_the_first_answer_and_the_way_out(component: Component, bac
     expect(view.panel.get_by_role("alert")).to_have_count(0)
 
 
-def test_while_the_host_reconnects_the_panel_says_so(component: Component) -> None:
+def test_while_the_host_reconnects_the_panel_says_so(component: Component, backend: FakeBackend) -> None:
+    """Also when an answer comes that was on its way: nothing is pushed until the host has its connection again."""
     from playwright.sync_api import expect
 
     view = component()
     link = view.panel.locator(".ws-link")
     expect(link).to_have_text("Live")
     view.page.evaluate("kit.api.dispatchEvent(new Event('reconnecting'))")
+    expect(link).to_have_text("Reconnecting…")
+    backend.settings["enabled"] = False
+    backend.revision += 1
+    view.page.evaluate("kit.store.refresh()")
+    expect(view.panel.get_by_role("switch")).not_to_be_checked()
     expect(link).to_have_text("Reconnecting…")
     view.page.evaluate("kit.api.dispatchEvent(new Event('reconnected'))")
     expect(link).to_have_text("Live")

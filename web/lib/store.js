@@ -17,14 +17,21 @@ export class StatusStore {
   #openPanels = 0
   #timer = null
   #pending = null
+  #isCut = false
 
   /** @param api the host's `api`: an EventTarget with `fetchApi(route, init)` */
   constructor(api) {
     this.#api = api
     this.state = Object.freeze({ link: 'loading', status: null, message: '' })
     api.addEventListener(EVENT, (event) => this.#accept(event.detail))
-    api.addEventListener('reconnecting', () => this.#set({ link: this.state.status ? 'reconnecting' : 'loading' }))
-    api.addEventListener('reconnected', () => this.refresh())
+    api.addEventListener('reconnecting', () => {
+      this.#isCut = true
+      this.#set({ link: this.state.status ? 'reconnecting' : 'loading' })
+    })
+    api.addEventListener('reconnected', () => {
+      this.#isCut = false
+      this.refresh()
+    })
     document.addEventListener('visibilitychange', () => this.#schedule(document.visibilityState === 'visible'))
   }
 
@@ -98,7 +105,8 @@ export class StatusStore {
       return
     }
     const news = isNewer(status, this.state.status) ? { status } : {}
-    this.#set({ link: 'live', message: '', ...news })
+    // An answer that was on its way brings no pushes back.
+    this.#set({ link: this.#isCut ? 'reconnecting' : 'live', message: '', ...news })
   }
 
   #set(change) {
