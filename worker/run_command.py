@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,10 +24,10 @@ from .contact_sheet import save_contact_sheet
 from .interruption import STATUS, Interruption
 from .lora_worker import LoRAWorker
 from .naming import LoraPipeline
-from .output_folder import REPORT, SHEET, clear_output, require_free
+from .output_folder import REPORT, SHEET, claim_output, write_report
 from .pipelines import Generator, load_pipeline
 from .report import ImageComparison, RequestReport, RunReport, compare_images
-from .request import read_queue
+from .request import QueueLine, QueueRequest, read_queue
 from .state_folder import index_path
 from .tables import mebibytes, request_table, totals_table
 
@@ -57,6 +57,11 @@ class RunOptions:
         """The last pass owns `images/`, the one before it `images-<mode>/`."""
         return self.output / ("images" if mode == self.modes[-1] else f"images-{mode}")
 
+    def pictures(self, lines: Sequence[QueueLine]) -> list[Path]:
+        """Where those of all passes go."""
+        requests = [line for line in lines if isinstance(line, QueueRequest)]
+        return [self.images(mode) / request.image for mode in self.modes for request in requests]
+
 
 def run_command(options: RunOptions, console: Console) -> int:
     """Returns the exit status. Raises OSError and ValueError for a queue or pipeline that cannot be read."""
@@ -64,9 +69,22 @@ def run_command(options: RunOptions, console: Console) -> int:
     diffusers_logging.disable_progress_bar()
     pipeline: LoraPipeline = load_pipeline(options.pipeline, options.device, options.dtype)
     with Interruption() as interruption:
-        runs = [
-            _pass(options, mode, pipeline, console, interruption) for mode in options.modes if not interruption.asked
-        ]
+        runs: list[RunReport] = []
+        lines: tuple[QueueLine, ...] = ()
+        for mode in options.modes:
+            if interruption.asked:
+                break
+            # One of its own each time: the second pass must not profit from what the first has loaded.
+            with closing(_worker(options, pipeline)) as worker:
+                files = worker.discover()
+                if not runs:
+                    lines = read_queue(options.queue, worker.catalog.category_of)
+                    claim_output(options.output, options.pictures(lines))
+                batch = Batch(lines, pipeline, Generator(options.steps), options.images(mode), _settings(options))
+                if options.cold:
+                    _cool(files)
+                _announce(mode, batch, files, worker, console)
+                runs.append(_pass(worker, batch, mode, console, interruption))
         return _conclude(options, runs, interruption.asked, console) if runs else STATUS
 
 
@@ -76,10 +94,9 @@ def _conclude(options: RunOptions, runs: Sequence[RunReport], interrupted: bool,
     made = {request.image for run in runs for request in run.requests if request.image}
     first, pictures = options.images(done[0]), options.images(done[-1])
     comparison = compare_images(first, pictures, made) if len(done) == 2 and not interrupted else None
-    sheet, report = options.output / SHEET, options.output / REPORT
-    found = _report(options, runs, comparison, interrupted)
-    report.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_report(options.output, _report(options, runs, comparison, interrupted))
     _show(runs, comparison, console)
+    sheet, report = options.output / SHEET, options.output / REPORT
     save_contact_sheet(runs[-1].requests, pictures, sheet)
     console.print(f"Pictures in {pictures}, overview {sheet}, figures {report}", soft_wrap=True)
     if interrupted:
@@ -88,12 +105,9 @@ def _conclude(options: RunOptions, runs: Sequence[RunReport], interrupted: bool,
     return 1 if unexpected or (comparison is not None and not comparison.identical) else 0
 
 
-def _pass(
-    options: RunOptions, mode: Mode, pipeline: LoraPipeline, console: Console, interruption: Interruption
-) -> RunReport:
-    """A worker of its own each time: the second pass must not profit from what the first has loaded."""
+def _worker(options: RunOptions, pipeline: LoraPipeline) -> LoRAWorker:
     settings = _settings(options)
-    worker = LoRAWorker(
+    return LoRAWorker(
         LoRAWorkerConfig(
             lora_directories=options.loras,
             memory_limit_mb=_mebibytes(settings.budget_bytes),
@@ -103,29 +117,24 @@ def _pass(
             index_path=index_path(options.loras, options.state),
         )
     )
-    files = worker.discover()
-    lines = read_queue(options.queue, worker.catalog.category_of)
-    batch = Batch(lines, pipeline, Generator(options.steps), options.images(mode), settings)
-    if mode == options.modes[0]:
-        clear_output(options.output)
-    require_free(batch.images / request.image for request in batch.requests)
-    if options.cold:
-        _cool(files)
+
+
+def _announce(mode: Mode, batch: Batch, files: Sequence[LoraFile], worker: LoRAWorker, console: Console) -> None:
     size = mebibytes(sum(file.size_bytes for file in files))
-    console.print(f"[bold]{mode}[/bold]: {len(lines)} requests, {len(files)} LoRAs of {size} in all")
+    console.print(f"[bold]{mode}[/bold]: {len(batch.lines)} requests, {len(files)} LoRAs of {size} in all")
     refusal = worker.status().device_problem
     if refusal:
         console.print(f"[yellow]{escape(refusal)}[/yellow]", soft_wrap=True)
+
+
+def _pass(worker: LoRAWorker, batch: Batch, mode: Mode, console: Console, interruption: Interruption) -> RunReport:
     with _progress(console) as progress:
         task = progress.add_task(mode, total=len(batch.requests))
 
         def advance(report: RequestReport) -> None:
             progress.update(task, advance=1, description=f"{mode}: {escape(report.id)}")
 
-        try:
-            return run_batch(worker, batch, mode, advance, lambda: interruption.asked)
-        finally:
-            worker.close()
+        return run_batch(worker, batch, mode, advance, lambda: interruption.asked)
 
 
 def _settings(options: RunOptions) -> PrefetchSettings:

@@ -107,7 +107,8 @@ def test_a_second_one_ends_at_once(
     with interrupted("on-demand") as child:
         child.send_signal(signal.SIGINT)
         assert child.wait(60) == 130
-    assert not (tmp_path / "report.json").exists()
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (report["interrupted"], report["runs"]) == (True, [])
 
 
 def test_a_second_pass_is_not_begun(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

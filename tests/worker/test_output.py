@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from warmstack.worker import run_command
+from warmstack.worker import output_folder, run_command
 from warmstack.worker.batch import Batch, run_batch
 from warmstack.worker.cli import main
 from warmstack.worker.contact_sheet import MOST_CELLS, save_contact_sheet
@@ -56,6 +56,18 @@ def run(tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return go
 
 
+class Killed(Painter):
+    """The second picture of a run is its end: nothing of it comes after."""
+
+    made = 0
+
+    def __call__(self, pipeline: Any, request: Any) -> Image.Image:
+        self.made += 1
+        if self.made > 1:
+            raise SystemExit(137)
+        return super().__call__(pipeline, request)
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -96,6 +108,94 @@ def test_a_file_of_somebody_else_is_never_overwritten(
     assert run("a") == 2
     assert Path(path).name in capsys.readouterr().err.replace("\n", "")
     assert mine.read_text(encoding="utf-8") == '{"runs": 3}'
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "prefetch", "both"])
+def test_a_run_that_was_killed_leaves_nothing_in_the_way(
+    mode: str, run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--mode", mode)
+    with monkeypatch.context() as patched:
+        patched.setattr(run_command, "Generator", Killed)
+        for ids in (("a", "b"), ("c", "b")):
+            with pytest.raises(SystemExit):
+                run(*ids, options=options)
+    (painted,) = output.glob("images*")
+    assert names(painted) == {"c.png"}
+    assert (report_of(output)["interrupted"], report_of(output)["runs"]) == (True, [])
+    assert run("a", "b", options=options) == 0
+    assert names(output / "images") == {"a.png", "b.png"}
+    assert report_of(output)["interrupted"] is False
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "prefetch", "both"])
+def test_a_report_of_old_did_not_tell_its_folders(mode: str, run: Run, output: Path) -> None:
+    options = ("--mode", mode)
+    assert run("a", "b", options=options) == 0
+    written = report_of(output)
+    for done in written["runs"]:
+        del done["folder"]
+    (output / "report.json").write_text(json.dumps(written), encoding="utf-8")
+    assert run("b", "c", options=options) == 0
+    assert {names(folder) == {"b.png", "c.png"} for folder in output.glob("images*")} == {True}
+
+
+def test_what_an_interrupted_report_of_old_leaves_open_stays(run: Run, output: Path) -> None:
+    """It may have been the first of two passes, which does not own `images/`."""
+    for folder in ("images", "images-on-demand"):
+        (output / folder).mkdir(parents=True)
+        (output / folder / "old.png").write_bytes(b"")
+    written = {"interrupted": True, "runs": [{"mode": "on-demand", "requests": [{"image": "old.png"}]}]}
+    (output / "report.json").write_text(json.dumps(written), encoding="utf-8")
+    assert run("a") == 0
+    assert names(output / "images") == {"a.png", "old.png"}
+    assert not (output / "images-on-demand").exists()
+
+
+@pytest.mark.parametrize("taken", ["images/c.png", "images-on-demand/c.png", "images"])
+def test_a_refusal_comes_before_everything_else(
+    taken: str, run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever pass would meet somebody else's file: nothing is painted, nothing deleted."""
+    painted: list[str] = []
+
+    class Watched(Painter):
+        def __call__(self, pipeline: Any, request: Any) -> Image.Image:
+            painted.append(request.id)
+            return super().__call__(pipeline, request)
+
+    if taken == "images":
+        output.mkdir()
+    else:
+        assert run("a", "b", options=("--mode", "both")) == 0
+        (output / taken).parent.mkdir(exist_ok=True)
+    (output / taken).write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    monkeypatch.setattr(run_command, "Generator", Watched)
+    assert run("b", "c", options=("--mode", "both")) == 2
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    assert painted == []
+
+
+def test_a_picture_of_ours_in_another_spelling_is_not_in_the_way(run: Run, output: Path) -> None:
+    """A second name for the same file: what a file system that ignores case shows."""
+    assert run("Fox") == 0
+    (output / "images" / "fox.png").hardlink_to(output / "images" / "Fox.png")
+    assert run("fox") == 0
+    (output / "images" / "FOX.png").write_bytes(b"mine")
+    assert run("FOX") == 2
+
+
+def test_a_report_that_cannot_be_written_stops_the_run_before_anything_is_deleted(
+    run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    assert run("a") == 0
+    monkeypatch.setattr(output_folder, "replace_text", full)
+    assert run("b") == 2
+    assert names(output / "images") == {"a.png"}
 
 
 @pytest.mark.parametrize(
