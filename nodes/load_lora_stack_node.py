@@ -64,9 +64,10 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
 
     @classmethod
     def fingerprint_inputs(cls, loras: str | None = None, **others: object) -> str:
-        catalog = get_runtime().catalog
-        linked = loras is None or "lora_stack" in others
-        return file_states(catalog, read_stack(catalog, loras), linked=linked)
+        runtime = get_runtime()
+        is_linked = loras is None or "lora_stack" in others
+        changes = runtime.linked_names.changes() if is_linked else None
+        return file_states(runtime.catalog, read_stack(runtime.catalog, loras), changes=changes)
 
     @classmethod
     def execute(
@@ -78,6 +79,7 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         notes += stack.warnings
         if not stack.active:
             return _output(model, clip, [], [], notes, math)
+        runtime.linked_names.note(stack.active)
         rows = _lease(runtime, stack)
         patched = apply_stack(model, clip, rows, math, runtime.base_models)
         reports = _reports(rows, patched, clip_given=clip is not None)

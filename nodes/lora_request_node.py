@@ -33,10 +33,13 @@ class LoraRequest(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
 
     @classmethod
     def fingerprint_inputs(cls, request: str | None = None, **_: object) -> str:
-        catalog = get_runtime().catalog
-        return file_states(catalog, read_stack(catalog, request), linked=request is None)
+        runtime = get_runtime()
+        changes = runtime.linked_names.changes() if request is None else None
+        return file_states(runtime.catalog, read_stack(runtime.catalog, request), changes=changes)
 
     @classmethod
     def execute(cls, request: str) -> io.NodeOutput:
-        catalog = get_runtime().catalog
-        return io.NodeOutput(with_file_names(catalog, read_stack(catalog, request)).to_tuples())
+        runtime = get_runtime()
+        stack = read_stack(runtime.catalog, request)
+        runtime.linked_names.note(stack.active)
+        return io.NodeOutput(with_file_names(runtime.catalog, stack).to_tuples())

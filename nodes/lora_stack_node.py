@@ -38,12 +38,17 @@ class LoraStackNode(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
 
     @classmethod
     def fingerprint_inputs(cls, loras: str | None = None, category: str | None = "", **others: object) -> str:
-        catalog = get_runtime().catalog
-        linked = loras is None or category is None or "lora_stack" in others
-        return file_states(catalog, read_stack(catalog, loras, category=category or ""), linked=linked)
+        runtime = get_runtime()
+        is_linked = loras is None or category is None or "lora_stack" in others
+        changes = runtime.linked_names.changes() if is_linked else None
+        return file_states(
+            runtime.catalog, read_stack(runtime.catalog, loras, category=category or ""), changes=changes
+        )
 
     @classmethod
     def execute(cls, loras: str, category: str = "", lora_stack: object = None) -> io.NodeOutput:
-        catalog = get_runtime().catalog
-        written = with_file_names(catalog, read_stack(catalog, loras, category=category))
-        return io.NodeOutput((read_stack(catalog, None, lora_stack) + written).to_tuples())
+        runtime = get_runtime()
+        rows = read_stack(runtime.catalog, loras, category=category)
+        before = read_stack(runtime.catalog, None, lora_stack)
+        runtime.linked_names.note((*before.active, *rows.active))
+        return io.NodeOutput((before + with_file_names(runtime.catalog, rows)).to_tuples())

@@ -39,12 +39,16 @@ class LoraTags(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
 
     @classmethod
     def fingerprint_inputs(cls, text: str | None = None, syntax: str | None = None, **_: object) -> str:
-        return file_states(get_runtime().catalog, _tagged(text or "", syntax or COMFY)[1], linked=text is None)
+        runtime = get_runtime()
+        changes = runtime.linked_names.changes() if text is None else None
+        return file_states(runtime.catalog, _tagged(text or "", syntax or COMFY)[1], changes=changes)
 
     @classmethod
     def execute(cls, text: str, syntax: str = COMFY) -> io.NodeOutput:
         cleaned, stack = _tagged(text, syntax)
-        return io.NodeOutput(cleaned, with_file_names(get_runtime().catalog, stack).to_tuples())
+        runtime = get_runtime()
+        runtime.linked_names.note(stack.active)
+        return io.NodeOutput(cleaned, with_file_names(runtime.catalog, stack).to_tuples())
 
 
 def _tagged(text: str, syntax: str) -> tuple[str, LoraStack]:

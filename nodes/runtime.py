@@ -29,6 +29,7 @@ from .adapter_query import AdapterQuery
 from .adapter_table import AdapterTable
 from .base_model import BaseModels
 from .found_models import FoundModels
+from .linked_names import LinkedNames
 from .memory_state import MemoryState
 from .model_files import ModelFileError, ModelFiles
 from .request_body import RequestError
@@ -74,6 +75,7 @@ class Runtime:
         limit_bytes, default_bytes = self.settings.budget_bytes, default_budget_bytes()
         budget = ByteBudget(default_bytes if limit_bytes is None else limit_bytes)
         self.cache = AdapterCache(budget, clock=time.monotonic)
+        self.linked_names = LinkedNames(self.catalog)
         self.base_models = BaseModels()
         self.loads = PerformanceTracker()
         self.diffusion_models = ModelFiles(lambda: host.model_folders("diffusion_models"))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from ..lora.catalog import CatalogSnapshot
 from ..lora.errors import LoraError, LoraSyntaxError
 from ..lora.file import LoraFile
 from ..lora.row import shown
@@ -21,8 +19,6 @@ class Names(Protocol):
     def find(self, name: str, category: str = "") -> LoraFile: ...
 
     def category_of(self, name: str) -> str: ...
-
-    def refresh(self) -> CatalogSnapshot: ...
 
 
 def read_stack(names: Names, text: str | None, before: object = None, *, category: str = "") -> LoraStack:
@@ -49,28 +45,22 @@ async def check(names: Names, read: Callable[[], LoraStack]) -> bool | str:
     return await asyncio.to_thread(_verdict, names, read)
 
 
-def file_states(names: Names, stack: LoraStack, *, linked: bool) -> str:
+def file_states(names: Names, stack: LoraStack, *, changes: int | None) -> str:
     """Changes whenever a strength or a file of the stack does, or a file starts or ceases to exist.
 
-    A strength may come from a weight per category, which the text does not name. With `linked` it changes whenever any
-    LoRA file does: what comes over a link is told only when the node runs, and what it names may have been replaced."""
-    states = repr([_file_state(names, row) for row in stack.active])
-    return f"{states} {_library_state(names.refresh())}" if linked else states
+    A strength may come from a weight per category, which the text does not name. What comes over a link is told only
+    when the node runs: for that, `changes` of `LinkedNames`; None for constants."""
+    states = repr([(file_state(names, row), row.strength_model, row.strength_clip) for row in stack.active])
+    return states if changes is None else f"{states} {changes}"
 
 
-def _file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
-    strengths = row.strength_model, row.strength_clip
+def file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
+    """Changes whenever the row means another file, or that file does."""
     try:
         file = names.find(row.name, row.category)
     except LoraError:
-        return (row.name, *strengths)
-    return (file.name, file.mtime_ns, file.size_bytes, *strengths)
-
-
-def _library_state(snapshot: CatalogSnapshot) -> str:
-    # The revision starts anew with the process; results that the host keeps elsewhere outlive it.
-    states = repr([(file.name, file.mtime_ns, file.size_bytes) for file in snapshot.files])
-    return f"{snapshot.revision} {hashlib.sha256(states.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        return (row.name,)
+    return (file.name, file.mtime_ns, file.size_bytes)
 
 
 def _verdict(names: Names, read: Callable[[], LoraStack]) -> bool | str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.lora.catalog import CatalogSnapshot, LoraCatalog
+from warmstack.lora.catalog import LoraCatalog
 from warmstack.lora.errors import AmbiguousLoraError, LoraError, LoraNotFoundError, LoraSyntaxError
 from warmstack.lora.file import LoraFile
 from warmstack.lora.row import LoraRow
@@ -25,7 +25,6 @@ class _Names:
 
     def __init__(self) -> None:
         self.threads: set[int] = set()
-        self.revision = 1
         self.files = {
             name: LoraFile(name, f"/{name}", 10, 20, category=name.split("/")[0])
             for name in ("styles/ink.safetensors", "people/ink.safetensors", "styles/oil.safetensors")
@@ -46,9 +45,6 @@ class _Names:
             return self.find(name).category
         except LoraError:
             return ""
-
-    def refresh(self) -> CatalogSnapshot:
-        return CatalogSnapshot(tuple(self.files.values()), self.revision)
 
 
 @pytest.fixture
@@ -97,7 +93,7 @@ def test_what_is_no_stack_is_refused(names: _Names) -> None:
 async def test_a_category_settles_an_ambiguous_name(names: _Names) -> None:
     stack = read_stack(names, "<lora:ink:1>", category="people")
     assert [row.name for row in with_file_names(names, stack)] == ["people/ink.safetensors"]
-    assert "people/ink.safetensors" in file_states(names, stack, linked=False)
+    assert "people/ink.safetensors" in file_states(names, stack, changes=None)
     assert await check(names, lambda: stack) is True
 
 
@@ -135,37 +131,23 @@ async def test_a_broken_file_fails_before_the_prompt_runs(names: _Names) -> None
 
 def test_file_states_change_with_the_file_and_with_its_existence(names: _Names) -> None:
     stack = LoraStack((LoraRow("oil"), LoraRow("nothing")))
-    before = file_states(names, stack, linked=False)
-    assert before == file_states(names, stack, linked=False)
+    before = file_states(names, stack, changes=None)
+    assert before == file_states(names, stack, changes=None)
     oil = names.files["styles/oil.safetensors"]
     seen = {before}
     for change in ({"mtime_ns": 21}, {"size_bytes": 11}):
         names.files[oil.name] = replace(oil, **change)
-        seen.add(file_states(names, stack, linked=False))
+        seen.add(file_states(names, stack, changes=None))
     del names.files[oil.name]
-    seen.add(file_states(names, stack, linked=False))
+    seen.add(file_states(names, stack, changes=None))
     assert len(seen) == 4
 
 
-def test_what_a_link_names_may_be_any_file(names: _Names) -> None:
+def test_over_a_link_changes_of_what_was_loaded_count(names: _Names) -> None:
     stack = LoraStack((LoraRow("oil"),))
-
-    def states(linked: bool) -> str:
-        return file_states(names, stack, linked=linked)
-
-    constant, before = states(False), states(True)
-    assert before == states(True)
-    other = names.files["people/ink.safetensors"]
-    seen = {before}
-    for change in ({"mtime_ns": 21}, {"size_bytes": 11}):
-        names.files[other.name] = replace(other, **change)
-        seen.add(states(True))
-    names.files[other.name] = other
-    assert states(True) == before, "files tell the states of one process from those of the next"
-    names.revision += 1
-    seen.add(states(True))
-    assert len(seen) == 4
-    assert states(False) == constant, "a constant names its files"
+    constant, before, after = (file_states(names, stack, changes=changes) for changes in (None, 0, 1))
+    assert before == file_states(names, stack, changes=0)
+    assert len({constant, before, after}) == 3
 
 
 @pytest.mark.parametrize("strengths", [{"strength_model": 0.5}, {"strength_clip": 0.5}])
@@ -173,5 +155,5 @@ def test_file_states_change_with_a_strength_that_the_text_does_not_show(
     names: _Names, strengths: dict[str, float]
 ) -> None:
     before, after = LoraRow("oil"), replace(LoraRow("oil"), **strengths)
-    states = [file_states(names, LoraStack((row,)), linked=False) for row in (before, after)]
+    states = [file_states(names, LoraStack((row,)), changes=None) for row in (before, after)]
     assert states[0] != states[1]
