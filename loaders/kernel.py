@@ -36,15 +36,20 @@ def cached_pages(fd: int, start: int = 0, nbytes: int = 0) -> int | None:
 
 def mapped_resident_pages(fd: int, nbytes: int, start: int = 0) -> int | None:
     """Pages of `nbytes` of the open file from byte `start` on that are in memory by mincore, or None where there is no
-    mincore or it may not tell."""
+    mincore, it may not tell, or the file cannot be mapped."""
     if os.name != "posix" or nbytes == 0:
         return 0 if nbytes == 0 else None
     if sys.platform.startswith("linux") and not _is_told(fd):
         return None
     lead = start % mmap.ALLOCATIONGRANULARITY
     length = lead + nbytes
-    # Copy-on-write, because ctypes takes the address of writable buffers only.
-    with mmap.mmap(fd, length, access=mmap.ACCESS_COPY, offset=start - lead) as mapping:
+    try:
+        # Copy-on-write, because ctypes takes the address of writable buffers only.
+        mapping = mmap.mmap(fd, length, access=mmap.ACCESS_COPY, offset=start - lead)
+    except (OSError, ValueError):
+        # Such a mapping counts as memory that may be used, of which there is less; or the file was cut meanwhile.
+        return None
+    with mapping:
         flags = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
         first = ctypes.c_ubyte.from_buffer(mapping)
         failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(length), flags)

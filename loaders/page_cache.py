@@ -36,11 +36,17 @@ def cached_share(file: FileIO, spans: Iterable[tuple[int, int]]) -> float | None
 
 def _cached_pages(file: FileIO, start: int, nbytes: int) -> int | None:
     counted = kernel.cached_pages(file.fileno(), start, nbytes)
-    if counted:
+    if counted or (counted == 0 and _has_device(file)):
         return counted
     # Of a file on an overlay, as a container's own are, cachestat counts a mapping that nobody reads through: none.
+    # Elsewhere that is the answer for a cold file, and mincore would look up each of its pages.
     mapped = kernel.mapped_resident_pages(file.fileno(), nbytes, start)
     return counted if mapped is None else mapped
+
+
+def _has_device(file: FileIO) -> bool:
+    """Whether the file system lies on a block device of its own, which overlays and network shares do not."""
+    return os.major(os.fstat(file.fileno()).st_dev) != 0
 
 
 def warm_file(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
+import json
 import mmap
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from warmstack.loaders import (
 from warmstack.loaders.page_cache import cached_share
 
 SIZE = (20 << 20) + 123
+NOBODY = 65534
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux to drop and count pages")
 
 
@@ -91,6 +94,7 @@ def test_without_cachestat_mincore_answers(cold: Path, monkeypatch: pytest.Monke
 @linux_only
 def test_of_an_overlay_where_cachestat_sees_nothing_mincore_answers(cold: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: 0)
+    monkeypatch.setattr(os, "major", lambda device: 0)
     assert resident_bytes(cold) == 0
     warm_file(cold, cancelled=never)
     assert resident_bytes(cold) == SIZE
@@ -98,29 +102,75 @@ def test_of_an_overlay_where_cachestat_sees_nothing_mincore_answers(cold: Path, 
         assert cached_share(file, [(0, SIZE)]) == 1
 
 
-@pytest.fixture
-def nobody() -> Iterator[None]:
-    """The test runs as a user who owns no file of the system."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+@linux_only
+def test_of_a_disk_where_cachestat_sees_nothing_no_page_is_looked_up(cold: Path, monkeypatch: pytest.MonkeyPatch):
+    """That is what it says of every cold file, of which a library lists terabytes."""
+    asked: list[int] = []
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: 0)
+    monkeypatch.setattr(kernel, "mapped_resident_pages", lambda fd, nbytes, start: asked.append(nbytes))
+    monkeypatch.setattr(os, "major", lambda device: 8)
+    assert resident_bytes(cold) == 0
+    assert asked == []
 
 
 @linux_only
-@pytest.mark.usefixtures("nobody")
-def test_the_pages_of_a_stranger_are_unknown_and_not_all_there(monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_was_cut_meanwhile_is_unknown(cold: Path):
+    with cold.open("rb", buffering=0) as file:
+        assert kernel.mapped_resident_pages(file.fileno(), 2 * SIZE) is None
+
+
+@linux_only
+def test_a_file_for_which_no_mapping_is_allowed_is_unknown(cold: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*arguments: object, **options: object) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    assert resident_bytes(cold) is None
+
+
+def as_nobody(ask: Callable[[], float | None]) -> float | None:
+    """What `ask` answers a user who owns no file: in a process of its own, which may give root up for good."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become another user")
+    answers, answer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.write(answer, json.dumps(ask()).encode())
+        finally:
+            os._exit(0)
+    os.close(answer)
+    with open(answers) as reader:
+        said = reader.read()
+    os.waitpid(child, 0)
+    return json.loads(said)
+
+
+@linux_only
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize(("mode", "share"), [(0o644, None), (0o666, 0.5)], ids=["may read", "may write"])
+def test_the_pages_of_a_stranger_are_known_to_who_may_write(
+    cold: Path, monkeypatch: pytest.MonkeyPatch, mode: int, share: float | None
+):
     """mincore says of a file that one may only read that every page is in memory."""
     monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
-    path = Path("/etc/passwd")
-    assert path.stat().st_uid != os.geteuid()
-    assert resident_bytes(path) is None
-    with path.open("rb", buffering=0) as file:
-        assert cached_share(file, [(0, 100)]) is None
+    cold.chmod(mode)
+    # Opened by its owner, because nobody else may enter the folder.
+    with cold.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(file.fileno(), 1 << 20, 0)
+        assert as_nobody(lambda: cached_share(file, [(0, 2 << 20)])) == share
+
+
+@linux_only
+@pytest.mark.skipif(not os.path.exists("/etc/passwd") or os.access("/etc/passwd", os.W_OK), reason="may write to it")
+def test_a_file_of_the_system_is_unknown_to_its_users(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
+    assert resident_bytes("/etc/passwd") is None
 
 
 def test_where_nobody_can_say_the_answer_is_unknown(cold: Path, monkeypatch: pytest.MonkeyPatch):
