@@ -45,7 +45,7 @@ def fill_module(
 ) -> Filled:
     """Put the tensors of `files` into `module`, each as it arrives: host memory beyond the model is `max_bytes` and one
     tensor. Parameters become new ones, with the old one's `requires_grad`; what the device map leaves on disk stays.
-    With a `dtype`, modules and parameters of the names in `float32` become that instead, and all below them.
+    With a `dtype`, modules and parameters of the names or keys in `float32` become that instead, and all below them.
 
     SafetensorsValidationError before anything is read when the files contradict each other, `index`, or a shape of the
     model. A load that fails later leaves the module partly filled."""
@@ -63,7 +63,7 @@ def fill_module(
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
         for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes):
             (place,) = request.devices({key: tensor}).values()
-            kept = dtype is not None and not set(key.split(".")).isdisjoint(float32)
+            kept = dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)
             wanted_dtype = torch.float32 if kept else dtype
             placed = send_tensors(header.path, {key: tensor}, {key: place}, wanted_dtype, uploads, cancelled).get(key)
             if placed is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,8 +36,8 @@ def load_module(
     the folder that holds either: `load_module(lambda: UNet2DConditionModel.from_config(config), folder)`.
 
     Nothing is initialised: parameters are on `meta` until the shards fill them; buffers that no file has are what
-    `build` computed, on their device. As with `from_pretrained`, what the model's `_keep_in_fp32_modules` names becomes
-    float32 in place of `dtype`. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
+    `build` computed, on their device. What `from_pretrained` keeps in float32 for such a model and `dtype` becomes that
+    here too. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
     name = find_checkpoint(os.fspath(path))
     kind = checkpoint_format(name)
     if kind not in ("index", "safetensors"):
@@ -53,7 +54,7 @@ def load_module(
         device=device,
         device_map=device_map,
         dtype=dtype,
-        float32=getattr(module, "_keep_in_fp32_modules", None) or (),
+        float32=_kept_in_float32(module, dtype),
         progress=progress,
         cancelled=cancelled,
     )
@@ -80,6 +81,21 @@ def parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def _kept_in_float32(module: torch.nn.Module, dtype: torch.dtype | None) -> Collection[str]:
+    """The names, for a model of diffusers, or the keys, for one of transformers, of what it keeps in float32."""
+    names: Collection[str] = getattr(module, "_keep_in_fp32_modules", None) or ()
+    if not hasattr(module, "_keep_in_fp32_modules_strict"):
+        return names
+    patterns = [*(getattr(module, "_keep_in_fp32_modules_strict", None) or ())]
+    if dtype == torch.float16:
+        # They guard against its range, which bfloat16 has.
+        patterns += names
+    elif dtype != torch.bfloat16:
+        return ()
+    kept = [re.compile(pattern.replace("*", ".*")) for pattern in patterns]
+    return {key for key in module.state_dict() if any(pattern.search(key) for pattern in kept)}
 
 
 def _tied(module: torch.nn.Module) -> list[list[str]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from safetensors.torch import save_file
+from transformers import T5Config, T5EncoderModel
 
 from warmstack.loaders import (
     LoadProgress,
@@ -160,6 +161,25 @@ def test_what_a_model_keeps_in_float32_is_not_cast(tmp_path: Path):
     assert dtypes == {key: tensor.dtype for key, tensor in theirs.items()}
     assert set(dtypes.values()) == {torch.float32, torch.bfloat16}
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("strict", [[], ["block.0.*layer_norm", "SelfAttention.q"]], ids=["plain", "strict"])
+def test_what_a_text_encoder_keeps_in_float32(tmp_path: Path, strict: list[str], dtype: torch.dtype):
+    """As transformers does it, by patterns, and the plain ones in float16 alone."""
+
+    class Encoder(T5EncoderModel):
+        _keep_in_fp32_modules_strict: ClassVar = strict
+
+    config = T5Config(vocab_size=16, d_model=8, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
+    Encoder(config).save_pretrained(tmp_path)
+    theirs = Encoder.from_pretrained(tmp_path, dtype=dtype).state_dict()
+    ours = load_module(lambda: Encoder(config), tmp_path, dtype=dtype).state_dict()
+    assert {key: tensor.dtype for key, tensor in ours.items()} == {key: tensor.dtype for key, tensor in theirs.items()}
+    kept = {key for key, tensor in ours.items() if tensor.dtype == torch.float32}
+    assert any(".wo." in key for key in kept) == (dtype == torch.float16)
+    assert any(".q." in key for key in kept) == (bool(strict) and dtype != torch.float64)
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
 def test_a_missing_parameter_is_named(tmp_path: Path):
