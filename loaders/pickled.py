@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import zipfile
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -49,9 +50,10 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def _tensor(key: str, value: object) -> torch.Tensor | None:
-    if isinstance(value, int | float) and key.endswith(".alpha"):
+    if isinstance(value, int | float) and not isinstance(value, bool) and key.endswith(".alpha"):
         # Left out, the LoRA would apply at another strength, and nobody would be told.
-        return torch.tensor(float(value))
+        with suppress(OverflowError):
+            return torch.tensor(float(value))
     return value if isinstance(value, torch.Tensor) else None
 
 

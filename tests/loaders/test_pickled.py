@@ -59,6 +59,11 @@ def test_an_alpha_that_is_a_number_is_one_all_the_same(tmp_path: Path):
     }
 
 
+def test_an_alpha_that_is_no_number_is_left_out(tmp_path: Path):
+    torch.save({"a.alpha": 10**400, "b.alpha": True, "c.alpha": "8", **TENSORS}, tmp_path / "a.pt")
+    assert load_pickled(tmp_path / "a.pt").keys() == TENSORS.keys()
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_never_runs_the_code_of_a_pickle(tmp_path: Path, zipped: bool):
     trace = tmp_path / "it-ran"
