@@ -20,7 +20,7 @@ from .spare_memory import SpareMemory
 from .tensor_file import TensorFile
 from .views import PrivateBuffer, view_tensors
 
-_MOST_COPIERS = 4
+MOST_COPIERS = 4
 _SHARED_CHUNK_BYTES = 8 << 20
 """Small enough that two threads share even one LoRA evenly and that not many huge pages are lost once they are slow,
 large enough that a read seldom returns while the views are being made, and has to wait for the interpreter."""
@@ -78,7 +78,7 @@ def read_fast(
 
             def fill_all() -> None:
                 readers = -(-READERS // at_once)
-                copiers = max(1, min(_MOST_COPIERS, (os.cpu_count() or 1) // at_once))
+                copiers = max(1, min(MOST_COPIERS, (os.cpu_count() or 1) // at_once))
                 if not (direct and fill_directly(path, file, spans, pace, threads=readers, patience=patience)):
                     chunk_bytes = _SHARED_CHUNK_BYTES
                     fill(path, file, spans, pace, threads=copiers, chunk_bytes=chunk_bytes, patience=patience)
