@@ -56,15 +56,19 @@ def run(tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return go
 
 
-class Killed(Painter):
-    """The second picture of a run is its end: nothing of it comes after."""
+class Killed(BaseException):
+    """Nothing in the package catches it."""
+
+
+class ShortLived(Painter):
+    """The second picture of a run is its end."""
 
     made = 0
 
     def __call__(self, pipeline: Any, request: Any) -> Image.Image:
         self.made += 1
         if self.made > 1:
-            raise SystemExit(137)
+            raise Killed
         return super().__call__(pipeline, request)
 
 
@@ -116,9 +120,9 @@ def test_a_run_that_was_killed_leaves_nothing_in_the_way(
 ) -> None:
     options = ("--mode", mode)
     with monkeypatch.context() as patched:
-        patched.setattr(run_command, "Generator", Killed)
+        patched.setattr(run_command, "Generator", ShortLived)
         for ids in (("a", "b"), ("c", "b")):
-            with pytest.raises(SystemExit):
+            with pytest.raises(Killed):
                 run(*ids, options=options)
     (painted,) = output.glob("images*")
     assert names(painted) == {"c.png"}
@@ -196,6 +200,23 @@ def test_a_report_that_cannot_be_written_stops_the_run_before_anything_is_delete
     monkeypatch.setattr(output_folder, "replace_text", full)
     assert run("b") == 2
     assert names(output / "images") == {"a.png"}
+
+
+def test_a_run_that_could_not_remove_a_picture_still_knows_it(
+    run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def locked(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "a.png":
+            raise PermissionError(f"{path} is in use")
+        unlink(path, missing_ok)
+
+    assert run("a") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", locked)
+        assert run("b") == 2
+    assert run("a") == 0
 
 
 @pytest.mark.parametrize(
