@@ -72,10 +72,17 @@ class LoraCatalog:
         self._settled: Listing | None = None
         self._refreshing = threading.Lock()
         self._refreshes_begun = 0
+        self._unlisted: set[tuple[int, str]] = set()
+        """(revision, path) of files that are there and that this revision does not list under that path."""
 
     @property
     def snapshot(self) -> CatalogSnapshot:
         return self._snapshot
+
+    @property
+    def is_refreshing(self) -> bool:
+        """A refresh would wait for the one that goes on now."""
+        return self._refreshing.locked()
 
     def refresh(self) -> CatalogSnapshot:
         """List the folders and read the headers of new files. Blocks on the disk; never raises for what lies there."""
@@ -107,8 +114,7 @@ class LoraCatalog:
             is_doubtful = bool(found.file.problem) and self._settled is None
             if current == found.file and not is_doubtful and not self.is_overtaken(name, found):
                 return current
-        self.refresh()
-        found = self.resolve(name, category)
+        found = self.catch_up(name, category)
         if isinstance(found, Ambiguous):
             raise AmbiguousLoraError(name, found.candidates)
         # Stat again: a file that is being written is already another one.
@@ -122,11 +128,23 @@ class LoraCatalog:
         in an earlier folder, one that the whole name fits and not only a part, or a link's new target. Blocks: a stat
         for each earlier folder; of a name without folder or extension, a dozen.
 
-        A second file that fits a part of the name just as well is left to the next scan."""
-        for path in self._snapshot.names.rivals(name, found):
-            if os.path.isfile(path):
+        A second file that fits a part of the name just as well is left to the next scan. What is there and yet not in
+        the list (no LoRA by its name, or another spelling where case does not count) costs one scan and no more."""
+        snapshot = self._snapshot
+        for path in snapshot.names.rivals(name, found):
+            if os.path.isfile(path) and (snapshot.revision, path) not in self._unlisted:
                 return not _is_same(path, found.file.path)
         return False
+
+    def catch_up(self, name: str, category: str = "") -> Found | Ambiguous | Missing:
+        """`resolve` after a refresh."""
+        snapshot = self.refresh()
+        match = snapshot.resolve(name, category)
+        if isinstance(match, Found):
+            there = [path for path in snapshot.names.rivals(name, match) if os.path.isfile(path)]
+            self._unlisted = {one for one in self._unlisted if one[0] == snapshot.revision}
+            self._unlisted |= {(snapshot.revision, path) for path in there if not _is_same(path, match.file.path)}
+        return match
 
     def category_of(self, name: str) -> str:
         """The category of the file that `name` means; "" when it has none or no single file answers. Blocks like

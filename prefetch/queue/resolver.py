@@ -42,9 +42,10 @@ class Resolver:
     def resolve_one(self, asked: Asked, *, suggest: bool = False) -> Resolution:
         """`suggest`: near misses of a missing name too, which take milliseconds in a large library."""
         match = self._catalog.resolve(*asked)
-        if isinstance(match, Found) and self._catalog.is_overtaken(asked.name, match):
-            self._catalog.refresh()
-            match = self._catalog.resolve(*asked)
+        # While headers are read, the first time for minutes, a queue is planned by the names that are known.
+        is_settled = not self._catalog.is_refreshing
+        if isinstance(match, Found) and is_settled and self._catalog.is_overtaken(asked.name, match):
+            match = self._catalog.catch_up(*asked)
         if isinstance(match, Found):
             file = as_on_disk(match.file)
             return Resolution("missing") if file is None else Resolution("found", file)

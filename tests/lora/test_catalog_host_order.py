@@ -138,3 +138,15 @@ def test_a_second_answer_to_a_short_name_counts_from_the_next_scan(
     catalog.refresh()
     with pytest.raises(AmbiguousLoraError):
         catalog.find("ink")
+
+
+def test_what_no_scan_can_list_costs_one(
+    catalog: LoraCatalog, folders: list[Path], write_lora: WriteLora, scans: list[int]
+) -> None:
+    write_lora(folders[1] / "styles/ink.safetensors")
+    catalog.refresh()
+    folders[0].mkdir()
+    (folders[0] / "ink").write_bytes(b"a file of that name, and no LoRA")
+    for _ in range(3):
+        assert catalog.find("ink").name == "styles/ink.safetensors"
+    assert len(scans) == 2
