@@ -62,7 +62,7 @@ class Prefetcher:
     """`run` on an event loop until `close`. `wake`, `configure`, `status`, `plan_for` and `close` from any thread.
 
     Everything that blocks runs in daemon threads; what changes state runs on the loop, at most a few milliseconds at a
-    time. A pickle is never read, a failed file not again until it changes.
+    time. A pickle is never read; a damaged file not again until it changes, one that was not to be had for a while.
     """
 
     def __init__(

@@ -6,21 +6,9 @@ One entry per row of the table there, under its words. `break_invariants.py` car
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """`old`, which stands exactly once in `file`, becomes `new`."""
-
-    says: str
-    """What is wrong then."""
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-    """All of them must fail; of a file, one of its tests."""
-
+from breakage import Break
+from worker_breaks import WORKER_BREAKS
 
 _CHECKS = "tests/host/checks_patching.py"
 _EVICTION = "tests/lora/test_cache_eviction.py"
@@ -29,6 +17,7 @@ _RACES = "tests/lora/test_cache_races.py"
 _LIMITS = "tests/prefetch/test_prefetcher_limits.py"
 
 BREAKS: Mapping[str, tuple[Break, ...]] = {
+    **WORKER_BREAKS,
     "The picture never depends on the cache": (
         Break(
             "the last bytes of a private read never come, those of a mapped one do",
@@ -63,15 +52,6 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
                 "tests/host/test_model_loaders.py::test_a_diffusion_model_is_the_stock_loaders",
                 "tests/host/test_model_loaders.py::test_a_checkpoint_is_the_stock_loaders",
             ),
-        ),
-    ),
-    "Nor on where the adapter was: weights are the same to the last bit from the device": (
-        Break(
-            "the way to the device rounds one factor",
-            "worker/lora_worker.py",
-            "up=twin(lora.up),",
-            "up=twin(lora.up).bfloat16(),",
-            ("tests/worker/test_device.py::test_weights_are_the_same_to_the_last_bit",),
         ),
     ),
     "`exact` is bit-equal to chained stock loaders": (
