@@ -78,18 +78,22 @@ def test_warm_pin_and_evict_change_the_server(host: HostServer, view: Opened) ->
     from playwright.sync_api import expect
 
     name = NAMES[5]
+    # A row moves with its state: alone in the table, it stays under the pointer.
+    view.panel.get_by_role("searchbox").fill("ink5")
+    expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text("1 of 10,000")
     row = view.row(name)
-    row.get_by_role("button", name="Warm").click()
+    press(row.get_by_role("button", name="Warm"))
     expect(row).to_have_attribute("data-state", "ready")
-    row.get_by_role("button", name="Pin").click()
+    press(row.get_by_role("button", name="Pin"))
     expect(row.get_by_role("button", name="Pin")).to_have_attribute("aria-pressed", "true")
     held = {adapter["name"]: adapter for adapter in host.client.get("/warmstack/v1/status")["adapters"]}
     assert held[name]["pinned"] is True
-    row.get_by_role("button", name="Pin").click()
+    press(row.get_by_role("button", name="Pin"))
     expect(row.get_by_role("button", name="Pin")).to_have_attribute("aria-pressed", "false")
-    row.get_by_role("button", name="Evict").click()
+    press(row.get_by_role("button", name="Evict"))
     expect(row).not_to_have_attribute("data-state", "ready")
     assert name not in {adapter["name"] for adapter in host.client.get("/warmstack/v1/status")["adapters"]}
+    view.panel.get_by_role("searchbox").fill("")
 
 
 def test_the_node_shows_its_report_after_running(host: HostServer, view: Opened) -> None:
@@ -97,12 +101,14 @@ def test_the_node_shows_its_report_after_running(host: HostServer, view: Opened)
 
     # On a slow machine the prefetcher is done before the checkpoint is, and the file no longer read from disk.
     host.client.post("/warmstack/v1/settings", {"enabled": False})
-    graph = sd15_graph([(NAMES[3], 0.5, 0.5)], loader="stack", tag="report")
-    view.page.evaluate(LOAD, graph)
-    view.page.evaluate(RUN)
-    lines = view.page.get_by_role("list", name="Last run").get_by_role("listitem")
-    expect(lines).to_have_text("ink3: 100% matched, read from disk", timeout=30_000)
-    host.client.post("/warmstack/v1/settings", {"enabled": True})
+    try:
+        graph = sd15_graph([(NAMES[3], 0.5, 0.5)], loader="stack", tag="report")
+        view.page.evaluate(LOAD, graph)
+        view.page.evaluate(RUN)
+        lines = view.page.get_by_role("list", name="Last run").get_by_role("listitem")
+        expect(lines).to_have_text("ink3: 100% matched, read from disk", timeout=30_000)
+    finally:
+        host.client.post("/warmstack/v1/settings", {"enabled": True})
 
 
 def test_a_reload_shows_what_the_server_still_holds(host: HostServer, view: Opened) -> None:
