@@ -95,7 +95,12 @@ def _check_shapes(headers: Iterable[SafetensorsHeader], targets: Mapping[str, to
 
 
 def _assign(module: torch.nn.Module, key: str, tensor: torch.Tensor, old: torch.Tensor) -> None:
-    owner, _, name = key.rpartition(".")
     if isinstance(old, torch.nn.Parameter):
         tensor = torch.nn.Parameter(tensor, requires_grad=old.requires_grad and tensor.is_floating_point())
+    set_tensor(module, key, tensor)
+
+
+def set_tensor(module: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:
+    """Make `tensor` the parameter or buffer `key` of `module`."""
+    owner, _, name = key.rpartition(".")
     setattr(module.get_submodule(owner), name, tensor)

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .checkpoint import checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError, SafetensorsValidationError
-from .module_filling import fill_module
+from .module_filling import fill_module, set_tensor
 from .progress import Progress
 from .robust import Device, Path, request_for
 from .shards import read_index
@@ -62,7 +62,7 @@ def load_module(
         _tie(name, module, group, filled.missing)
     computed = dict(module.named_buffers(remove_duplicate=False))
     for key, place in request_for((), device, device_map, None).devices(computed).items():
-        _set(module, key, computed[key].to(place))
+        set_tensor(module, key, computed[key].to(place))
     return module.eval()
 
 
@@ -113,9 +113,4 @@ def _tie(path: str, module: torch.nn.Module, group: list[str], missing: Collecti
         raise SafetensorsValidationError(path, "is wanted by the model and in no file", group[0])
     for key in group:
         if key != source:
-            _set(module, key, module.get_parameter(source))
-
-
-def _set(module: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:
-    owner, _, name = key.rpartition(".")
-    setattr(module.get_submodule(owner), name, tensor)
+            set_tensor(module, key, module.get_parameter(source))
