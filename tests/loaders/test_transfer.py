@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from warmstack.loaders import (
-    CopyDevice,
     CudaDevice,
     DeviceTransfer,
     FakeDevice,
@@ -28,40 +24,9 @@ from warmstack.loaders.gguf_packed import PackedTensor
 from warmstack.loaders.gguf_types import GGUF_TYPES
 from warmstack.loaders.upload_layout import ALIGN_BYTES
 
+from .transfer_kit import DTYPES, Source, assert_arrived, raw, source_of
+
 SameTensors = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], None]
-DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.complex64)
-
-
-class Source(NamedTuple):
-    tensors: dict[str, torch.Tensor]
-    buffer: bytearray
-
-
-def source_of(sizes: list[tuple[int, int]], seed: int = 0) -> Source:
-    """(elements, index into DTYPES): tensors side by side in one buffer, as in a file, starting wherever that is."""
-    total_bytes = sum(count * DTYPES[kind].itemsize for count, kind in sizes)
-    random = np.random.default_rng(seed).integers(0, 2, total_bytes + 1, np.uint8)
-    buffer = bytearray(random.tobytes())
-    tensors, start = {}, 0
-    for index, (count, kind) in enumerate(sizes):
-        dtype = DTYPES[kind]
-        empty = torch.empty(0, 3, dtype=dtype)
-        tensors[f"t{index}"] = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start) if count else empty
-        start += count * dtype.itemsize
-    return Source(tensors, buffer)
-
-
-def raw(tensor: torch.Tensor) -> bytes:
-    return tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def assert_arrived(uploaded: object, source: Source) -> None:
-    assert isinstance(uploaded, dict)
-    assert list(uploaded) == list(source.tensors)
-    for key, tensor in source.tensors.items():
-        assert (uploaded[key].dtype, uploaded[key].shape) == (tensor.dtype, tensor.shape)
-        assert raw(uploaded[key]) == raw(tensor), key
-
 
 SIZES = st.lists(st.tuples(st.integers(0, 90), st.integers(0, len(DTYPES) - 1)), max_size=12)
 
@@ -330,73 +295,3 @@ def test_packed_tensors_are_sent_packed_and_dequantised_there(memory_limit_bytes
 def test_without_a_gpu_the_cuda_device_says_so():
     with pytest.raises(RuntimeError, match="cuda: torch sees no CUDA device here"):
         CudaDevice()
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(("slots", "streams"), [(1, 1), (3, 1), (3, 2)])
-def test_a_gpu_gets_the_bytes(slots: int, streams: int):
-    sources = [source_of([(1, 1), (90_000, 3), (70_000, 1)] * 20, seed) for seed in range(4)]
-    device: CopyDevice = CudaDevice(streams=streams)
-    with DeviceTransfer(device, slots=slots, slot_bytes=1 << 20) as transfer:
-        uploads = [transfer.upload("ink", source.tensors, buffer=source.buffer) for source in sources]
-        assert all(upload.on_device and not upload.reasons for upload in uploads)
-        for upload, source in zip(uploads, sources, strict=True):
-            uploaded = upload.use()
-            assert not any(tensor.data_ptr() % ALIGN_BYTES for tensor in uploaded.values())
-            assert_arrived(uploaded, source)
-
-
-@pytest.mark.gpu
-def test_a_gpu_keeps_the_memory_of_what_another_stream_still_uses():
-    source, *others = [source_of([(1 << 22, 3)], seed) for seed in range(4)]
-    consumer = torch.cuda.Stream()
-    with DeviceTransfer(CudaDevice()) as transfer:
-        # What they take of the device is there before anybody is held up.
-        for upload in [transfer.upload("other", other.tensors, buffer=other.buffer) for other in others]:
-            upload.wait()
-        upload = transfer.upload("ink", source.tensors, buffer=source.buffer)
-        with torch.cuda.stream(consumer):
-            copied = torch.empty(1 << 22, device="cuda")
-            # Half a second, against milliseconds of what follows.
-            torch.cuda._sleep(1_000_000_000)
-            copied.copy_(upload.use()["t0"])
-            read = consumer.record_event()
-        del upload
-        for other in others:
-            transfer.upload("other", other.tensors, buffer=other.buffer).wait()
-        assert not read.query(), "they came too late to write to memory that was still to be read"
-        consumer.synchronize()
-        assert raw(copied) == raw(source.tensors["t0"])
-
-
-@pytest.mark.gpu
-def test_a_gpu_without_room_leaves_the_tensors_on_the_host():
-    source = source_of([(1 << 22, 3)])
-    torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(1e-6)
-    try:
-        with DeviceTransfer(CudaDevice()) as transfer:
-            upload = transfer.upload("ink", source.tensors, buffer=source.buffer)
-            assert not upload.on_device
-            assert "no room for" in upload.reasons[0]
-            assert upload.use() is source.tensors
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-
-
-ON_THE_SECOND_GPU = """
-import torch
-from warmstack.loaders import CudaDevice, DeviceTransfer
-weight = torch.arange(1 << 20)
-with DeviceTransfer(CudaDevice("cuda:1"), fillers=2) as transfer:
-    sent = transfer.upload("ink", {"up": weight}).use()["up"]
-assert torch.equal(sent.cpu(), weight)
-assert [torch._C._cuda_hasPrimaryContext(index) for index in range(2)] == [False, True]
-"""
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-def test_what_goes_to_one_gpu_takes_nothing_of_another():
-    """In a process of its own: every context lasts as long as one."""
-    subprocess.run([sys.executable, "-c", ON_THE_SECOND_GPU], check=True, timeout=100)

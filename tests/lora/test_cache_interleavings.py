@@ -23,7 +23,7 @@ each. `test_every_race_has_its_test` reads this table.
 | a thousand tiny asynchronous copies | tests/loaders/test_transfer.py::test_one_copy_per_slot_however_many_tensors |
 | a staging slot filled again before its copy is through | tests/loaders/test_transfer.py::test_the_fake_tells_of_a_source_that_was_overwritten_too_early |
 | ... with one slot, with many | tests/loaders/test_transfer.py::test_whatever_happens_bytes_arrive_or_nothing_does_and_no_pinned_byte_is_left |
-| memory released while another stream uses it | tests/loaders/test_transfer.py::test_a_gpu_keeps_the_memory_of_what_another_stream_still_uses |
+| memory released while another stream uses it | tests/loaders/test_transfer_cuda.py::test_a_gpu_keeps_the_memory_of_what_another_stream_still_uses |
 | the list order of a heap taken for the running order | tests/nodes/test_host.py::test_jobs_come_running_first_then_in_execution_order |
 | a prompt that is seen and then refused | tests/nodes/test_host.py::test_a_prompt_wakes_and_passes_unchanged |
 | the host frees memory while ours holds on | tests/nodes/test_host.py::test_freeing_memory_releases |
