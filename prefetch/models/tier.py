@@ -12,7 +12,7 @@ from ..machine import Machine
 from ..pool import Pool
 from ..queue.need import JobNeeds
 from ..reading.reading import Outcome
-from ..reading.unreadable import RETRY_S, Unreadable
+from ..reading.unreadable import Unreadable
 from ..reading.warmer import Warmer
 from ..reports.metrics import PageTally
 from ..reports.status import FetchStatus
@@ -210,10 +210,11 @@ class ModelTier:
             self._tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._held)
         if outcome.state == "ready":
             self._warmer.meter.count_read(outcome.read_bytes, outcome.seconds, key.path)
+            self._unreadable.note_read(key)
         if outcome.state == "failed":
-            self._unreadable.note(key, outcome.problem)
+            self._unreadable.note_failed(key, outcome.problem)
         elif outcome.state == "unavailable":
-            self._unreadable.note(key, outcome.problem, retry_at_s=self._machine.clock() + RETRY_S)
+            self._unreadable.note_unavailable(key, outcome.problem, self._machine.clock())
         elif outcome.state in ("ready", "already"):
             self._pages = {**self._pages, key: outcome.keeps_pages}
         self._changed()

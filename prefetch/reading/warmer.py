@@ -24,7 +24,7 @@ from ..settings import PrefetchSettings
 from .lane import Ended, read_on
 from .reading import Outcome, Reading
 from .schedule import Schedule
-from .unreadable import RETRY_S, Unreadable
+from .unreadable import Unreadable
 
 if TYPE_CHECKING:
     from ...lora.cache import AdapterCache
@@ -251,10 +251,11 @@ class Warmer:
                 self._cache.record_cold_read(key, outcome.seconds)
         if outcome.state == "ready":
             self.meter.count_read(outcome.read_bytes, outcome.seconds, key.path, beside=beside)
+            self._unreadable.note_read(key)
         if outcome.state == "failed":
-            self._unreadable.note(key, outcome.problem)
+            self._unreadable.note_failed(key, outcome.problem)
         elif outcome.state == "unavailable":
-            self._unreadable.note(key, outcome.problem, retry_at_s=self._machine.clock() + RETRY_S)
+            self._unreadable.note_unavailable(key, outcome.problem, self._machine.clock())
         elif outcome.state == "no_room":
             self._no_room |= {key}
         elif fetch.tier == "resident" and outcome.state in ("ready", "already"):

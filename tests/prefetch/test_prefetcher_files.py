@@ -109,7 +109,7 @@ async def test_a_drive_that_was_gone_is_tried_again_after_a_while(world: World) 
             await world.settle()
         assert len(world.page_reads) == reads, "neither a look nor another job is a reason to try at once"
         assert world.states()["1"] == {name: "failed"}
-        world.now_s += RETRY_S
+        world.now_s += reads * RETRY_S
     is_gone = False
     await world.settle()
     assert world.states()["1"] == {name: "ready"}

@@ -238,7 +238,7 @@ async def test_a_drive_that_was_gone_is_tried_again_after_a_while(world: ModelWo
             await world.settle()
         assert world.read_models() == [model] * reads
         assert world.model_states()["2"] == {model: "failed"}
-        world.now_s += RETRY_S
+        world.now_s += reads * RETRY_S
     world.on_chunk = lambda path, done_bytes: None
     await world.settle()
     assert world.model_states()["2"] == {model: "ready"}
