@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
@@ -25,6 +26,9 @@ from .policies import Candidate, EvictionPolicy, NextUse
 from .residency import Held, Holds, Residency
 from .shadow import ShadowCache
 from .victims import choose_victims, yields_to_prefetch
+
+Urgency = tuple[EvictionReason, int | None]
+"""Why room is made, and the queue position of the next job that uses what it is for."""
 
 SPARE_BYTES = 256 << 20
 """Memory of evicted adapters that is kept beside the budget, for what they were evicted for."""
@@ -127,6 +131,10 @@ class AdapterCache:
         except AdapterLoadError:
             return "failed"
 
+    def reserve_beside(self, nbytes: int) -> Reservation | None:
+        """Memory for what is kept beside adapters; it displaces only those that no queued job names. None: no room."""
+        return self._reserve(nbytes, lambda: ("prefetch", sys.maxsize))
+
     def plan_uses(self, next_use: Mapping[AdapterKey, int]) -> None:
         """Replaces what is known of the queue: key -> position of the next job that uses it, running job first. It is
         kept as it is and must not change afterwards: most of its positions are never asked for."""
@@ -180,7 +188,7 @@ class AdapterCache:
     def resize(self, limit_bytes: int) -> None:
         """Sets the budget's limit and evicts down to it, as far as leases and pins allow."""
         self.budget.resize(limit_bytes)
-        while self._evict_for(0, None):
+        while self._evict_for(0, ("resize", None)):
             pass
         self.release_spare()
 
@@ -287,7 +295,7 @@ class AdapterCache:
         held: Held | None = None
         failure: AdapterLoadError | None = None
         try:
-            reservation = self._make_room(flight)
+            reservation = self._reserve(flight.file.size_bytes, partial(self._urgency, flight))
             if reservation is not None or flight.demands:
                 held = self._admit(flight, reservation, limiter)
         except AdapterLoadCancelledError:
@@ -339,26 +347,25 @@ class AdapterCache:
             flight.land(held, failure)
             self._revision += 1
 
-    def _make_room(self, flight: Flight) -> Reservation | None:
-        """Reserves the file's bytes, evicting what must yield to this flight. Takes the lock."""
-        nbytes = flight.file.size_bytes
-        while True:
-            reservation = self.budget.try_reserve(nbytes)
-            if reservation is not None:
-                return reservation
-            if nbytes > self.budget.limit_bytes or not self._evict_for(nbytes, flight):
-                return None
+    def _urgency(self, flight: Flight) -> Urgency:
+        return "demand" if flight.demands else "prefetch", self._next_use.get(flight.file.key)
 
-    def _evict_for(self, nbytes: int, flight: Flight | None) -> bool:
+    def _reserve(self, nbytes: int, urgency: Callable[[], Urgency]) -> Reservation | None:
+        """Reserves `nbytes`, evicting what must yield to them. Takes the lock."""
+        while (reservation := self.budget.try_reserve(nbytes)) is None:
+            if nbytes > self.budget.limit_bytes or not self._evict_for(nbytes, urgency()):
+                return None
+        return reservation
+
+    def _evict_for(self, nbytes: int, urgency: Urgency) -> bool:
         """Gives up what must yield, so that `nbytes` more fit; False when nothing was given up. Takes the lock.
 
-        For a flight it is all or nothing: an adapter given up without gaining the room is a loss on both sides. For
-        nobody (a smaller limit) every byte counts.
+        For somebody it is all or nothing: an adapter given up without gaining the room is a loss on both sides. For a
+        smaller limit every byte counts.
         """
-        reason: EvictionReason = "resize" if flight is None else "demand" if flight.demands else "prefetch"
+        reason, next_use = urgency
         with self._lock:
             self._settle()
-            next_use = None if flight is None else self._next_use.get(flight.file.key)
             short_bytes = self.budget.used_bytes + nbytes - self.budget.limit_bytes
             candidates = [
                 candidate
@@ -366,7 +373,7 @@ class AdapterCache:
                 if reason != "prefetch" or yields_to_prefetch(candidate, next_use)
             ]
             victims = choose_victims(candidates, short_bytes, self._policy)
-            if flight is not None and sum(victim.nbytes for victim in victims) < short_bytes:
+            if reason != "resize" and sum(victim.nbytes for victim in victims) < short_bytes:
                 return False
             dropped = [self._drop(self._residencies[victim.key], reason) for victim in victims]
             self._age = max([self._age, *map(self._policy.worth, victims)])
@@ -378,15 +385,7 @@ class AdapterCache:
 
     def _candidate(self, found: Residency) -> Candidate:
         key = found.file.key
-        return Candidate(
-            key=key,
-            nbytes=found.nbytes,
-            next_use=self._next_use.get(key),
-            age=found.age,
-            cold_read_s=self._cold_reads.seconds(key),
-            uses=found.uses,
-            last_used_s=found.last_used_s,
-        )
+        return found.candidate(self._next_use.get(key), self._cold_reads.seconds(key))
 
     def _drop(self, found: Residency, reason: EvictionReason) -> Adapter | None:
         """Forgets the cache's own reference and returns it: whoever drops that, frees the buffer."""

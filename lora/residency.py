@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from .file import LoraFile
+from .policies import Candidate
 
 if TYPE_CHECKING:
     from .adapter import Adapter
@@ -42,6 +43,18 @@ class Residency:
     def nbytes(self) -> int:
         """What it takes from the budget: the whole file, reserved before its data section was known."""
         return self.file.size_bytes
+
+    def candidate(self, next_use: int | None, cold_read_s: float) -> Candidate:
+        """As what a policy ranks it."""
+        return Candidate(
+            key=self.file.key,
+            nbytes=self.nbytes,
+            next_use=next_use,
+            age=self.age,
+            cold_read_s=cold_read_s,
+            uses=self.uses,
+            last_used_s=self.last_used_s,
+        )
 
 
 class Held(NamedTuple):

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..lora.adapter import Adapter
-from ..lora.budget import ByteBudget, Reservation
+from ..lora.budget import Reservation
+from ..lora.cache import AdapterCache
 from ..lora.errors import LoraError
 from ..lora.fuse import PlainLora, fits
 from .base_weights import BaseWeights
@@ -38,11 +39,11 @@ class _Kept:
     reservation: Reservation
 
 
-def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter, budget: ByteBudget) -> Fit:
+def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter, cache: AdapterCache) -> Fit:
     """The fit of `adapter`, worked out once per file and architecture and kept beside the adapter.
 
-    Factors that the converter computed take about as much memory as the adapter itself: `budget` has to have room for
-    them, or the fit is worked out each time.
+    Factors that the converter computed take about as much memory as the adapter itself: `cache` has to have room for
+    them, beside what queued jobs name, or the fit is worked out each time.
 
     Raises UnsupportedLoraError for formats that are no plain LoRA, and WrongModelError when it was made for another
     model.
@@ -52,7 +53,7 @@ def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter
     if isinstance(kept, _Kept):
         return kept.fit
     fit = _fit(pipeline, weights, name, adapter)
-    reservation = budget.try_reserve(_bytes_beside(adapter, fit))
+    reservation = cache.reserve_beside(_bytes_beside(adapter, fit))
     if reservation is not None:
         adapter.prepared[key] = _Kept(fit, reservation)
     return fit

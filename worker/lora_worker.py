@@ -168,7 +168,7 @@ class LoRAWorker:
                 file = self.catalog.find(row.name, row.category)
                 lease = leases.enter_context(self.cache.acquire(file))
                 started_s = time.perf_counter()
-                fit = fit_adapter(pipeline, weights, file.name, lease.adapter, self.cache.budget)
+                fit = fit_adapter(pipeline, weights, file.name, lease.adapter, self.cache)
                 fitted.append(_Fitted(row, file, lease, fit, time.perf_counter() - started_s))
             except LoraError as problem:
                 problems.append(problem)

@@ -106,6 +106,24 @@ def test_a_prefetch_that_cannot_get_its_room_evicts_nothing(house: House) -> Non
     assert lease.adapter is not None
 
 
+def test_memory_beside_adapters_displaces_only_what_no_job_names(house: House) -> None:
+    past, queued, leased = (house.disk.write(f"{name}.safetensors") for name in ("p", "q", "l"))
+    house.cache.resize(3 * past.size_bytes)
+    for file in (past, queued):
+        house.cache.acquire(file).release()
+    lease = house.cache.acquire(leased)
+    house.cache.plan_uses({queued.key: 9})
+    assert house.cache.reserve_beside(past.size_bytes + 1) is None
+    assert len(house.states()) == 3, "nothing goes where that does not make the room"
+    reservation = house.cache.reserve_beside(past.size_bytes)
+    assert reservation is not None
+    assert house.states().keys() == {queued.name, leased.name}
+    assert house.cache.budget.used_bytes == 3 * past.size_bytes
+    assert lease.adapter is not None
+    del reservation
+    assert house.cache.budget.used_bytes == 2 * past.size_bytes
+
+
 def test_an_adapter_larger_than_the_budget_evicts_nothing(house: House) -> None:
     small, large = house.disk.write("s.safetensors", 100), house.disk.write("l.safetensors", 5000)
     house.cache.resize(small.size_bytes)

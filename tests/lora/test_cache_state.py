@@ -19,8 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from warmstack.lora.budget import ByteBudget
+from warmstack.lora.budget import ByteBudget, Reservation
 from warmstack.lora.cache import AdapterCache
+from warmstack.lora.cache_stats import AdapterView
 from warmstack.lora.errors import AdapterLoadError
 from warmstack.lora.file import AdapterKey, LoraFile
 from warmstack.lora.lease import Lease
@@ -55,6 +56,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.broken: set[AdapterKey] = set()
         self.held: list[Lease] = []
         self.pending: list[Pending] = []
+        self.beside: list[Reservation] = []
         self.ceiling_bytes = limit_bytes
 
     def in_flight(self, name: str) -> bool:
@@ -85,7 +87,7 @@ class CacheMachine(RuleBasedStateMachine):
         if self.in_flight(name):
             return
         file = self.files[name]
-        resident = any(view.key == file.key and view.state == "ready" for view in self.cache.snapshot().adapters)
+        resident = any(view.key == file.key for view in self.ready())
         loads = self.load.loads[file.key]
         try:
             lease = self.cache.acquire(file)
@@ -117,7 +119,7 @@ class CacheMachine(RuleBasedStateMachine):
         if outcome != "no_room":
             assert (outcome == "unavailable") == (name in self.gone)
             assert (outcome == "failed") == (file.key in self.broken and name not in self.gone)
-        ready = {view.key for view in self.cache.snapshot().adapters if view.state == "ready"}
+        ready = {view.key for view in self.ready()}
         assert (file.key in ready) >= (outcome in ("ready", "already"))
 
     # Interleavings
@@ -200,13 +202,30 @@ class CacheMachine(RuleBasedStateMachine):
     def plan(self, uses: dict[str, int]) -> None:
         self.cache.plan_uses({self.files[name].key: position for name, position in uses.items()})
 
+    @rule(nbytes=st.integers(0, 8_000))
+    def keep_something_beside(self, nbytes: int) -> None:
+        ready = self.ready()
+        reservation = self.cache.reserve_beside(nbytes)
+        if reservation is not None:
+            self.beside.append(reservation)
+        assert {view.key for view in ready if view.next_use is not None} <= {view.key for view in self.ready()}
+
+    @precondition(lambda self: self.beside)
+    @rule()
+    def let_what_is_beside_go(self) -> None:
+        self.beside.pop().release()
+
+    def ready(self) -> list[AdapterView]:
+        return [view for view in self.cache.snapshot().adapters if view.state == "ready"]
+
     # What must always hold
 
     @invariant()
     def reserved_is_alive_and_within_the_limit(self) -> None:
         used_bytes = self.budget.used_bytes
         assert used_bytes <= self.ceiling_bytes
-        assert used_bytes == self.load.live_bytes + self.load.reserved_bytes
+        beside_bytes = sum(reservation.nbytes for reservation in self.beside)
+        assert used_bytes == self.load.live_bytes + self.load.reserved_bytes + beside_bytes
         self.ceiling_bytes = max(self.budget.limit_bytes, used_bytes)
 
     @invariant()
@@ -219,7 +238,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_leased_counts_its_leases(self) -> None:
-        views = {view.key: view for view in self.cache.snapshot().adapters if view.state == "ready"}
+        views = {view.key: view for view in self.ready()}
         for lease in self.held:
             if lease.adapter.storage == "private":
                 same = [other for other in self.held if other.adapter is lease.adapter]
@@ -235,6 +254,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.collect()
         for lease in self.held:
             lease.release()
+        self.beside.clear()
         self.cache.clear()
         gc.collect()
         assert self.budget.used_bytes == 0

@@ -164,6 +164,22 @@ def test_only_what_the_budget_counts_is_kept(
     assert worker.status().resident_bytes == 0
 
 
+def test_what_no_request_names_goes_for_computed_factors(tmp_path: Path, make_worker: MakeWorker) -> None:
+    tensors = {"transformer.a.lora_A.weight": torch.rand(2, 8), "transformer.a.lora_B.weight": torch.rand(8, 2)}
+    for name in ("it", "past"):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    fresh = type("Fresh", (Computing,), {"conversions": 0})
+    worker, pipeline = make_worker(lora_directories=tmp_path), fresh(transformer=["a"])
+    for name in ("past", "it"):
+        with worker.cache.acquire(worker.catalog.find(name)):
+            pass
+    worker.cache.resize(worker.status().resident_bytes)
+    for _ in range(3):
+        worker.apply_to_pipeline(pipeline, "it")
+    assert fresh.conversions == 1
+    assert [view.name for view in worker.cache.snapshot().adapters] == ["it.safetensors"]
+
+
 T5 = "lora_te3_encoder_block_0_layer_0_SelfAttention_q"
 
 
