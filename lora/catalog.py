@@ -18,6 +18,7 @@ from .file import AdapterKey, LoraFile, as_on_disk
 from .index import HeaderIndex
 from .names import Ambiguous, Found, Missing, NameIndex
 from .scan import ListedFile, Listing, list_files
+from .spelling import folded
 
 __all__ = ["Ambiguous", "CatalogSnapshot", "Found", "LoraCatalog", "Missing"]
 
@@ -160,7 +161,7 @@ class LoraCatalog:
         return file.category
 
     def select(self, category: str = "", base_model: str = "", pattern: str = "") -> tuple[LoraFile, ...]:
-        """Files of the snapshot that pass every filter given; case does not matter.
+        """Files of the snapshot that pass every filter given; neither case nor how accents are written matters.
 
         `category` covers what lies below it: `characters` selects `characters/anime` too. `pattern` is a glob: with a
         `/` it is matched against the whole name (`*` crosses folders), without one against the file's own name; with or
@@ -170,8 +171,8 @@ class LoraCatalog:
         if base_model.strip():
             files = (file for file in files if file.base_model.casefold() == base_model.strip().casefold())
         if pattern.strip():
-            glob = pattern.strip().replace("\\", "/").casefold()
-            files = (file for file in files if _matches(file.name.casefold(), glob))
+            glob = folded(pattern.strip().replace("\\", "/"))
+            files = (file for file in files if _matches(folded(file.name), glob))
         return tuple(files)
 
     def _read(self, listing: Listing) -> None:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from .spelling import folded, with_slashes
+
 _WORDS = {
     "style": "styles", "styles": "styles", "artstyle": "styles",
     "character": "characters", "characters": "characters",
@@ -50,9 +52,14 @@ def metadata_category(metadata: Mapping[str, str]) -> Category:
 
 
 def covers(category: str, other: str) -> bool:
-    """True when `other` is `category` or lies below it; case and outer slashes do not matter."""
-    category, other = (text.replace("\\", "/").strip("/ ").casefold() for text in (category, other))
-    return not category or other == category or other.startswith(f"{category}/")
+    """True when `other` is `category` or lies below it, as categories are compared."""
+    wanted = category_key(category)
+    return not wanted or f"{category_key(other)}/".startswith(f"{wanted}/")
+
+
+def category_key(category: str) -> str:
+    """`category` as it is compared: case, either slash, outer ones and how accents are written do not matter."""
+    return folded(with_slashes(category.strip("\\/ ")))
 
 
 def _fields(metadata: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from typing import TypeAlias
 
 from .file import LoraFile
 from .scan import EXTENSIONS
+from .spelling import composed, folded, with_slashes
 
 Matches: TypeAlias = "Sequence[LoraFile]"
 
@@ -91,8 +91,8 @@ class NameIndex:
         self._file_links = dict(file_links)
         self._folder_links = tuple(folder_links)
         self._written = _Names(files, str)
-        self._composed = _Names(files, _composed)
-        self._folded = _Names(files, _folded)
+        self._composed = _Names(files, composed)
+        self._folded = _Names(files, folded)
 
     def resolve(self, name: str) -> Found | Ambiguous | Missing:
         """The file that `name` means. A lookup in memory, whatever `name` holds."""
@@ -111,7 +111,7 @@ class NameIndex:
         counts, and may be `found` by another path."""
         if _ABSOLUTE.match(name):
             return
-        tidy = _tidy(name)
+        tidy = with_slashes(name)
         full = next((one for one in (name, tidy) if self._named(one)), None)
         if full is None and found.how != "extension":
             # Answered by a part of what is written: all of it would come first.
@@ -129,26 +129,26 @@ class NameIndex:
         if _ABSOLUTE.match(name):
             yield "exact", self._by_path.get(_path_key(name), ())
             yield "exact", self._by_real_path.get(_path_key(name), ())
-            yield "unicode", self._by_composed_path.get(_composed(_path_key(name)), ())
+            yield "unicode", self._by_composed_path.get(composed(_path_key(name)), ())
             return
-        tidy = _tidy(name)
+        tidy = with_slashes(name)
         bare = _bare(tidy)
         # An ASCII name has no accents, and the tables are worth saving: most names are.
-        composed = _NO_NAMES if name.isascii() else self._composed
+        accented = _NO_NAMES if name.isascii() else self._composed
         yield "separators", self._named(tidy) or self._written.tidy(tidy)
         yield "extension", self._extended(tidy)
         yield "extension", self._extended(bare)
-        yield "unicode", composed.tidy(tidy)
-        yield "unicode", composed.bare(tidy)
-        yield "unicode", composed.bare(bare)
+        yield "unicode", accented.tidy(tidy)
+        yield "unicode", accented.bare(tidy)
+        yield "unicode", accented.bare(bare)
         yield "stem", self._written.below(bare)
-        yield "unicode", composed.below(bare)
+        yield "unicode", accented.below(bare)
         yield "stem", self._written.last(bare)
-        yield "unicode", composed.last(bare)
+        yield "unicode", accented.last(bare)
         yield "case", self._folded.below(bare)
         yield "case", self._folded.last(bare)
         yield "alias", self._by_alias.get(name, ())
-        yield "alias", self._by_folded_alias.get(_folded(name), ())
+        yield "alias", self._by_folded_alias.get(folded(name), ())
         yield "hash", self._by_hash(name)
 
     def _named(self, name: str) -> Matches:
@@ -186,8 +186,8 @@ class NameIndex:
         return [file for _, file in takewhile(lambda pair: pair[0].startswith(match[1]), following)]
 
     def _similar(self, name: str) -> tuple[str, ...]:
-        tidy = _tidy(name)
-        stem = _folded(_stem(_bare(tidy)))
+        tidy = with_slashes(name)
+        stem = folded(_stem(_bare(tidy)))
         near = difflib.get_close_matches(stem, self._folded.by_stem, _MAX_SUGGESTIONS)
         names = [file.name for match in near for file in self._folded.by_stem[match]]
         return tuple(names[:_MAX_SUGGESTIONS])
@@ -202,7 +202,7 @@ class NameIndex:
 
     @cached_property
     def _by_composed_path(self) -> dict[str, list[LoraFile]]:
-        return _table((_composed(_path_key(path)), file) for path, file in self._listed.items())
+        return _table((composed(_path_key(path)), file) for path, file in self._listed.items())
 
     @cached_property
     def _by_alias(self) -> dict[str, list[LoraFile]]:
@@ -210,7 +210,7 @@ class NameIndex:
 
     @cached_property
     def _by_folded_alias(self) -> dict[str, list[LoraFile]]:
-        return _table((_folded(file.alias), file) for file in self._files if file.alias)
+        return _table((folded(file.alias), file) for file in self._files if file.alias)
 
     @cached_property
     def _hashes(self) -> list[tuple[str, LoraFile]]:
@@ -234,7 +234,7 @@ class _Names:
         """Files whose path ends with `bare`."""
         end = f"/{self._fold(bare)}"
         matches = self.by_stem.get(_stem(end), ())
-        return [file for file in matches if f"/{self._fold(_bare(_tidy(file.name)))}".endswith(end)]
+        return [file for file in matches if f"/{self._fold(_bare(with_slashes(file.name)))}".endswith(end)]
 
     def last(self, bare: str) -> Matches:
         """Files whose path ends with the last component of `bare`, where that says anything."""
@@ -243,15 +243,15 @@ class _Names:
 
     @cached_property
     def _by_tidy(self) -> dict[str, list[LoraFile]]:
-        return _table((self._fold(_tidy(file.name)), file) for file in self._files)
+        return _table((self._fold(with_slashes(file.name)), file) for file in self._files)
 
     @cached_property
     def _by_bare(self) -> dict[str, list[LoraFile]]:
-        return _table((self._fold(_bare(_tidy(file.name))), file) for file in self._files)
+        return _table((self._fold(_bare(with_slashes(file.name))), file) for file in self._files)
 
     @cached_property
     def by_stem(self) -> dict[str, list[LoraFile]]:
-        return _table((self._fold(_stem(_bare(_tidy(file.name)))), file) for file in self._files)
+        return _table((self._fold(_stem(_bare(with_slashes(file.name)))), file) for file in self._files)
 
 
 _NO_NAMES = _Names((), str)
@@ -265,25 +265,11 @@ def _digest(pair: tuple[str, LoraFile]) -> str:
     return pair[0]
 
 
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _folded(text: str) -> str:
-    # Folding takes some composed letters apart.
-    return _composed(_composed(text).casefold())
-
-
 def _table(pairs: Iterable[tuple[str, LoraFile]]) -> dict[str, list[LoraFile]]:
     table: dict[str, list[LoraFile]] = {}
     for key, file in pairs:
         table.setdefault(key, []).append(file)
     return table
-
-
-def _tidy(name: str) -> str:
-    """`name` with `/` alone, without empty and `.` components."""
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def _bare(name: str) -> str:
@@ -297,4 +283,4 @@ def _stem(bare: str) -> str:
 
 
 def _path_key(path: str) -> str:
-    return os.path.normcase(_tidy(path)).replace("\\", "/")
+    return os.path.normcase(with_slashes(path)).replace("\\", "/")

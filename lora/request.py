@@ -4,14 +4,15 @@
 inner object alone. A ROW is whatever a stack row may be: `{"name", "weight", "category"}`, a bare name, a short list.
 
 strength = written weight × global_weight × weight of the row's category. A category `characters/anime` takes the
-weight of `characters/anime` where there is one, else that of `characters`; case does not matter. `"enabled": false`
-and a request without models are the empty stack.
+weight of `characters/anime` where there is one, else that of `characters`; case, the kind of slash and how accents
+are written do not matter. `"enabled": false` and a request without models are the empty stack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from .categories import category_key
 from .errors import LoraSyntaxError
 from .row import LoraRow, number, shown, switch
 from .rows import read_row, require_known
@@ -73,13 +74,13 @@ def _category_weights(value: object) -> dict[str, float]:
     if not isinstance(value, Mapping):
         raise LoraSyntaxError(f"request: 'category_weights' is {shown(value)}, not an object of category: weight")
     return {
-        str(category).strip("/ ").casefold(): number(weight, f"request, category weight of {shown(category)}")
+        category_key(str(category)): number(weight, f"request, category weight of {shown(category)}")
         for category, weight in value.items()
     }
 
 
 def _weight_of(category: str, weights: Mapping[str, float]) -> float:
-    category = category.strip("/ ").casefold()
+    category = category_key(category)
     while category:
         if category in weights:
             return weights[category]

@@ -275,6 +275,17 @@ def test_select_combines_filters(tmp_path: Path, write_lora: WriteLora) -> None:
     assert selected(pattern="in") == []
 
 
+def test_select_takes_accents_however_they_are_written(tmp_path: Path, write_lora: WriteLora) -> None:
+    names = ["cafe\N{COMBINING ACUTE ACCENT}/a.safetensors", "x/e\N{COMBINING ACUTE ACCENT}clair.safetensors"]
+    for name in names:
+        write_lora(tmp_path / name)
+    catalog = make(tmp_path)
+    catalog.refresh()
+    e_acute = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+    assert [file.name for file in catalog.select(category=f"caf{e_acute}")] == names[:1]
+    assert [file.name for file in catalog.select(pattern=f"{e_acute.upper()}clair")] == names[1:]
+
+
 def test_category_of_a_name(tmp_path: Path, write_lora: WriteLora) -> None:
     for name in ("styles/ink", "a/twin", "b/twin"):
         write_lora(tmp_path / f"{name}.safetensors")

@@ -46,6 +46,24 @@ def test_rows_without_category_take_that_of_the_catalog() -> None:
     assert stack.rows == (LoraRow("ink", 0.5, 0.5), LoraRow("mia", 1.0, 1.0, "characters"))
 
 
+@pytest.mark.parametrize(
+    ("written", "of_row"),
+    [
+        ("characters\\anime", "characters/anime"),
+        ("characters", "characters\\anime"),
+        (" /Characters//Anime/ ", "./characters/anime/90s"),
+        ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}/x"),
+        ("CAFE\N{COMBINING ACUTE ACCENT}", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
+    ],
+)
+def test_a_category_is_the_same_however_it_is_written(written: str, of_row: str) -> None:
+    weights = {"category_weights": {written: 0.5}}
+    named = LoraStack.from_request({**weights, "models": [{"name": "mia", "category": of_row}]})
+    looked_up = LoraStack.from_request({**weights, "models": ["mia"]}, {"mia": of_row}.__getitem__)
+    assert named.rows == (LoraRow("mia", 0.5, 0.5, of_row),)
+    assert looked_up.rows == (LoraRow("mia", 0.5, 0.5),)
+
+
 @given(WEIGHTS, WEIGHTS, WEIGHTS)
 def test_order_of_multiplication_is_fixed(written: float, everywhere: float, category: float) -> None:
     request = {
