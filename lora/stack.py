@@ -15,6 +15,7 @@ from .errors import LoraSyntaxError
 from .request import is_request, read_request
 from .row import LoraRow, shown
 from .rows import NAME_FIELDS, read_rows, read_tuples
+from .scan import EXTENSIONS
 from .tags import COMFY, extract_tags, has_tags, require_syntax
 
 __all__ = ["LoraRow", "LoraStack", "parse_stack"]
@@ -100,20 +101,24 @@ def parse_stack(text: str, syntax: str = COMFY, *, category_of: Callable[[str], 
     require_syntax(syntax)
     if not text.strip():
         return LoraStack()
-    if text.lstrip()[0] in "[{":
+    bare = text.strip()
+    if bare[0] in "[{":
         try:
             return _from_json(_decode(text), category_of)
         except _NotJsonError as error:
-            # A prompt may begin with a bracket too: "[cat:dog:0.5] <lora:ink:1>".
-            if not has_tags(text):
+            # A name may begin with a bracket too, "[XL] ink.safetensors", and a prompt: "[cat:dog:0.5] <lora:ink:1>".
+            if not has_tags(text) and not _is_file_name(bare):
                 raise LoraSyntaxError(str(error)) from error
-    elif not has_tags(text):
-        if any(mark in text.strip() for mark in "<>\r\n"):
-            raise LoraSyntaxError(
-                f'{shown(text.strip())} is no name, no <lora:name:1> tags, and no JSON list like ["name"]'
-            )
-        return LoraStack((LoraRow(text.strip()),))
-    return LoraStack.from_tags(text, syntax)
+    if has_tags(text):
+        return LoraStack.from_tags(text, syntax)
+    if any(mark in bare for mark in "<>\r\n"):
+        raise LoraSyntaxError(f'{shown(bare)} is no name, no <lora:name:1> tags, and no JSON list like ["name"]')
+    return LoraStack((LoraRow(bare),))
+
+
+def _is_file_name(text: str) -> bool:
+    """Unlike the beginning of broken JSON, which has quotes, or lines."""
+    return text.lower().endswith(tuple(EXTENSIONS)) and not any(mark in text for mark in '<>\r\n"')
 
 
 class _NotJsonError(ValueError):

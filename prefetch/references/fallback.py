@@ -48,8 +48,8 @@ def _read(node: Node) -> Iterator[Found]:
             continue
         if "<" in text and has_tags(text[:MAX_TEXT_CHARS]):
             yield from tag_references(node, text, guessed=True)
-        elif text[:1] in ("[", "{"):
-            yield from _in_rows(node, parsed(text), 0)
+        elif not isinstance(value := parsed(text), str):
+            yield from _in_rows(node, value, 0)
         elif lora_like:
             siblings = siblings or _Siblings.of(node)
             index = _index_of(key)

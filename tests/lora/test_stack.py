@@ -174,7 +174,18 @@ def test_parse_stack_reads_tags_in_the_given_dialect() -> None:
     assert parse_stack("<lora:a:0.5:1>", "a1111").rows == (LoraRow("a", 1.0, 0.5),)
 
 
-@pytest.mark.parametrize("name", ["ink.safetensors", "styles/ink v1.5", "墨 [2]"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ink.safetensors",
+        "styles/ink v1.5",
+        "墨 [2]",
+        "[XL] ink.safetensors",
+        "[styles]/ink.SFT",
+        "{x} ink.pt",
+        "[1] ink.safetensors",
+    ],
+)
 def test_parse_stack_takes_one_bare_name(name: str) -> None:
     assert parse_stack(f" {name} ") == LoraStack((LoraRow(name),))
 
@@ -186,6 +197,9 @@ def test_parse_stack_takes_one_bare_name(name: str) -> None:
         ("ink\ngrain", "no name"),
         ('[{"name": "a",}]', "column"),
         ("[1, ", "broken"),
+        ("[XL] ink", "broken"),
+        ("[XL] ink.safetensors\n[XL] oil.safetensors", "broken"),
+        ('["ink.safetensors", oil.safetensors', "broken"),
         ('["a", NaN]', "NaN"),
         ('{"lroa": {"models": []}}', "lroa"),
         ('{"models": [], "global_wieght": 1}', "did you mean 'global_weight'"),

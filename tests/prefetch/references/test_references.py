@@ -208,6 +208,9 @@ GENERIC = [
         (),
     ),
     ({"ckpt_name": "model.safetensors", "text": "a cat", "seed": 3}, ()),
+    ({"lora_name": "[XL] ink.safetensors", "strength": 1}, ("[XL] ink.safetensors",)),
+    ({"lora_1": "{x} a.pt", "lora_2": "[b]", "enable_1": True, "enable_2": False}, ("{x} a.pt",)),
+    ({"lora_name": "[1] a.pt", "text": "[XL] b.pt", "lora_strength": 0.0}, ()),
 ]
 
 
