@@ -54,7 +54,10 @@ def state(files: ModelFiles, name: str | None) -> str:
 def call_host(function: Callable[..., Any], *arguments: object, **options: object) -> Any:
     """`function`, with those `options` that this version of the host knows."""
     known = inspect.signature(function).parameters
-    return function(*arguments, **{name: value for name, value in options.items() if name in known})
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        # Otherwise it hides what it knows, as a wrapper of another pack's does: without its options a model is another.
+        options = {name: value for name, value in options.items() if name in known}
+    return function(*arguments, **options)
 
 
 def _load_weights(name: str, path: str, strategy: str) -> ModelWeights:

@@ -174,3 +174,21 @@ def check_a_linked_name_passes_and_a_wrong_one_does_not(base: Path) -> None:
 def check_an_older_host_is_asked_only_what_it_knows(base: Path) -> None:
     del base
     assert call_host(lambda sd, model_options: (sd, model_options), 1, model_options=2, metadata=3) == (1, 2)
+
+
+def check_a_loader_that_another_pack_has_wrapped_gets_every_option(base: Path) -> None:
+    assert call_host(lambda *given, **options: (given, options), 1, metadata=2) == ((1,), {"metadata": 2})
+    path = base / "models/diffusion_models" / graphs.UNET
+    stock = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float8_e4m3fn})
+    assert torch.float8_e4m3fn in {tensor.dtype for tensor in stock.model_state_dict().values()}
+    loader = comfy.sd.load_diffusion_model_state_dict
+
+    def wrapper(*arguments: object, **options: object) -> object:
+        return loader(*arguments, **options)
+
+    comfy.sd.load_diffusion_model_state_dict = wrapper
+    try:
+        model, _ = LoadDiffusionModel.execute(graphs.UNET, weight_dtype="fp8_e4m3fn").args
+    finally:
+        comfy.sd.load_diffusion_model_state_dict = loader
+    _same(model, stock)
