@@ -73,7 +73,7 @@ class LoraCatalog:
         self._settled: Listing | None = None
         self._refreshing = threading.Lock()
         self._refreshes_begun = 0
-        self._unlisted: set[tuple[int, str]] = set()
+        self._unlisted: frozenset[tuple[int, str]] = frozenset()
         """(revision, path) of files that are there and that this revision does not list under that path."""
 
     @property
@@ -139,13 +139,13 @@ class LoraCatalog:
 
     def catch_up(self, name: str, category: str = "") -> Found | Ambiguous | Missing:
         """`resolve` after a refresh."""
+        # What comes once its folder has been listed is not in the list either, and for the next scan to find.
+        there = self._in_the_way(self._snapshot, name, category)
         snapshot = self.refresh()
-        match = snapshot.resolve(name, category)
-        if isinstance(match, Found):
-            there = [path for path in snapshot.names.rivals(name, match) if os.path.isfile(path)]
-            self._unlisted = {one for one in self._unlisted if one[0] == snapshot.revision}
-            self._unlisted |= {(snapshot.revision, path) for path in there if not _is_same(path, match.file.path)}
-        return match
+        left = {(snapshot.revision, path) for path in there & self._in_the_way(snapshot, name, category)}
+        # Replaced and never changed: other threads read it.
+        self._unlisted = frozenset(left.union(one for one in self._unlisted if one[0] == snapshot.revision))
+        return snapshot.resolve(name, category)
 
     def category_of(self, name: str) -> str:
         """The category of the file that `name` means; "" when it has none or no single file answers. Blocks like
@@ -174,6 +174,14 @@ class LoraCatalog:
             glob = folded(pattern.strip().replace("\\", "/"))
             files = (file for file in files if _matches(folded(file.name), glob))
         return tuple(files)
+
+    def _in_the_way(self, snapshot: CatalogSnapshot, name: str, category: str) -> frozenset[str]:
+        """Paths that are there and come before the file that `snapshot` knows for `name`."""
+        match = snapshot.resolve(name, category)
+        if not isinstance(match, Found):
+            return frozenset()
+        there = filter(os.path.isfile, snapshot.names.rivals(name, match))
+        return frozenset(path for path in there if not _is_same(path, match.file.path))
 
     def _read(self, listing: Listing) -> None:
         """Publish `listing`, with the headers of new files read."""

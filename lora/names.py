@@ -113,10 +113,9 @@ class NameIndex:
             return
         tidy = with_slashes(name)
         full = next((one for one in (name, tidy) if self._named(one)), None)
-        if full is None and found.how != "extension":
+        if full is None:
             # Answered by a part of what is written: all of it would come first.
-            spellings = (tidy, *(_bare(tidy) + end for end in EXTENSIONS))
-            paths = (_below(folder, one) for one in spellings for folder in self._folders)
+            paths = (_below(folder, one) for one in _fuller(tidy, found.how) for folder in self._folders)
             yield from (path for path in paths if self._at(path) is None)
         for folder in self._folders:
             path = _below(folder, full or found.file.name)
@@ -259,6 +258,15 @@ _NO_NAMES = _Names((), str)
 
 def _below(folder: str, name: str) -> str:
     return os.path.join(folder, "") + name.replace("/", os.sep)
+
+
+def _fuller(tidy: str, how: str) -> Iterator[str]:
+    """Names that `tidy` would rather mean than the one that answered on rung `how`."""
+    bare = _bare(tidy)
+    if how != "extension" or bare != tidy:
+        yield tidy
+    if how != "extension":
+        yield from (bare + end for end in EXTENSIONS)
 
 
 def _digest(pair: tuple[str, LoraFile]) -> str:

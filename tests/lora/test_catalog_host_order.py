@@ -75,6 +75,8 @@ def test_an_earlier_folder_comes_first(
         ("people/ink.pt", "people/ink"),
         ("ink.safetensors", "ink"),
         ("people/INK.safetensors", "people/INK.safetensors"),
+        ("styles/ink.pt", "styles/ink.pt"),
+        ("styles/ink.pt", ".\\styles\\ink.pt"),
     ],
 )
 def test_a_file_that_the_whole_name_fits_comes_before_one_that_a_part_fits(
@@ -150,3 +152,40 @@ def test_what_no_scan_can_list_costs_one(
     for _ in range(3):
         assert catalog.find("ink").name == "styles/ink.safetensors"
     assert len(scans) == 2
+
+
+def test_what_came_after_its_folder_was_listed_counts_the_next_time(
+    catalog: LoraCatalog, folders: list[Path], write_lora: WriteLora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = folders
+    write_lora(second / "ink.safetensors")
+
+    def listed(paths: list[str]) -> Listing:
+        listing = list_files(paths)
+        write_lora(first / "ink.safetensors")
+        return listing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog_module, "list_files", listed)
+        assert catalog.find("ink.safetensors").path == str(second / "ink.safetensors")
+    assert catalog.find("ink.safetensors").path == str(first / "ink.safetensors")
+
+
+def test_what_no_scan_can_list_costs_one_beside_a_file_that_came_meanwhile(
+    catalog: LoraCatalog, folders: list[Path], write_lora: WriteLora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = folders
+    write_lora(second / "styles/ink.safetensors")
+    catalog.refresh()
+    first.mkdir()
+    (first / "ink").write_bytes(b"a file of that name, and no LoRA")
+
+    def listed(paths: list[str]) -> Listing:
+        listing = list_files(paths)
+        write_lora(second / "ink.safetensors")
+        return listing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog_module, "list_files", listed)
+        assert catalog.find("ink").name == "styles/ink.safetensors"
+    assert catalog.find("ink").name == "ink.safetensors"
