@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from ..loaders.checkpoint import is_weight_file
 from ..loaders.shards import INDEX_SUFFIX
 
+_HAS_DRIVES = os.name == "nt"
+"""There a colon leads to another drive; elsewhere it is a letter like any other."""
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
 
 
@@ -64,8 +66,9 @@ def file_below(folders: Sequence[str], name: str) -> str | None:
     """The weight file of that name in the first of `folders` that has it; None also for a name that leads out of
     them."""
     if _is_below(name):
-        for folder in folders:
-            path = os.path.join(folder, *name.replace("\\", "/").split("/"))
+        # On most systems a backslash may also be part of a file's own name.
+        spellings = dict.fromkeys((name.replace("\\", "/"), name))
+        for path in (os.path.join(folder, *one.split("/")) for folder in folders for one in spellings):
             if os.path.isfile(path):
                 return path
     return None
@@ -73,7 +76,7 @@ def file_below(folders: Sequence[str], name: str) -> str | None:
 
 def _is_below(name: str) -> bool:
     parts = name.replace("\\", "/").split("/")
-    return is_weight_file(name) and not (os.path.isabs(name) or ".." in parts or ":" in parts[0])
+    return is_weight_file(name) and not (os.path.isabs(name) or ".." in parts or (_HAS_DRIVES and ":" in name))
 
 
 def _changed(listing: _Listing) -> bool:
@@ -89,7 +92,8 @@ def _list(roots: Sequence[str]) -> _Listing:
                 name.removesuffix(f".safetensors{INDEX_SUFFIX}") for name in files if name.endswith(INDEX_SUFFIX)
             }
             listed = (os.path.join(folder, name) for name in files if _listed(name, indexed))
-            names |= {os.path.relpath(path, root) for path in listed if os.path.isfile(path)}
+            below = (os.path.relpath(path, root) for path in listed if os.path.isfile(path))
+            names |= {name for name in below if _is_below(name)}
     return _Listing(tuple(sorted(names)), tuple(roots), changed_ns)
 
 

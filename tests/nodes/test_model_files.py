@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from warmstack.nodes import model_files as module
 from warmstack.nodes.model_files import ModelFileError, ModelFiles
 
 
@@ -85,10 +86,28 @@ def test_the_first_folder_wins_and_either_separator_is_understood(
     assert files.find("flux\\b.gguf") == files.find("flux/b.gguf") == str(folders[0] / "flux/b.gguf")
 
 
+def test_whatever_is_listed_is_found(files: ModelFiles, folders: tuple[Path, Path]) -> None:
+    if os.name != "nt":
+        for name in ("flux:q4.gguf", "a:/b:c.sft", "back\\slash.gguf", "..\\dots.gguf"):
+            touch(folders[1] / name)
+    names = files.names()
+    assert len(names) > 4 and "..\\dots.gguf" not in names
+    assert {os.path.basename(files.find(name)) for name in names} == {os.path.basename(name) for name in names}
+
+
 @pytest.mark.parametrize(
-    "name", ["../unet/a.safetensors", "flux/../a.safetensors", "..\\unet\\a.safetensors", "C:a.gguf", "notes.txt", ""]
+    "name", ["../unet/a.safetensors", "flux/../a.safetensors", "..\\unet\\a.safetensors", "notes.txt", ""]
 )
 def test_nothing_else_is_opened(files: ModelFiles, name: str) -> None:
+    with pytest.raises(ModelFileError, match="weight file below"):
+        files.find(name)
+
+
+@pytest.mark.parametrize("name", ["C:a.gguf", "C:/a.gguf", "flux/C:a.gguf", "flux\\C:\\a.gguf"])
+def test_where_there_are_drives_a_name_leads_to_none(
+    files: ModelFiles, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HAS_DRIVES", True)
     with pytest.raises(ModelFileError, match="weight file below"):
         files.find(name)
 
