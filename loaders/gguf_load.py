@@ -12,6 +12,7 @@ from io import FileIO
 import numpy as np
 import torch
 
+from . import kernel
 from .cuda_device import CudaDevice
 from .errors import SafetensorsLoadError
 from .filling import Pace, fill, read_at
@@ -147,7 +148,7 @@ class _Loading:
             data = torch.empty(0, dtype=torch.uint8)
         else:
             if self.mapping is None:
-                self.mapping = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self.mapping = kernel.map_privately(self.file.fileno())
             start = self.header.data_start + entry.start
             data = torch.frombuffer(self.mapping, dtype=torch.uint8, count=entry.end - entry.start, offset=start)
         return PackedTensor(key, entry.type, entry.shape, data, reason)

@@ -10,6 +10,8 @@ import sys
 _CACHESTAT = 451
 """System call number on every Linux architecture; Linux 6.5 and later."""
 _MADV_POPULATE_READ = 22
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+"""Python names it from 3.13 on. The number is that of x86, ARM and RISC-V."""
 _NOT_RESIDENT = bytes(range(0, 256, 2))
 """mincore answers in the lowest bit of a byte per page; the others are reserved."""
 
@@ -34,6 +36,16 @@ def cached_pages(fd: int, start: int = 0, nbytes: int = 0) -> int | None:
     return None if failed else int(answer.cached)
 
 
+def map_privately(fd: int, nbytes: int = 0, start: int = 0) -> mmap.mmap:
+    """`nbytes` of the open file from byte `start` on, 0 for all to its end, copy-on-write: torch and ctypes want
+    writable memory, and a write must never reach the file. OSError or ValueError when it cannot be mapped."""
+    if not sys.platform.startswith("linux"):
+        return mmap.mmap(fd, nbytes, access=mmap.ACCESS_COPY, offset=start)
+    # Else the kernel counts each page as one that will be written to, and refuses a file larger than memory and swap.
+    flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+    return mmap.mmap(fd, nbytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=start)
+
+
 def mapped_resident_pages(fd: int, nbytes: int, start: int = 0) -> int | None:
     """Pages of `nbytes` of the open file from byte `start` on that are in memory by mincore, or None where there is no
     mincore, it may not tell, or the file cannot be mapped."""
@@ -44,10 +56,9 @@ def mapped_resident_pages(fd: int, nbytes: int, start: int = 0) -> int | None:
     lead = start % mmap.ALLOCATIONGRANULARITY
     length = lead + nbytes
     try:
-        # Copy-on-write, because ctypes takes the address of writable buffers only.
-        mapping = mmap.mmap(fd, length, access=mmap.ACCESS_COPY, offset=start - lead)
+        mapping = map_privately(fd, length, start - lead)
     except (OSError, ValueError):
-        # Such a mapping counts as memory that may be used, of which there is less; or the file was cut meanwhile.
+        # The file was cut meanwhile, or the address space is full.
         return None
     with mapping:
         flags = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()

@@ -27,7 +27,7 @@ def map_tensors(
 
 
 def map_file(header: SafetensorsHeader) -> mmap.mmap:
-    """The whole file, copy-on-write: torch wants writable memory, and a write must never reach the file."""
+    """The whole file, copy-on-write; it may be larger than memory and swap together."""
     with open_raw(header.path) as file:
         require_stamp(header.path, file, header.stamp)
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        return kernel.map_privately(file.fileno())
