@@ -44,7 +44,13 @@ class CatalogSnapshot:
     """Changes when, and only when, something else did; 0 before the first scan."""
     unread: frozenset[AdapterKey] = frozenset()
     """Files whose headers are still being read: nothing but name, size and time is known of them."""
+    doubtful: frozenset[AdapterKey] = frozenset()
+    """Files that could not be opened: the next refresh may tell more."""
     names: NameIndex = field(default_factory=lambda: NameIndex(()), repr=False, compare=False)
+
+    def is_doubtful(self, file: LoraFile) -> bool:
+        """True when the `problem` of `file` may have passed, though the file is the same."""
+        return file.key in self.doubtful
 
     def resolve(self, name: str, category: str = "") -> Found | Ambiguous | Missing:
         """Which file `name` means, see `names.py`; `category` decides between several, and is then the `how`."""
@@ -111,8 +117,7 @@ class LoraCatalog:
         found = snapshot.resolve(name, category)
         if isinstance(found, Found) and not (snapshot.unread and found.how in _HEADER_ANSWERS):
             current = as_on_disk(found.file)
-            # A file that could not be opened is the same file when it can be again.
-            is_doubtful = bool(found.file.problem) and self._settled is None
+            is_doubtful = snapshot.is_doubtful(found.file)
             if current == found.file and not is_doubtful and not self.is_overtaken(name, found):
                 return current
         found = self.catch_up(name, category)
@@ -200,7 +205,8 @@ class LoraCatalog:
         self._index.retain(lambda key: key in facts or key.path.startswith(listing.absent_folders))
         self._index.save()
         self._publish(listing, facts)
-        self._settled = listing if all(fact.is_lasting for fact in facts.values()) else None
+        # What could not be opened is the same file when it can be: equal listings would not tell.
+        self._settled = None if self._snapshot.doubtful else listing
 
     def _read_headers(self, keys: Sequence[AdapterKey]) -> Iterator[tuple[AdapterKey, HeaderFacts]]:
         if not keys:
@@ -217,7 +223,8 @@ class LoraCatalog:
         files = tuple(_lora_file(listed, facts) for listed in listing.files)
         shadowed = tuple(_lora_file(listed, facts) for listed in listing.shadowed)
         unread = frozenset(file.key for file in chain(files, shadowed) if file.key not in facts)
-        content = (files, shadowed, unread, *listing[2:5])
+        doubtful = frozenset(key for key, fact in facts.items() if not fact.is_lasting)
+        content = (files, shadowed, unread, doubtful, *listing[2:5])
         if content == self._content:
             return
         located = zip(chain(listing.files, listing.shadowed), chain(files, shadowed), strict=True)
@@ -230,7 +237,7 @@ class LoraCatalog:
             folder_links=listing.folder_links,
         )
         self._content = content
-        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, unread, names)
+        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, unread, doubtful, names)
 
 
 def _lora_file(listed: ListedFile, facts: Mapping[AdapterKey, HeaderFacts]) -> LoraFile:

@@ -26,6 +26,10 @@ class Resolver:
         """The library; the same object while unchanged."""
         return self._catalog.snapshot.files
 
+    def is_doubtful(self, file: LoraFile) -> bool:
+        """True when the file could not be opened: a scan may tell more."""
+        return self._catalog.snapshot.is_doubtful(file)
+
     def refresh(self) -> None:
         """Scans the folders again."""
         self._catalog.refresh()

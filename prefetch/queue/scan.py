@@ -1,4 +1,5 @@
-"""LibraryScan: looks the folders through when the server starts, and when a job names a file that nobody knows."""
+"""LibraryScan: looks the folders through when the server starts, and when a job names a file that nobody knows or that
+could not be opened."""
 
 from __future__ import annotations
 
@@ -10,6 +11,10 @@ from .resolver import Resolver
 
 REFRESH_S = 10.0
 """Least time from the end of a scan to the next, for a name that is missing."""
+DOUBT_S = 30.0
+"""The same for a file that could not be opened: a drive that is away for a while keeps each scan waiting."""
+LONGEST_DOUBT_S = 480.0
+"""Each scan that opens it no more than the last doubles the time to the next, up to this: rights may be lacking."""
 
 
 class LibraryScan:
@@ -31,8 +36,9 @@ class LibraryScan:
         self._ended = ended
         self._is_going_on = False
         self._ended_at_s = float("-inf")
+        self._doubt_s = DOUBT_S
         self._searched: tuple[JobNeeds, ...] | None = None
-        """Needs in which nothing was missing."""
+        """Needs in which nothing was missing or in doubt."""
 
     @property
     def is_going_on(self) -> bool:
@@ -46,13 +52,21 @@ class LibraryScan:
             self._spawn(self._scan())
 
     def follow(self, jobs: tuple[JobNeeds, ...]) -> None:
-        """Begins one, at most every `REFRESH_S`, while one of `jobs` names a file that the catalog does not know."""
-        if self._is_going_on or jobs is self._searched or self._clock() - self._ended_at_s < REFRESH_S:
+        """Begins one, at most every `REFRESH_S`, while one of `jobs` names a file that the catalog does not know; more
+        seldom while one could not be opened."""
+        if self._is_going_on or jobs is self._searched:
+            return
+        rested_s = self._clock() - self._ended_at_s
+        if rested_s < REFRESH_S:
             return
         if any(need.resolution.state == "missing" for job in jobs for need in job.needs):
             self.start()
-        else:
+        elif not any(need.file and self._resolver.is_doubtful(need.file) for job in jobs for need in job.needs):
             self._searched = jobs
+            self._doubt_s = DOUBT_S
+        elif rested_s >= self._doubt_s:
+            self._doubt_s = min(2 * self._doubt_s, LONGEST_DOUBT_S)
+            self.start()
 
     async def _scan(self) -> None:
         try:

@@ -14,7 +14,7 @@ import pytest
 from warmstack.lora import catalog as catalog_module
 from warmstack.lora.catalog import Found, LoraCatalog
 from warmstack.lora.errors import AmbiguousLoraError, LoraNotFoundError
-from warmstack.lora.facts import read_facts
+from warmstack.lora.facts import HeaderFacts, read_facts
 from warmstack.lora.scan import EXTENSIONS, Listing, list_files
 
 from .conftest import WriteLora
@@ -181,6 +181,27 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(tmp_path: Path, write_lor
     away.rename(store)
     assert catalog.find("x").base_model == "sd15"
     assert not catalog.refresh().files[0].problem
+
+
+def test_only_what_could_not_be_opened_is_in_doubt(
+    tmp_path: Path, write_lora: WriteLora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = str(write_lora(tmp_path / "away.safetensors"))
+    (tmp_path / "cut.safetensors").write_bytes(b"\xff" * 20)
+
+    def read(path: str) -> HeaderFacts:
+        return HeaderFacts(problem="cannot be opened", is_lasting=False) if path == away else read_facts(path)
+
+    catalog = make(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog_module, "read_facts", read)
+        before = catalog.refresh()
+        assert [before.is_doubtful(file) for file in before.files] == [True, False]
+        assert catalog.find("cut").problem
+        assert catalog.snapshot is before
+    after = catalog.refresh()
+    assert after.revision > before.revision
+    assert not any(after.is_doubtful(file) for file in (*before.files, *after.files))
 
 
 def test_an_absent_folder_is_no_error_and_its_headers_stay_known(

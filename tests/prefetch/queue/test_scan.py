@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from warmstack.loaders.disk_kind import Disk
+from warmstack.lora import catalog as catalog_module
 from warmstack.lora.catalog import LoraCatalog
+from warmstack.lora.facts import HeaderFacts, read_facts
 from warmstack.prefetch.pool import DaemonPool
-from warmstack.prefetch.queue.scan import REFRESH_S
+from warmstack.prefetch.queue.scan import DOUBT_S, LONGEST_DOUBT_S, REFRESH_S
 
 from ..world import InlinePool, ManualPool, World
 
@@ -44,6 +46,31 @@ class ScansHeld(InlinePool):
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
         is_scan = getattr(call, "__name__", "") == "refresh"
         return self.scans.submit(call) if is_scan else super().submit(call)
+
+
+class Drive:
+    """Lists its files; `is_away` is what opening one meets. `scans_at_s` are the times of the scans."""
+
+    def __init__(self, world: World) -> None:
+        self.is_away = True
+        self.scans_at_s: list[float] = []
+        self._world = world
+
+    def folders(self) -> list[str]:
+        self.scans_at_s.append(self._world.now_s)
+        return [str(self._world.root)]
+
+    def read(self, path: str) -> HeaderFacts:
+        return HeaderFacts(problem="cannot be opened", is_lasting=False) if self.is_away else read_facts(path)
+
+
+@pytest.fixture
+def drive(world: World, monkeypatch: pytest.MonkeyPatch) -> Drive:
+    drive = Drive(world)
+    monkeypatch.setattr(catalog_module, "read_facts", drive.read)
+    world.catalog = LoraCatalog(drive.folders)
+    world.build()
+    return drive
 
 
 @pytest.fixture
@@ -122,3 +149,35 @@ async def test_no_disk_is_measured_during_a_scan(world: World) -> None:
     for _ in range(3):
         await world.settle()
     assert probed == 1
+
+
+async def test_a_file_that_could_not_be_opened_is_read_ahead_once_it_can_be(world: World, drive: Drive) -> None:
+    name = world.lora("a")
+    world.submit("1", name)
+    await world.settle()
+    assert world.states() == {"1": {name: "failed"}}
+    drive.is_away = False
+    world.now_s += DOUBT_S
+    await world.settle()
+    assert world.states() == {"1": {name: "ready"}}
+    assert world.page_reads == [world.path(name)]
+
+
+async def test_a_file_that_can_never_be_opened_is_tried_ever_more_seldom(world: World, drive: Drive) -> None:
+    name, step_s = world.lora("a"), REFRESH_S
+    world.submit("1", name)
+    for _ in range(round(3 * LONGEST_DOUBT_S / step_s)):
+        await world.settle()
+        world.now_s += step_s
+    rests_s = [later - earlier for earlier, later in zip(drive.scans_at_s, drive.scans_at_s[1:], strict=False)]
+    assert rests_s == [*(times * DOUBT_S for times in (1, 2, 4, 8)), LONGEST_DOUBT_S, LONGEST_DOUBT_S]
+
+
+async def test_only_a_file_that_some_job_needs_is_tried_again(world: World, drive: Drive) -> None:
+    world.lora("unneeded")
+    (world.root / "old.pt").write_bytes(b"\x80")
+    world.submit("1", "old.pt")
+    for _ in range(4):
+        await world.settle()
+        world.now_s += DOUBT_S
+    assert len(drive.scans_at_s) == 1
