@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .gguf_packed import PackedTensor
     from .gguf_types import GgufType
     from .header import SafetensorsHeader, TensorEntry, read_header, read_metadata
+    from .host_memory import available_bytes
     from .lazy import LazyLoadingStrategy
     from .mapped import map_tensors
     from .max_memory import MaxMemory
@@ -117,6 +118,7 @@ _MODULES = {
     "TensorFile": "tensor_file",
     "Upload": "transfer",
     "UploadedPacked": "packed_upload",
+    "available_bytes": "host_memory",
     "check_shards": "shards",
     "choose_strategy": "auto",
     "dequantise": "gguf_numpy",
@@ -198,6 +200,7 @@ __all__ = [
     "TensorFile",
     "Upload",
     "UploadedPacked",
+    "available_bytes",
     "check_shards",
     "choose_strategy",
     "dequantise",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psutil
-
 from .direct import CACHED_SHARE
 from .disk_kind import DiskKind, disk_kind
 from .errors import NoCapableLoaderError
 from .footprint import footprint
+from .host_memory import available_bytes
 from .page_cache import resident_bytes
 from .registry import StrategyRegistry
 from .strategy import LoadingStrategy, LoadRequest
@@ -34,7 +33,7 @@ class Choice:
 class Surroundings:
     """What the choice asks the machine. Tests answer themselves."""
 
-    free_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
+    free_bytes: Callable[[], int] = available_bytes
     disk_kind: Callable[[str], DiskKind] = disk_kind
     cached_bytes: Callable[[str], int | None] = resident_bytes
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
+from .host_memory import available_bytes
 from .strategy import LoadResult
 from .telemetry import LoadingMetrics, added_up
 
@@ -149,8 +150,8 @@ def get_gpu_memory_stats(device: int | None = None) -> GpuMemoryStats | None:
 
 
 def log_memory_stats(label: str, *, log: logging.Logger = logger, level: int = logging.INFO) -> None:
-    """One line: what this process holds, what the host has left, and the same of the GPU when there is one."""
-    held_bytes, free_bytes = psutil.Process().memory_info().rss, psutil.virtual_memory().available
+    """One line: what this process holds, what the host or its container has left, the same of a GPU."""
+    held_bytes, free_bytes = psutil.Process().memory_info().rss, available_bytes()
     gpu = get_gpu_memory_stats()
     on_gpu = f"; {gpu.device} {gpu.allocated_bytes // _MIB} MiB, {gpu.free_bytes // _MIB} MiB free" if gpu else ""
     log.log(level, "%s: process %d MiB, host %d MiB free%s", label, held_bytes // _MIB, free_bytes // _MIB, on_gpu)

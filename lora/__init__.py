@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .file import AdapterKey, LoraFile
     from .fuse import PlainLora, add_fused_, fits
     from .lease import Lease
-    from .memory import available_bytes, default_budget_bytes
+    from .memory import default_budget_bytes
     from .names import Ambiguous, Found, Missing
     from .policies import EvictionPolicy, Gdsf, Lfu, Lru, NextUse
     from .row import LoraRow
@@ -72,7 +72,6 @@ _MODULES = {
     "Reservation": "budget",
     "Waits": "waits",
     "add_fused_": "fuse",
-    "available_bytes": "memory",
     "default_budget_bytes": "memory",
     "extract_tags": "tags",
     "fits": "fuse",
@@ -118,7 +117,6 @@ __all__ = [
     "Reservation",
     "Waits",
     "add_fused_",
-    "available_bytes",
     "default_budget_bytes",
     "extract_tags",
     "fits",

@@ -1,13 +1,8 @@
-"""How much memory there is to cache adapters in: the machine's, or the container's where that is less."""
+"""How much memory to cache adapters in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
-
-import psutil
+from ..loaders.host_memory import Memory, measure_memory
 
 _GIB = 1 << 30
 _MOST_BYTES = 8 * _GIB
@@ -16,67 +11,12 @@ _HEADROOM_BYTES = 2 * _GIB
 """What a default must leave available; on small machines an eighth of the memory."""
 
 
-class Memory(NamedTuple):
-    """What one limit allows: the machine itself, or a cgroup."""
-
-    total_bytes: int
-    available_bytes: int
-    """What can still be allocated without swapping. The page cache counts as available: the kernel gives it up."""
-
-
 def default_budget_bytes() -> int:
     """A quarter of the memory, at most 8 GiB, and less when that would not leave enough available."""
     return budget_for(measure_memory())
-
-
-def available_bytes() -> int:
-    """Bytes that this process can still allocate without swapping or being killed."""
-    return measure_memory().available_bytes
 
 
 def budget_for(memory: Memory) -> int:
     headroom_bytes = min(_HEADROOM_BYTES, memory.total_bytes // 8)
     spare_bytes = max(0, memory.available_bytes - headroom_bytes)
     return min(memory.total_bytes // 4, _MOST_BYTES, spare_bytes)
-
-
-def measure_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> Memory:
-    """The tightest limit that holds for this process. `proc` and `cgroups` are the mount points of the system."""
-    machine = psutil.virtual_memory()
-    limits = [Memory(machine.total, machine.available), *_cgroup_limits(proc, cgroups)]
-    return Memory(*(min(values) for values in zip(*limits, strict=True)))
-
-
-def _cgroup_limits(proc: Path, cgroups: Path) -> Iterator[Memory]:
-    """Every group that this process is in, up to the root: each one's limit holds."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if not controllers:
-            yield from _walk(cgroups, group, "memory.max", "memory.current", "")
-        elif "memory" in controllers.split(","):
-            yield from _walk(cgroups / "memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
-
-
-def _walk(root: Path, group: str, limit: str, used: str, prefix: str) -> Iterator[Memory]:
-    """A container without a cgroup namespace sees the host's path, which its own mount lacks, but does see the root."""
-    folder = root / group.strip("/")
-    while True:
-        with suppress(OSError, ValueError):
-            yield _read(folder, limit, used, prefix)
-        if folder == root:
-            return
-        folder = folder.parent
-
-
-def _read(folder: Path, limit: str, used: str, prefix: str) -> Memory:
-    """Raises ValueError for `max`, which is no number."""
-    limit_bytes = int((folder / limit).read_text(encoding="ascii"))
-    used_bytes = int((folder / used).read_text(encoding="ascii"))
-    counts = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-    pages_bytes = sum(int(counts.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
-    return Memory(limit_bytes, max(0, limit_bytes - used_bytes + pages_bytes))

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..loaders import disk_kind, disk_probe, page_cache
+from ..loaders import disk_kind, disk_probe, host_memory, page_cache
 from ..loaders.rate_limit import RateLimit
-from ..lora import memory
 from .disks import disk_use
 from .pool import DaemonPool, Pool
 
@@ -41,7 +40,7 @@ class Machine:
 
     warm_file: WarmFile = page_cache.warm_file
     resident_bytes: Callable[[str], int | None] = page_cache.resident_bytes
-    available_bytes: Callable[[], int] = memory.available_bytes
+    available_bytes: Callable[[], int] = host_memory.available_bytes
     clock: Callable[[], float] = time.monotonic
     make_pool: Callable[[int, str], Pool] = DaemonPool
     disk_under: Callable[[str], disk_kind.Disk] = disk_kind.disk_under
