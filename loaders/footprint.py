@@ -15,6 +15,9 @@ from .header import DTYPE_BITS, SafetensorsHeader, TensorEntry
 from .opened import stamp_path
 from .strategy import LoadRequest
 
+_SMALL_BYTES = 4 << 20
+"""Copied in a fraction of the time that reading it took, and as large as the pieces of a stream get."""
+
 
 class Footprint(NamedTuple):
     """What a request takes when all it wants is read before any of it is placed."""
@@ -25,11 +28,15 @@ class Footprint(NamedTuple):
     """The part of them that is handed out as it was read."""
     copied_bytes: Mapping[str, int]
     """device -> bytes of the tensors that are cast or moved there."""
+    recopied_bytes: int = 0
+    """The part of the kept ones that is copied all the same, so that the memory of the others can go."""
+    leftover_bytes: int = 0
+    """Of the others, where their memory stays if a file is read into one buffer."""
 
     @property
     def host_bytes(self) -> int:
         """Private memory of the host, at the worst moment."""
-        return self.read_bytes + self.copied_bytes.get("cpu", 0)
+        return self.read_bytes + self.copied_bytes.get("cpu", 0) + self.recopied_bytes
 
     @property
     def device_bytes(self) -> Mapping[str, int]:
@@ -46,18 +53,31 @@ def footprint(request: LoadRequest) -> Footprint:
 
 
 def footprint_of(headers: Iterable[SafetensorsHeader], request: LoadRequest) -> Footprint:
-    read_bytes = kept_bytes = 0
+    read_bytes = kept_bytes = recopied_bytes = leftover_bytes = 0
     copied_bytes: Counter[str] = Counter()
     for header in headers:
+        file_bytes = file_kept_bytes = 0
         for key, device in request.devices(header.tensors).items():
             entry = header.tensors[key]
-            stored_bytes, placed_bytes = entry.end - entry.start, _placed_bytes(entry, request)
-            read_bytes += stored_bytes
+            stored_bytes = entry.end - entry.start
+            file_bytes += stored_bytes
             if device == "cpu" and not _is_cast(entry, request):
-                kept_bytes += stored_bytes
+                file_kept_bytes += stored_bytes
             else:
-                copied_bytes[device] += placed_bytes
-    return Footprint(read_bytes, kept_bytes, copied_bytes)
+                copied_bytes[device] += _placed_bytes(entry, request)
+        read_bytes += file_bytes
+        kept_bytes += file_kept_bytes
+        if worth_copying(file_kept_bytes, file_bytes):
+            recopied_bytes += file_kept_bytes
+        elif file_kept_bytes:
+            leftover_bytes += file_bytes - file_kept_bytes
+    return Footprint(read_bytes, kept_bytes, copied_bytes, recopied_bytes, leftover_bytes)
+
+
+def worth_copying(kept_bytes: int, buffer_bytes: int) -> bool:
+    """Whether the tensors that could stay as they were read are copied, so that a buffer goes whose others were: when
+    they are at most half of it, or it is a small one."""
+    return 0 < kept_bytes < buffer_bytes and (2 * kept_bytes <= buffer_bytes or buffer_bytes <= _SMALL_BYTES)
 
 
 def gguf_device_bytes(header: GgufHeader, request: LoadRequest) -> Mapping[str, int]:

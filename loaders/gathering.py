@@ -8,8 +8,9 @@ import torch
 
 from .breather import Breather
 from .errors import SafetensorsValidationError
+from .footprint import worth_copying
 from .header import SafetensorsHeader
-from .placement import place_tensor, require_devices, send_tensors
+from .placement import on_its_own, place_tensor, require_devices, send_tensors
 from .strategy import LoadRequest, LoadResult
 from .telemetry import LoadingMetrics, StageClock
 from .uploads import Uploads
@@ -74,20 +75,21 @@ class Gathering:
         if twice is not None:
             raise SafetensorsValidationError(path, "stands in two of the files; remove one", twice)
         with self.clock.stage("place"):
-            copies, copied_bytes = self._place(path, sources, devices, mapped)
+            copied_bytes = self._place(path, sources, devices, mapped)
+            if buffer_bytes and self._request.copies:
+                copied_bytes += self._let_go(path, sources, devices)
         self._loaded_bytes += sum(sources[key].nbytes for key in devices)
         self._peak_bytes = max(self._peak_bytes, self._held_bytes + buffer_bytes + waiting_bytes + copied_bytes)
-        self._held_bytes += copied_bytes + (buffer_bytes if copies < len(devices) else 0)
+        keeps = any(self._tensors[key] is sources[key] and sources[key].nbytes for key in devices)
+        self._held_bytes += copied_bytes + (buffer_bytes if keeps else 0)
 
-    def _place(
-        self, path: str, sources: Mapping[str, torch.Tensor], devices: Mapping[str, str], mapped: bool
-    ) -> tuple[int, int]:
-        """(tensors that are not what was read, their bytes on the CPU)."""
+    def _place(self, path: str, sources: Mapping[str, torch.Tensor], devices: Mapping[str, str], mapped: bool) -> int:
+        """Bytes on the CPU of the tensors that are not what was read."""
         if not self._request.copies:
             self._request.pace.allow(path, 0)
             self._tensors |= {key: sources[key] for key in devices}
-            return 0, 0
-        copied_bytes = copies = 0
+            return 0
+        copied_bytes = 0
         breather = Breather()
         request = self._request
         sent = send_tensors(path, sources, devices, request.dtype, self._uploads, request.pace.cancelled)
@@ -102,14 +104,23 @@ class Gathering:
                 tensor = place_tensor(path, key, source, device, self._request.dtype)
             self._tensors[key] = tensor
             if tensor is not source:
-                copies += 1
                 copied_bytes += tensor.nbytes if tensor.device.type == "cpu" else 0
                 if mapped:
                     self._request.pace.report(path, source.nbytes, key)
         for device in filter(self._uploads.takes, there_already):
             # Its tensors were computed there, perhaps not yet.
             self._uploads.follow(device)
-        return copies, copied_bytes
+        return copied_bytes
+
+    def _let_go(self, path: str, sources: Mapping[str, torch.Tensor], devices: Mapping[str, str]) -> int:
+        """Give those that stayed as they were read memory of their own, if that frees the others'; the bytes of it."""
+        kept = {key: sources[key] for key in devices if self._tensors[key] is sources[key]}
+        kept_bytes = sum(tensor.nbytes for tensor in kept.values())
+        if not worth_copying(kept_bytes, sum(sources[key].nbytes for key in devices)):
+            return 0
+        own = {key: on_its_own(path, key, tensor) for key, tensor in kept.items()}
+        self._tensors |= own
+        return sum(tensor.nbytes for key, tensor in own.items() if tensor is not kept[key])
 
     def result(self, strategy: str) -> LoadResult:
         """What was gathered, every byte in its place."""

@@ -25,7 +25,7 @@ class MaxMemory:
         """From `{device: bytes}`; bytes as a number or as text: `"6GiB"`, `"500MB"`."""
         return cls({device_name(device): parse_bytes(limit) for device, limit in limits.items()})
 
-    def check(self, path: str, device_bytes: Mapping[str, int]) -> None:
+    def check(self, path: str, device_bytes: Mapping[str, int], advice: str = "move a part with device_map") -> None:
         """Raise when a load of `path` would put more on a device than it may: `device_bytes` says how much."""
         limits = {_numbered(device): limit_bytes for device, limit_bytes in self.limit_bytes.items()}
         needed: Counter[str] = Counter()
@@ -34,9 +34,7 @@ class MaxMemory:
         for device, needed_bytes in needed.items():
             limit_bytes = limits.get(device)
             if limit_bytes is not None and needed_bytes > limit_bytes:
-                reason = (
-                    f"needs {needed_bytes} bytes on {device} and may take {limit_bytes}; move a part with device_map"
-                )
+                reason = f"needs {needed_bytes} bytes on {device} and may take {limit_bytes}; {advice}"
                 raise SafetensorsLoadError(path, reason)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from .checkpoint import checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError
 from .filling import Pace
-from .footprint import footprint_of, gguf_device_bytes, tensor_device_bytes
+from .footprint import Footprint, footprint_of, gguf_device_bytes, tensor_device_bytes
 from .gathering import Gathering
 from .gguf_header import read_gguf_header
 from .gguf_load import load_gguf
@@ -90,12 +91,23 @@ class ModelLoader:
         if progress is None and not self._max_memory.limit_bytes:
             return _timed(load_request(request, self._strategy, self._registry), clock)
         needs = footprint_of(headers.values(), request)
-        self._max_memory.check(paths[0], needs.device_bytes)
+        request = self._limited(request, needs)
         meter = ProgressMeter(needs.read_bytes, headers.values(), progress)
-        request = replace(request, pace=Pace(cancelled, reached=meter.add))
+        request = replace(request, pace=replace(request.pace, reached=meter.add))
         result = load_request(request, self._strategy, self._registry)
         meter.finish(paths[-1])
         return _timed(result, clock)
+
+    def _limited(self, request: LoadRequest, needs: Footprint) -> LoadRequest:
+        """`request`, within `max_memory`, or the error that it is not."""
+        device_bytes, advice = Counter(needs.device_bytes), "move a part with device_map"
+        if needs.leftover_bytes and self._strategy == "auto":
+            request = replace(request, low_memory=request.low_memory or "cpu" in self._max_memory.limit_bytes)
+        elif needs.leftover_bytes and self._strategy not in ("streaming", "lazy"):
+            device_bytes["cpu"] += needs.leftover_bytes
+            advice += f", or take 'streaming': {self._strategy!r} keeps {needs.leftover_bytes} bytes that it copied"
+        self._max_memory.check(request.paths[0], device_bytes, advice)
+        return request
 
     async def load_shards_async(
         self, files: Sequence[Path], index: Path | ShardIndex | None = None, *, progress: Progress | None = None

@@ -11,7 +11,7 @@ import torch
 from .errors import SafetensorsValidationError
 from .filling import Pace
 from .header import SafetensorsHeader
-from .placement import place_tensor, require_devices, send_tensors
+from .placement import on_its_own, place_tensor, require_devices, send_tensors
 from .progress import Progress, ProgressMeter
 from .robust import Device, Path, request_for
 from .shards import ShardIndex, check_shards
@@ -68,6 +68,9 @@ def fill_module(
             placed = send_tensors(header.path, {key: tensor}, {key: place}, wanted_dtype, uploads, cancelled).get(key)
             if placed is None:
                 placed = place_tensor(header.path, key, tensor, place, wanted_dtype)
+            if placed is tensor and request.copies:
+                # Its neighbours in the file may have been copied, and their memory shall go.
+                placed = on_its_own(header.path, key, tensor)
             _assign(module, key, placed, targets[key])
             del tensor, placed
     meter.finish(request.paths[-1])

@@ -37,6 +37,16 @@ def place_tensor(path: str, key: str, tensor: torch.Tensor, device: str, dtype: 
         raise _unplaced(path, key, device, cast, error) from error
 
 
+def on_its_own(path: str, key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor`, or a copy when it keeps more memory alive than its own. `path` and `key` as for `place_tensor`."""
+    if tensor.untyped_storage().nbytes() == tensor.nbytes:
+        return tensor
+    try:
+        return tensor.clone()
+    except RuntimeError as error:
+        raise _unplaced(path, key, "cpu", None, error) from error
+
+
 def send_tensors(
     path: str,
     tensors: Mapping[str, torch.Tensor],
