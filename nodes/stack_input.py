@@ -34,7 +34,7 @@ def read_stack(names: Names, text: str | None, before: object = None, *, categor
 
 def with_file_names(names: Names, stack: LoraStack) -> LoraStack:
     """Every active row under the full name of its file, which any other pack's loader understands. Raises LoraError."""
-    return LoraStack(tuple(replace(row, name=names.find(row.name, row.category).name) for row in stack.active))
+    return LoraStack(tuple(replace(row, name=_file_name(names, row)) for row in stack.active))
 
 
 async def check(names: Names, read: Callable[[], LoraStack]) -> bool | str:
@@ -61,6 +61,16 @@ def file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
     except LoraError:
         return (row.name,)
     return (file.name, file.mtime_ns, file.size_bytes)
+
+
+def _file_name(names: Names, row: LoraRow) -> str:
+    file = names.find(row.name, row.category)
+    if file.name != row.name and names.find(file.name).path != file.path:
+        # By its path, or through a link. Other packs go by the name, and would load the other file in silence.
+        raise LoraError(
+            f"LoRA {file.name!r} is hidden by a file of the same name in an earlier folder; rename one of them"
+        )
+    return file.name
 
 
 def _verdict(names: Names, read: Callable[[], LoraStack]) -> bool | str:

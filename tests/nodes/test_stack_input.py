@@ -102,6 +102,25 @@ def test_other_packs_get_full_names_and_no_idle_rows(names: _Names) -> None:
     assert with_file_names(names, stack).to_tuples() == [("styles/oil.safetensors", 0.5, 0.25)]
 
 
+@pytest.mark.parametrize("asked", ["{second}/styles/ink.safetensors", "link/ink.safetensors"])
+def test_a_file_that_another_hides_from_other_packs_is_refused(tmp_path: Path, asked: str) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        write_lora(folder, "styles/ink.safetensors")
+    write_lora(second, "styles/oil.safetensors")
+    (second / "link").symlink_to(second / "styles")
+    catalog = LoraCatalog(lambda: [str(first), str(second)])
+    name = asked.format(second=second)
+    assert catalog.find(name).path == str(second / "styles/ink.safetensors")
+    with pytest.raises(LoraError, match=r"'styles/ink\.safetensors'.* hidden .* earlier folder") as refused:
+        with_file_names(catalog, LoraStack((LoraRow(name),)))
+    assert str(tmp_path) not in str(refused.value)
+    plain = LoraStack(
+        tuple(LoraRow(str(path)) for path in (first / "styles/ink.safetensors", second / "styles/oil.safetensors"))
+    )
+    assert [row.name for row in with_file_names(catalog, plain)] == ["styles/ink.safetensors", "styles/oil.safetensors"]
+
+
 async def test_a_good_stack_passes_and_the_catalog_is_asked_off_the_loop(names: _Names) -> None:
     assert await check(names, lambda: read_stack(names, "<lora:oil:1>")) is True
     assert names.threads and threading.get_ident() not in names.threads
