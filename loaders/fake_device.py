@@ -100,6 +100,8 @@ class FakeDevice:
             number, self.copies = self.copies, self.copies + 1
             if number == self.failing_copy:
                 raise RuntimeError("the bus is broken")
+            if target.is_inference() and not torch.is_inference_mode_enabled():
+                raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed")
             event = FakeCopyEvent(self, stream)
             self.events.append(event)
             self._queues[stream].append(_Copy(number, self._memory_of(target), source, event))
@@ -168,7 +170,7 @@ class FakeDevice:
         copy = queue.popleft()
         self.overwritten += not torch.equal(copy.source, copy.expected)
         copy.target[:] = copy.source.numpy()
-        copy.source.fill_(_POISON)
+        copy.source.numpy()[:] = _POISON
         copy.event.done = True
 
     def _give_back(self, address: int) -> None:

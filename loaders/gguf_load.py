@@ -214,4 +214,7 @@ def _write(raw: np.ndarray[tuple[int, int], np.dtype[np.uint8]], entry: GgufEntr
     # torch rounds to float16 more than ten times as fast as numpy, which knows no bfloat16.
     scratch = np.empty(tuple(out.shape), np.float32)
     write_values(raw, entry.type, scratch)
-    out.copy_(torch.from_numpy(scratch))
+    # Tensors of inference mode take no writes outside of it, and the mode, which ComfyUI runs its nodes in, is the
+    # caller's thread's alone.
+    with torch.inference_mode(out.is_inference()):
+        out.copy_(torch.from_numpy(scratch))

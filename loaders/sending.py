@@ -78,6 +78,8 @@ class Sending:
         while ended:
             ended.pop().result()
 
+    # In inference mode, whoever calls: the target may be of that mode, the slots may, and this may be another thread.
+    @torch.inference_mode()
     def _work(self, turns: Iterator[tuple[int, int]]) -> None:
         try:
             while (span := self._next(turns)) is not None:

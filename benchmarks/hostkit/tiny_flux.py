@@ -7,33 +7,36 @@ from pathlib import Path
 from .layers import Tensors, linear, tiny_autoencoder
 from .tensor_writer import Tensor, constant, write_tensors
 
-_WIDTH = 128
+_HEAD = 128
+_WIDTH = _HEAD
 
-MODULES: dict[str, tuple[int, int]] = {
-    "img_in": (_WIDTH, 64),
-    "txt_in": (_WIDTH, 64),
-    "time_in.in_layer": (_WIDTH, 256),
-    "time_in.out_layer": (_WIDTH, _WIDTH),
-    "vector_in.in_layer": (_WIDTH, 64),
-    "vector_in.out_layer": (_WIDTH, _WIDTH),
-    **{
-        f"double_blocks.0.{part}_{name}": shape
-        for part in ("img", "txt")
-        for name, shape in (
-            ("mod.lin", (768, _WIDTH)),
-            ("attn.qkv", (384, _WIDTH)),
-            ("attn.proj", (_WIDTH, _WIDTH)),
-            ("mlp.0", (512, _WIDTH)),
-            ("mlp.2", (_WIDTH, 512)),
-        )
-    },
-    "single_blocks.0.linear1": (896, _WIDTH),
-    "single_blocks.0.linear2": (_WIDTH, 640),
-    "single_blocks.0.modulation.lin": (384, _WIDTH),
-    "final_layer.linear": (64, _WIDTH),
-    "final_layer.adaLN_modulation.1": (256, _WIDTH),
-}
-"""Every linear layer -> (out_features, in_features)."""
+
+def modules(width: int) -> dict[str, tuple[int, int]]:
+    """Every linear layer -> (out_features, in_features); `width` in whole heads."""
+    block = (
+        ("mod.lin", (6 * width, width)),
+        ("attn.qkv", (3 * width, width)),
+        ("attn.proj", (width, width)),
+        ("mlp.0", (4 * width, width)),
+        ("mlp.2", (width, 4 * width)),
+    )
+    return {
+        "img_in": (width, 64),
+        "txt_in": (width, 64),
+        "time_in.in_layer": (width, 256),
+        "time_in.out_layer": (width, width),
+        "vector_in.in_layer": (width, 64),
+        "vector_in.out_layer": (width, width),
+        **{f"double_blocks.0.{part}_{name}": shape for part in ("img", "txt") for name, shape in block},
+        "single_blocks.0.linear1": (7 * width, width),
+        "single_blocks.0.linear2": (width, 5 * width),
+        "single_blocks.0.modulation.lin": (3 * width, width),
+        "final_layer.linear": (64, width),
+        "final_layer.adaLN_modulation.1": (2 * width, width),
+    }
+
+
+MODULES = modules(_WIDTH)
 
 _QK_NORMS = (
     "double_blocks.0.img_attn.norm.query_norm", "double_blocks.0.img_attn.norm.key_norm",
@@ -42,11 +45,11 @@ _QK_NORMS = (
 )  # fmt: skip
 
 
-def write_unet(path: Path, *, seed: int = 2) -> int:
+def write_unet(path: Path, *, seed: int = 2, width: int = _WIDTH) -> int:
     tensors: Tensors = {}
-    for name, (out_features, in_features) in MODULES.items():
+    for name, (out_features, in_features) in modules(width).items():
         tensors |= linear(name, out_features, in_features)
-    tensors |= {f"{name}.weight": Tensor((_WIDTH,), constant(1)) for name in _QK_NORMS}
+    tensors |= {f"{name}.weight": Tensor((_HEAD,), constant(1)) for name in _QK_NORMS}
     return write_tensors(path, tensors, seed=seed)
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from hostkit.client import HostClient, HostRequestError, Prompt
 from hostkit.graphs import CHECKPOINT, UNET, flux_graph, sd15_graph
+from hostkit.tiny_flux import write_unet
 from safetensors.torch import load_file, save_file
 
+from warmstack.loaders.gguf_chunks import CHUNK_ELEMENTS
 from warmstack.nodes.model_weights import strategy_names
 
 from ..nodes.model_writer import write_gguf, write_shards
@@ -27,7 +29,10 @@ def models(host_base: Path) -> Path:
     folder = host_base / "models"
     for kind, name in (("diffusion_models", UNET), ("checkpoints", CHECKPOINT)):
         write_shards(folder / kind / "shards", load_file(folder / kind / name))
-    flux = load_file(folder / "diffusion_models" / UNET)
+    # Wide enough that several threads share a matrix: on tiny ones the thread of the node works alone.
+    write_unet(folder / "diffusion_models/wide.safetensors", width=256)
+    flux = load_file(folder / "diffusion_models/wide.safetensors")
+    assert max(tensor.numel() for tensor in flux.values()) > CHUNK_ELEMENTS
     for kind in KINDS:
         worth = write_gguf(folder / f"diffusion_models/gguf/{kind}.gguf", flux, kind)
         save_file(worth, folder / f"diffusion_models/gguf/{kind}.safetensors")

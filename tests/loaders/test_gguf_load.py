@@ -196,6 +196,16 @@ def large(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_inference_mode_is_no_obstacle_to_other_threads(large: str, threads: int, dtype: torch.dtype):
+    """ComfyUI runs its nodes in it, and it is their thread's alone."""
+    with torch.inference_mode():
+        values = load_gguf(large, dtype, threads=threads).tensors["large"]
+    assert not values.any()
+    assert values.dtype == dtype
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_cancel_is_seen_between_two_chunks(large: str, threads: int):
     arrived: list[int] = []

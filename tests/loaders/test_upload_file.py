@@ -46,6 +46,19 @@ def test_a_file_goes_from_the_disk_into_the_slots(
     assert (device.overwritten, device.pinned_bytes, device.pins) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_inference_mode_is_no_obstacle_to_other_threads(
+    first: bool, saved: str, state_dict: dict[str, torch.Tensor], same_tensors: SameTensors
+):
+    """It is the caller's thread's alone, and the slots serve uploads inside of it and outside."""
+    with DeviceTransfer(FakeDevice(), slots=3, slot_bytes=100, fillers=4) as transfer:
+        for inside in (first, not first):
+            with torch.inference_mode(inside):
+                uploads = transfer.upload_file(saved), transfer.upload("ink", state_dict)
+                for upload in uploads:
+                    same_tensors(dict(upload.use()), state_dict)
+
+
 def test_nothing_is_read_into_memory_of_its_own(saved: str, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("host memory was allocated")
@@ -315,10 +328,14 @@ def test_memory_that_the_computing_stream_was_told_of_waits_for_it():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("inference_mode", [False, True])
 @pytest.mark.parametrize(("slots", "fillers"), [(1, 1), (16, 8)])
-def test_a_gpu_gets_a_file_from_the_disk(large: tuple[str, dict[str, torch.Tensor]], slots: int, fillers: int):
+def test_a_gpu_gets_a_file_from_the_disk(
+    large: tuple[str, dict[str, torch.Tensor]], slots: int, fillers: int, inference_mode: bool
+):
     path, tensors = large
-    with DeviceTransfer(CudaDevice(), slots=slots, slot_bytes=1 << 20, fillers=fillers) as transfer:
+    transfer = DeviceTransfer(CudaDevice(), slots=slots, slot_bytes=1 << 20, fillers=fillers)
+    with transfer, torch.inference_mode(inference_mode):
         upload = transfer.upload_file(path)
         assert upload.reasons == ()
         arrived = upload.use()
