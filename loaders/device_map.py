@@ -47,8 +47,21 @@ class DeviceMap:
 
 
 def device_name(device: object) -> str:
-    """torch's name of a device given as its name, a torch.device or the number of a GPU."""
-    return f"cuda:{device}" if type(device) is int else str(device)
+    """torch's name of a device given as its name, a torch.device or the number of a GPU. There is one CPU."""
+    name = f"cuda:{device}" if type(device) is int else str(device)
+    return "cpu" if name == "cpu:0" else name
+
+
+def known_device(device: object) -> str:
+    """`device_name`; ValueError when torch knows no such device. Whether it is there is another question."""
+    import torch
+
+    name = device_name(device)
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"{name!r} is no device that torch knows; write cpu, cuda:0 or another one") from error
+    return name
 
 
 def _catches(prefix: str, key: str) -> bool:

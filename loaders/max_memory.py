@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .device_map import device_name
+from .device_map import known_device
 from .errors import SafetensorsLoadError
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -21,9 +22,12 @@ class MaxMemory:
     limit_bytes: Mapping[str, int]
 
     @classmethod
-    def of(cls, limits: Mapping[object, int | str]) -> MaxMemory:
-        """From `{device: bytes}`; bytes as a number or as text: `"6GiB"`, `"500MB"`."""
-        return cls({device_name(device): parse_bytes(limit) for device, limit in limits.items()})
+    def of(cls, limits: Mapping[object, float | str]) -> MaxMemory:
+        """From `{device: bytes}`; bytes as a number or as text: `"6GiB"`, `"500MB"`. ValueError for a device that torch
+        does not know, and for what is no number of bytes."""
+        if not isinstance(limits, Mapping):
+            raise ValueError(f"{limits!r} is no max_memory; write {{device: bytes}}, as in {{'cuda:0': '10GiB'}}")
+        return cls({known_device(device): parse_bytes(limit) for device, limit in limits.items()})
 
     def check(self, path: str, device_bytes: Mapping[str, int], advice: str = "move a part with device_map") -> None:
         """Raise when a load of `path` would put more on a device than it may: `device_bytes` says how much."""
@@ -47,10 +51,10 @@ def _numbered(device: str) -> str:
     return f"cuda:{torch.cuda.current_device() if torch.cuda.is_available() else 0}"
 
 
-def parse_bytes(size: int | str) -> int:
-    if isinstance(size, int):
-        return size
-    match = _SIZE.fullmatch(size)
+def parse_bytes(size: float | str) -> int:
+    if isinstance(size, int | float) and not isinstance(size, bool) and 0 <= size < math.inf:
+        return int(size)
+    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError(f"{size!r} is no number of bytes; write 6GiB, 500MB or a plain number")
     return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -45,7 +45,7 @@ class ModelLoader:
         self,
         strategy: str = "auto",
         device_map: Mapping[str, object] | None = None,
-        max_memory: Mapping[object, int | str] | None = None,
+        max_memory: Mapping[object, float | str] | None = None,
         dtype: torch.dtype | None = None,
         low_cpu_mem_usage: bool = False,
         *,
@@ -55,7 +55,7 @@ class ModelLoader:
     ) -> None:
         self._registry = StrategyRegistry.default().configured(strategy, strategy_kwargs)
         self._strategy = strategy
-        self._max_memory = MaxMemory.of(max_memory or {})
+        self._max_memory = MaxMemory.of({} if max_memory is None else max_memory)
         self._template = replace(request_for([], device, device_map, dtype), low_memory=low_cpu_mem_usage, spare=spare)
 
     def load_checkpoint(

@@ -10,7 +10,7 @@ from typing import Literal, overload
 import torch
 
 from .auto import Choice, choose_strategy
-from .device_map import DISK, DeviceMap, device_name
+from .device_map import DISK, DeviceMap, known_device
 from .filling import Pace
 from .in_thread import run_in_thread
 from .registry import StrategyRegistry
@@ -81,18 +81,10 @@ def request_for(
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"{dtype!r} is no floating-point dtype; give one like torch.float16")
     rules = None if device_map is None else DeviceMap.of(device_map)
-    _require_device(device_name(device))
     for _, place in () if rules is None else rules.rules:
         if place != DISK:
-            _require_device(place)
-    return LoadRequest(tuple(os.fspath(path) for path in paths), device_name(device), rules, dtype)
-
-
-def _require_device(name: str) -> None:
-    try:
-        torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"{name!r} is no device that torch knows; write cpu, cuda:0 or another one") from error
+            known_device(place)
+    return LoadRequest(tuple(os.fspath(path) for path in paths), known_device(device), rules, dtype)
 
 
 def load_request(request: LoadRequest, strategy: str, registry: StrategyRegistry | None = None) -> LoadResult:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -288,9 +289,10 @@ class TestChoices:
             ModelLoader("auto", workers=1)
 
     @pytest.mark.parametrize(
-        ("text", "expected"), [(7, 7), ("7", 7), ("1.5 GiB", 3 << 29), ("2MB", 2_000_000), ("3kib", 3072), ("9B", 9)]
+        ("text", "expected"),
+        [(7, 7), (1.5e3, 1500), ("7", 7), ("1.5 GiB", 3 << 29), ("2MB", 2_000_000), ("3kib", 3072), ("9B", 9)],
     )
-    def test_sizes(self, text: int | str, expected: int):
+    def test_sizes(self, text: float | str, expected: int):
         assert parse_bytes(text) == expected
 
     @pytest.mark.parametrize("limited", ["cuda", "cuda:0", 0])
@@ -318,7 +320,21 @@ class TestChoices:
         with pytest.raises(ValueError, match="name the files"):
             ModelLoader().load_shards([])
 
-    @pytest.mark.parametrize("text", ["", "much", "5 parsecs", "-1GB"])
-    def test_what_is_no_size(self, text: str):
+    @pytest.mark.parametrize(
+        "size", ["", "much", "5 parsecs", "-1GB", -1, -0.5, math.inf, math.nan, True, None, [], b"1GB"]
+    )
+    def test_what_is_no_size(self, size: Any):
         with pytest.raises(ValueError, match="is no number of bytes"):
-            MaxMemory.of({0: text})
+            MaxMemory.of({0: size})
+
+    @pytest.mark.parametrize("device", ["gpu0", "vram", "", "cuda:x", "cpu:x", True, None])
+    def test_a_limit_for_a_device_that_torch_does_not_know(self, device: object):
+        with pytest.raises(ValueError, match="is no device"):
+            ModelLoader(max_memory={device: 1})
+
+    @pytest.mark.parametrize("limited", ["cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)])
+    @pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu", 0)])
+    def test_the_cpu_goes_by_all_of_its_names(self, saved, limited: object, device: Any):
+        for choice in ({"device": device}, {"device_map": {"": device}}):
+            with pytest.raises(SafetensorsLoadError, match="bytes on cpu and may take 10;"):
+                ModelLoader(max_memory={limited: 10}, **choice).load_checkpoint(saved)
