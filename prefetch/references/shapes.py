@@ -61,12 +61,14 @@ def named(
     yield LoraReference(text, *strengths, node.node_id, node.class_type, resident, guessed)
 
 
-def active(node: Node, keys: tuple[str, ...]) -> bool | Computed:
-    """False when one of the switches `keys` is off, `Computed` when only a run can tell."""
-    values = [node.value(key) for key in keys]
-    if not all(isinstance(value, Computed) or is_on(value) for value in values):
+def active(node: Node, keys: tuple[str, ...], unless: tuple[str, ...] = ()) -> bool | Computed:
+    """False when one of the switches `keys` is off or one of `unless` is on, `Computed` when only a run can tell."""
+    switches, vetoes = ([node.value(key) for key in of] for of in (keys, unless))
+    if not all(isinstance(value, Computed) or is_on(value) for value in switches):
         return False
-    return next((value for value in values if isinstance(value, Computed)), True)
+    if any(value and not isinstance(value, Computed) and is_on(value) for value in vetoes):
+        return False
+    return next((value for value in (*switches, *vetoes) if isinstance(value, Computed)), True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,10 @@ class One:
     tiny: float = 0.0
 
     def read(self, node: Node) -> Iterator[Found]:
-        on = active(node, self.switches)
+        on = active(node, self.switches, self.unless)
         if isinstance(on, Computed):
             yield unknown(node, f"a switch comes from {on.source}")
-        elif on and not any(node.inputs.get(key) and is_on(node.value(key)) for key in self.unless):
+        elif on:
             override = node.value(self.override) if self.override else None
             name = override if isinstance(override, Computed) or name_in(override) else node.value(self.name)
             model = node.value(self.model) if self.model else None

@@ -127,6 +127,7 @@ def test_links_are_followed_to_literals() -> None:
         ("LoraLoader", {"lora_name": ["2", 0], "strength_model": 1}),
         ("LoraLoader", {"lora_name": ["nowhere", 0], "strength_model": 1}),
         ("CR Load LoRA", {"switch": ["2", 0], "lora_name": "a", "strength_model": 1}),
+        ("LoraLoaderBlockWeight //Inspire", {"lora_name": "a", "strength_model": 1, "bypass": ["2", 0]}),
         ("LoRA Stacker", {"lora_count": ["2", 0], "lora_name_1": "a"}),
         ("easy loraSwitcher", {"toggle": True, "select": ["2", 0], "num_loras": 2, "lora_1_name": "a"}),
         ("LoraTagLoader", {"text": ["2", 0]}),
@@ -147,6 +148,13 @@ def test_what_only_a_run_can_tell_is_reported_and_not_guessed(class_type: str, i
     found = read(class_type, inputs, **{"2": ("RandomChoice", {"seed": 1})})
     assert names(found) == ()
     assert [unknown.class_type for unknown in found.unknown] == [class_type]
+
+
+@pytest.mark.parametrize(("bypass", "loaded"), [(True, ()), (False, ("a",)), ("", ("a",)), (None, ("a",))])
+def test_a_node_that_is_bypassed_over_a_link_loads_nothing(bypass: object, loaded: tuple[str, ...]) -> None:
+    inputs = {"lora_name": "a", "strength_model": 1, "bypass": ["2", 0]}
+    found = read("LoraLoaderBlockWeight //Inspire", inputs, **{"2": ("PrimitiveBoolean", {"value": bypass})})
+    assert (names(found), found.unknown) == (loaded, ())
 
 
 def test_one_unreadable_tag_does_not_hide_the_others() -> None:
