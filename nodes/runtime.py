@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,9 +66,7 @@ class Runtime:
         self._settings_file = SettingsFile(directory)
         self._changing = threading.Lock()
         self._revision = Revision()
-        self.settings = self._settings_file.applied_to(
-            _yielding_to(self._memory(), PrefetchSettings.from_environment())
-        )
+        self.settings = self._settings_file.applied_to(PrefetchSettings.from_environment())
         index_path = None if directory is None else directory / "index.json"
         self.catalog = LoraCatalog(host.lora_folders, index_path=index_path)
         limit_bytes, default_bytes = self.settings.budget_bytes, default_budget_bytes()
@@ -87,7 +84,9 @@ class Runtime:
             cache=self.cache,
             models=FoundModels(host.model_folders).find,
             settings=self.settings,
-            machine=Machine(state_folder=directory, progress=self._step_progress),
+            machine=Machine(
+                headroom_bytes=_headroom_bytes(self._memory()), state_folder=directory, progress=self._step_progress
+            ),
             shelf_refusal=_refusal(host.device_tier_refusal),
             default_budget_bytes=default_bytes,
         )
@@ -204,13 +203,10 @@ class Runtime:
         return match.file if isinstance(match, Found) else None
 
 
-def _yielding_to(memory: MemoryState | None, settings: PrefetchSettings) -> PrefetchSettings:
-    """Below its headroom the host drops its own caches, which are dearer than ours: unless told otherwise, ours go
-    first."""
-    default_bytes = PrefetchSettings().headroom_bytes
-    if memory is None or settings.headroom_bytes != default_bytes:
-        return settings
-    return replace(settings, headroom_bytes=max(default_bytes, memory.headroom_bytes))
+def _headroom_bytes(memory: MemoryState | None) -> int:
+    """Below its headroom the host drops its own caches, which are dearer than ours: ours go first."""
+    default_bytes = Machine().headroom_bytes
+    return default_bytes if memory is None else max(default_bytes, memory.headroom_bytes)
 
 
 def _refusal(reason: Callable[[], str]) -> str:

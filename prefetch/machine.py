@@ -47,6 +47,8 @@ class Machine:
     probe: Probe = disk_probe.probe_rates
     foreign_read_bytes: Callable[[], int | None] = disk_use.foreign_read_bytes
     """What this process has read from disks so far, less what our readers have; None where nobody counts."""
+    headroom_bytes: int = 1 << 30
+    """Memory that stays available when no setting says how much."""
     state_folder: Path | None = None
     """Where what was measured of this machine outlives a restart; None: nowhere."""
     progress: Callable[[], float | None] = unknown_progress

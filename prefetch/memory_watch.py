@@ -59,12 +59,15 @@ class MemoryWatch:
         self._looked = True
         target_bytes = self._default_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
         limit_bytes = next_limit_bytes(
-            target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, settings.headroom_bytes
+            target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, self._headroom_bytes(settings)
         )
         # What was in use, or still being read, when the limit fell could not go then.
         if limit_bytes != cached.limit_bytes or cached.used_bytes > limit_bytes:
             await self._offload(lambda: self._cache.resize(limit_bytes))
         return limit_bytes != cached.limit_bytes
+
+    def _headroom_bytes(self, settings: PrefetchSettings) -> int:
+        return self._machine.headroom_bytes if settings.headroom_bytes is None else settings.headroom_bytes
 
     def _available(self) -> int:
         # What was evicted for a load has been taken by that load, or is not needed.
@@ -72,14 +75,14 @@ class MemoryWatch:
         return self._machine.available_bytes()
 
     def is_short(self, settings: PrefetchSettings) -> bool:
-        return self._looked and self._available_bytes < settings.headroom_bytes
+        return self._looked and self._available_bytes < self._headroom_bytes(settings)
 
     def page_bytes(self, settings: PrefetchSettings) -> int:
         """How much page cache may be filled ahead."""
-        return page_budget_bytes(settings.page_budget_bytes, self._available_bytes, settings.headroom_bytes)
+        return page_budget_bytes(settings.page_budget_bytes, self._available_bytes, self._headroom_bytes(settings))
 
     def room_beside(self, pages: Iterable[AdapterKey], settings: PrefetchSettings) -> Room:
         """What models may fill beside the LoRAs `pages`."""
         lora_bytes = sum(key.size_bytes for key in pages)
-        free_bytes = self._available_bytes - settings.headroom_bytes
+        free_bytes = self._available_bytes - self._headroom_bytes(settings)
         return Room(self.page_bytes(settings) - lora_bytes, free_bytes - lora_bytes)

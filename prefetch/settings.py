@@ -37,8 +37,8 @@ class PrefetchSettings:
     """Ceiling of the resident tier; None: what whoever built the prefetcher has for it."""
     page_budget_bytes: int | None = None
     """How far ahead the page cache is warmed; None: half of the available memory."""
-    headroom_bytes: int = 1 << 30
-    """Available memory below which the resident budget shrinks and page warming pauses."""
+    headroom_bytes: int | None = None
+    """Available memory below which the resident budget shrinks and page warming pauses; None: the machine's."""
     concurrency: int | None = None
     """Files read at a time, on all disks together; None: on each disk as many as its kind of storage takes."""
     readers_rotating: int | None = None
@@ -75,6 +75,7 @@ class PrefetchSettings:
         for name, least in (
             ("budget_bytes", 0),
             ("page_budget_bytes", 0),
+            ("headroom_bytes", 0),
             ("device_budget_bytes", 0),
             ("pinned_budget_bytes", 0),
             ("read_limit_bytes_per_s", 1),
@@ -82,7 +83,6 @@ class PrefetchSettings:
         ):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), least, 1 << 60)
-        _check_whole("headroom_bytes", self.headroom_bytes, 0, 1 << 60)
         for name in _READERS:
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), 1, MOST_READERS)

@@ -37,6 +37,7 @@ class PlainHost:
         self.jobs: tuple[QueuedJob, ...] = ()
         self.state: Callable[[], Path | None] = lambda: folder / "state"
         self.memory_fails = False
+        self.headroom_bytes = 6 << 30
 
     def lora_folders(self) -> tuple[str, ...]:
         return (str(self.folder / "loras"), str(self.folder / "not there"))
@@ -53,7 +54,7 @@ class PlainHost:
     def memory(self) -> MemoryState:
         if self.memory_fails:
             raise OSError("no /proc")
-        return MemoryState(64 << 30, 32 << 30, 8 << 30, 6 << 30)
+        return MemoryState(64 << 30, 32 << 30, 8 << 30, self.headroom_bytes)
 
     def step_progress(self) -> float | None:
         if self.memory_fails:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from safetensors.torch import save_file
 from warmstack.loaders import LoadingMetrics
 from warmstack.nodes.request_body import RequestError
 from warmstack.nodes.runtime import Runtime
+from warmstack.prefetch.machine import Machine
+from warmstack.prefetch.queue.job import QueuedJob
 
 from .plain_host import PlainHost, stack_prompt
 
@@ -152,14 +155,55 @@ def test_a_refused_setting_changes_nothing(plain: PlainHost) -> None:
     runtime.close()
 
 
-def test_ours_yields_memory_before_the_host_does(plain: PlainHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = Runtime(plain)
-    assert runtime.settings.headroom_bytes == 6 << 30
-    monkeypatch.setenv("WARMSTACK_HEADROOM", "3G")
-    told = Runtime(plain)
-    assert told.settings.headroom_bytes == 3 << 30
-    for one in (runtime, told):
-        one.close()
+async def _is_short(runtime: Runtime) -> bool:
+    """Whether memory is short for `runtime`; else it reads the LoRA of the job that waits."""
+    running = asyncio.create_task(runtime.run())
+
+    async def told() -> bool:
+        while not (status := runtime.prefetcher.status()).under_pressure:
+            if status.queue and status.queue[0].adapters[0].state == "ready":
+                return False
+            runtime.wake()
+            await asyncio.sleep(0.001)
+        return True
+
+    try:
+        return await asyncio.wait_for(told(), 20)
+    finally:
+        runtime.close()
+        await running
+
+
+@pytest.fixture
+def short_host(plain: PlainHost, monkeypatch: pytest.MonkeyPatch) -> PlainHost:
+    """It wants 6 GiB to stay free, and 4 are."""
+    plain.jobs = (QueuedJob("1", (stack_prompt("oil"), None)),)
+    monkeypatch.setattr("warmstack.nodes.runtime.Machine", partial(Machine, available_bytes=lambda: 4 << 30))
+    return plain
+
+
+async def test_ours_yields_memory_before_the_host_does(short_host: PlainHost) -> None:
+    assert await _is_short(Runtime(short_host))
+    short_host.headroom_bytes = 0
+    assert not await _is_short(Runtime(short_host))
+
+
+@pytest.mark.parametrize("said", ["1GiB", "3 GiB"])
+async def test_memory_to_leave_free_is_what_was_said(
+    short_host: PlainHost, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv("WARMSTACK_HEADROOM", said)
+    assert not await _is_short(Runtime(short_host))
+
+
+async def test_memory_to_leave_free_goes_back_to_the_hosts_own(short_host: PlainHost) -> None:
+    told = Runtime(short_host)
+    told.configure({"headroom_bytes": "1 GiB"})
+    assert not await _is_short(told)
+    again = Runtime(short_host)
+    again.configure({"headroom_bytes": None})
+    assert await _is_short(again)
+    assert await _is_short(Runtime(short_host))
 
 
 def test_a_host_without_memory_or_state_is_enough(plain: PlainHost) -> None:

@@ -149,6 +149,16 @@ def test_settings_page_tells_the_server_and_is_told_by_it(opened: Open, backend:
     view.page.wait_for_function(f"(shown) => shown.map({value}).join() === '0.01,1,0.01'", arg=shown)
 
 
+def test_memory_to_leave_free_goes_back_to_automatic_on_the_settings_page(opened: Open, backend: FakeBackend) -> None:
+    backend.settings["headroom_bytes"] = GIB
+    view = opened()
+    setting = "window.comfyAPI.app.app.extensionManager.setting"
+    view.page.wait_for_function(f"() => {setting}.get('WarmStack.Headroom') === 1")
+    with view.page.expect_response("**/warmstack/v1/settings"):
+        view.page.evaluate(f"{setting}.set('WarmStack.Headroom', 0)")
+    assert backend.settings["headroom_bytes"] is None
+
+
 def test_command_turns_prefetch_off(opened: Open, backend: FakeBackend) -> None:
     view = opened()
     view.page.evaluate("window.comfyAPI.app.app.extensionManager.command.execute('WarmStack.TogglePrefetch')")

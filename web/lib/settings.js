@@ -12,7 +12,6 @@ const AUTOMATIC = {
   toServer: (value, unit) => (value > 0 ? Math.round(value * unit) : null),
 }
 const PLAIN = { toHost: (value) => value, toServer: (value) => value }
-const SCALED = { toHost: (value, unit) => rounded(value / unit), toServer: (value, unit) => Math.round(value * unit) }
 
 const number = (group, id, key, form, unit, defaultValue, attrs, name, tooltip) => ({ group, id, key, form, unit, type: 'number', defaultValue, attrs, name, tooltip })
 const flag = (group, id, key, defaultValue, name, tooltip) => ({ group, id, key, form: PLAIN, unit: 1, type: 'boolean', defaultValue, name, tooltip })
@@ -31,7 +30,7 @@ const ENTRIES = [
   flag('Prefetch', 'WarmStack.Predict', 'predict', false, 'Guess the next job', 'With nothing else to read, bring in what past jobs suggest, into free memory only.'),
   number('LoRA memory', 'WarmStack.Budget', 'budget_bytes', AUTOMATIC, GIB, 0, GIBS, 'Memory for LoRAs (GiB)', '0: a quarter of the memory, at most 8 GiB, and less when memory is short.'),
   number('LoRA memory', 'WarmStack.PageBudget', 'page_budget_bytes', AUTOMATIC, GIB, 0, GIBS, 'File cache to fill ahead (GiB)', '0: half of the free memory.'),
-  number('LoRA memory', 'WarmStack.Headroom', 'headroom_bytes', SCALED, GIB, 1, GIBS, 'Memory to leave free (GiB)', 'Below this WarmStack keeps less and stops reading ahead.'),
+  number('LoRA memory', 'WarmStack.Headroom', 'headroom_bytes', AUTOMATIC, GIB, 0, GIBS, 'Memory to leave free (GiB)', 'Below this WarmStack keeps less and stops reading ahead. 0: as much as ComfyUI keeps free.'),
   number('Disks', 'WarmStack.ReadLimit', 'read_limit_bytes_per_s', AUTOMATIC, MIB, 0, { min: 0, max: 100000, step: 50 }, 'Background reading at most (MiB/s)', '0: as fast as the disk.'),
   flag('Disks', 'WarmStack.YieldToJob', 'yield_to_job', true, 'Let the running job read first', 'While it reads a disk, files of later jobs on that disk wait for a while.'),
   number('Disks', 'WarmStack.Concurrency', 'concurrency', AUTOMATIC, 1, 0, READERS, 'Files read at a time', 'On all disks together. 0: on each disk as many as its kind takes.'),
