@@ -49,15 +49,24 @@ class Gate(RateLimit):
         released()
         if not self.is_open:
             self._hold(released)
-        limiter = self._limiter()
-        if limiter is not None:
-            limiter.spend(nbytes, released)
+        self._pay(nbytes, released)
 
     def _hold(self, released: Callable[[], bool]) -> None:
         started_s = self._clock()
         while not (self.is_open or released()):
             time.sleep(_POLL_S)
         self.held_s += self._clock() - started_s
+
+    def _pay(self, nbytes: int, released: Callable[[], bool]) -> None:
+        """A limit that is replaced holds nobody any longer: under a low one a read would wait for hours."""
+        paid: RateLimit | None = None
+
+        def let_go() -> bool:
+            return released() or self._limiter() is not paid
+
+        while (limiter := self._limiter()) is not None and limiter is not paid and not released():
+            paid = limiter
+            limiter.spend(nbytes, let_go)
 
     def _is_released(self) -> bool:
         """Whoever hands us `cancelled` also says so when a demand has joined; the two are told apart here."""

@@ -108,7 +108,8 @@ class Warmer:
     def configure(self, settings: PrefetchSettings) -> None:
         """Takes effect with the next plan."""
         rate = settings.read_limit_bytes_per_s
-        self.limiter = None if rate is None else RateLimit(rate)
+        if rate != (self.limiter and self.limiter.bytes_per_s):
+            self.limiter = None if rate is None else RateLimit(rate)
         self._schedule.settings = settings
 
     def warm(self) -> Warm:

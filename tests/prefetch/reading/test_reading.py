@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -153,6 +154,27 @@ def test_a_cancel_passes_a_closed_gate_and_is_no_demand() -> None:
     assert standing.passed.wait(DEADLINE_S)
     standing.thread.join(DEADLINE_S)
     assert (standing.gate.is_demanded, standing.joined) == (False, 0)
+
+
+@pytest.mark.parametrize("next_limit", [None, RateLimit(1e12)])
+def test_a_limit_that_is_lifted_or_raised_lets_go_who_waits_under_it(next_limit: RateLimit | None) -> None:
+    waits, passed = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        waits.set()
+        time.sleep(0.001)
+
+    limits: list[RateLimit | None] = [RateLimit(1.0, sleep=sleep)]
+    gate = Gate(lambda: limits[-1], lambda: False)
+
+    def read() -> None:
+        gate.spend(1 << 20, lambda: False)
+        passed.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    assert waits.wait(DEADLINE_S)
+    limits.append(next_limit)
+    assert passed.wait(DEADLINE_S)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
