@@ -174,3 +174,18 @@ def test_the_steps_of_another_piece_of_work_start_anew() -> None:
     assert steps.left_s(3.0) == pytest.approx(8.0)
     steps.observe(None, 4.0)
     assert steps.left_s(4.0) is None
+
+
+def test_a_computer_that_slept_between_two_steps_leaves_the_job_as_short_as_it_is() -> None:
+    steps, now_s = Steps(), 0.0
+    for step in range(1, 11):
+        now_s += 8 * 3600.0 if step == 3 else 4.0
+        steps.observe(step / 20, now_s)
+    assert steps.left_s(now_s) == pytest.approx(10 * 4.0)
+
+
+def test_two_looks_right_after_each_other_do_not_make_the_steps_short() -> None:
+    steps = Steps()
+    for step in range(1, 40):
+        steps.observe(step / 100, step - 0.2 * (step % 2))
+    assert steps.left_s(39.0) == pytest.approx(61.0, rel=0.15)
