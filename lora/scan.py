@@ -42,7 +42,7 @@ class Listing(NamedTuple):
     folder_links: tuple[tuple[str, str], ...] = ()
     """(other path, path that was walked) of directories that are reachable twice; both end in a separator."""
     absent_folders: tuple[str, ...] = ()
-    """Configured folders that cannot be listed at present: an unmounted disk, perhaps."""
+    """Folders that cannot be listed at present, and links that lead nowhere: an unmounted disk, perhaps."""
 
 
 def list_files(folders: Iterable[str]) -> Listing:
@@ -73,7 +73,7 @@ class _Walk:
             real_path = os.path.realpath(path)
             if self._was_walked(path, real_path):
                 continue
-            for entry in self._entries(prefix, path):
+            for entry in self._entries(path):
                 name = prefix + entry.name
                 if entry.is_dir():
                     (linked if entry.is_symlink() else real).append((f"{name}/", entry.path))
@@ -100,17 +100,18 @@ class _Walk:
             self._folder_links.append((os.path.join(path, ""), os.path.join(first, "")))
         return True
 
-    def _entries(self, prefix: str, path: str) -> Iterator[os.DirEntry[str]]:
+    def _entries(self, path: str) -> Iterator[os.DirEntry[str]]:
         try:
             with os.scandir(path) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError:
-            if not prefix:
-                self._absent.append(path)
+            self._absent.append(path)
             return
         for entry in found:
             if _wanted(entry):
                 yield entry
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                self._absent.append(entry.path)
 
     def _add_file(self, name: str, entry: os.DirEntry[str], real_path: str) -> None:
         try:

@@ -204,17 +204,20 @@ def test_only_what_could_not_be_opened_is_in_doubt(
     assert not any(after.is_doubtful(file) for file in (*before.files, *after.files))
 
 
+@pytest.mark.parametrize("folder", ["disk", "lib"])
 def test_an_absent_folder_is_no_error_and_its_headers_stay_known(
-    tmp_path: Path, write_lora: WriteLora, opens: Callable[[], object]
+    tmp_path: Path, write_lora: WriteLora, opens: Callable[[], object], folder: str
 ) -> None:
     write_lora(tmp_path / "disk/x.safetensors")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/linked").symlink_to(tmp_path / "disk")
     index = tmp_path / "index.json"
-    catalog = make(tmp_path / "disk", index=index)
+    catalog = make(tmp_path / folder, index=index)
     catalog.refresh()
     (tmp_path / "disk").rename(tmp_path / "unplugged")
     assert catalog.refresh().files == ()
     (tmp_path / "unplugged").rename(tmp_path / "disk")
-    fresh = make(tmp_path / "disk", index=index)
+    fresh = make(tmp_path / folder, index=index)
     with opens() as paths:
         assert len(fresh.refresh().files) == 1
     assert [path for path in paths if path.startswith(str(tmp_path))] == [str(index)]

@@ -109,6 +109,15 @@ def test_a_folder_that_is_not_there_is_reported_and_no_error(tmp_path: Path) -> 
     assert listing.absent_folders == (str(tmp_path / "gone"),)
 
 
+def test_a_link_that_leads_nowhere_is_reported_and_no_error(tmp_path: Path) -> None:
+    touch(tmp_path / "lib/x.pt")
+    (tmp_path / "lib/linked").symlink_to(tmp_path / "gone")
+    (tmp_path / "lib/notes").symlink_to(touch(tmp_path / "notes.txt"))
+    listing = list_files([str(tmp_path / "lib")])
+    assert [file.name for file in listing.files] == ["x.pt"]
+    assert listing.absent_folders == (str(tmp_path / "lib/linked"),)
+
+
 def test_an_unchanged_tree_lists_equal(tmp_path: Path) -> None:
     touch(tmp_path / "x.pt")
     before = list_files([str(tmp_path)])
