@@ -17,6 +17,7 @@ from .footprint import Footprint, footprint_of, gguf_device_bytes, tensor_device
 from .gathering import Gathering
 from .gguf_header import read_gguf_header
 from .gguf_load import load_gguf
+from .gguf_numpy import refusal
 from .in_thread import run_in_thread
 from .max_memory import MaxMemory
 from .pickled import load_pickled
@@ -35,6 +36,7 @@ class ModelLoader:
     or else to float32.
 
     `strategy` is a name or `"auto"`; `strategy_kwargs` are the fields of a named one (`max_bytes=`, `workers=`).
+    Strategies read safetensors; for the other formats `LoadResult.reasons` says that a named one was not asked.
     `max_memory` refuses, before anything is placed, what would put more bytes on a device than it says: by the headers,
     or by the tensors of a mapped pickle.
     `low_cpu_mem_usage` lets `auto` pass what is cast or moved through host memory piece by piece.
@@ -54,6 +56,8 @@ class ModelLoader:
         **strategy_kwargs: Any,
     ) -> None:
         self._registry = StrategyRegistry.default().configured(strategy, strategy_kwargs)
+        if strategy != "auto":
+            self._registry.require_name(strategy)
         self._strategy = strategy
         self._max_memory = MaxMemory.of({} if max_memory is None else max_memory)
         self._template = replace(request_for([], device, device_map, dtype), low_memory=low_cpu_mem_usage, spare=spare)
@@ -70,7 +74,11 @@ class ModelLoader:
             return self.load_shards([name], progress=progress, cancelled=cancelled)
         request = replace(self._template, paths=(name,), pace=Pace(cancelled))
         load = _load_gguf if kind == "gguf" else _load_pickle
-        return load(request, self._max_memory, progress)
+        result = load(request, self._max_memory, progress)
+        if self._strategy == "auto":
+            return result
+        form = "GGUF" if kind == "gguf" else os.path.splitext(name)[1]
+        return replace(result, reasons=(f"{form} has one way; {self._strategy!r} reads safetensors",))
 
     def load_shards(
         self,
@@ -132,6 +140,10 @@ def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress |
     max_memory.check(path, gguf_device_bytes(header, request))
     gathering.include(path, {key: value for key, value in header.metadata.items() if isinstance(value, str)})
     keys = request.devices(header.tensors)
+    for key in keys:
+        kind = header.tensors[key].type
+        if not kind.plain and (reason := refusal(kind)):
+            raise SafetensorsLoadError(path, f"{key!r} stays packed: {reason}")
     gathering.require_devices(path, header.tensors)
     meter = ProgressMeter(sum(header.tensors[key].end - header.tensors[key].start for key in keys), [header], progress)
     with gathering.clock.stage("read"):
@@ -140,8 +152,6 @@ def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress |
         together = set(keys.values())
         device = together.pop() if len(together) == 1 and Uploads.takes(*together) else "cpu"
         loaded = load_gguf(path, request.dtype or torch.float32, device, select=keys, header=header, pace=pace)
-    for key, tensor in loaded.packed.items():
-        raise SafetensorsLoadError(path, f"{key!r} stays packed: {tensor.reason}")
     gathering.add(path, loaded.tensors, buffer_bytes=loaded.metrics.peak_bytes)
     meter.finish(path)
     result = gathering.result("gguf")

@@ -56,10 +56,14 @@ class StrategyRegistry:
         found = ((name, strategy.constraints.refusal(request)) for name, strategy in self.strategies.items())
         return {name: reason for name, reason in found if reason is not None}
 
-    def require(self, name: str, request: LoadRequest) -> LoadingStrategy:
-        """The strategy called `name`; NoCapableLoaderError with its reason when it cannot do `request`."""
+    def require_name(self, name: str) -> None:
+        """ValueError when no strategy is called `name`."""
         if name not in self.strategies:
             raise ValueError(f"no strategy {name!r}; there are {', '.join(self.strategies)}, auto")
+
+    def require(self, name: str, request: LoadRequest) -> LoadingStrategy:
+        """The strategy called `name`; NoCapableLoaderError with its reason when it cannot do `request`."""
+        self.require_name(name)
         refusals = self.refusals(request)
         if name in refusals:
             raise NoCapableLoaderError(request.paths[0] if request.paths else "", {name: refusals[name]})

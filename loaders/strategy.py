@@ -92,7 +92,7 @@ class LoadResult(Mapping[str, "torch.Tensor"]):
     """Of the first file: the shards of one model repeat it."""
     metrics: LoadingMetrics
     reasons: tuple[str, ...] = ()
-    """Why `auto` took this strategy; empty when it was asked for by name."""
+    """Why `auto` took this strategy, or why the one that was named was not asked; else empty."""
 
     def __getitem__(self, key: str) -> torch.Tensor:
         return self.tensors[key]

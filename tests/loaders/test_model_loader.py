@@ -28,7 +28,11 @@ from warmstack.loaders import (
     model_loader,
     resident_bytes,
 )
+from warmstack.loaders.gguf_numpy import refusal
+from warmstack.loaders.gguf_types import GGUF_TYPES
 from warmstack.loaders.max_memory import parse_bytes
+
+from .gguf_files import RawTensor, gguf_bytes
 
 STRATEGIES = ("auto", *StrategyRegistry.default().strategies)
 MANY_FILES = [name for name in STRATEGIES if name != "fast_single_file"]
@@ -110,6 +114,37 @@ class TestCheckpoint:
         assert result["block.bias"].dtype == (dtype or torch.float32)
         assert result.metadata["general.architecture"] == "flux"
         assert result.metrics.strategy == "gguf"
+
+    @pytest.mark.parametrize("selected", [True, False])
+    def test_a_type_that_nothing_dequantises_is_refused_before_anything_is_read(self, tmp_path, selected: bool):
+        kind = next(kind for kind in GGUF_TYPES.values() if refusal(kind) and not kind.plain)
+        tensors = [
+            RawTensor("first", [4], GGUF_TYPES["F32"].code, 0),
+            RawTensor("odd", [kind.block_elements], kind.code, 32),
+        ]
+        (tmp_path / "model.gguf").write_bytes(gguf_bytes(tensors, data=bytes(32 + kind.block_bytes)))
+        seen: list[LoadProgress] = []
+        loader = ModelLoader(device_map=None if selected else {"odd": "disk"})
+        if not selected:
+            assert loader.load_checkpoint(tmp_path).keys() == {"first"}
+            return
+        with pytest.raises(SafetensorsLoadError, match=f"'odd' stays packed: nothing dequantises {kind.name}"):
+            loader.load_checkpoint(tmp_path, progress=seen.append)
+        assert seen == []
+
+    @pytest.mark.parametrize("strategy", ["auto", "lazy"])
+    def test_a_format_with_one_way_says_that_no_strategy_was_asked(self, tmp_path, state_dict, strategy: str):
+        torch.save(state_dict, tmp_path / "model.pt")
+        loader = ModelLoader(strategy)
+        packed, pickled = (loader.load_checkpoint(path) for path in (write_gguf(tmp_path), tmp_path / "model.pt"))
+        named = strategy != "auto"
+        assert packed.reasons == ("GGUF has one way; 'lazy' reads safetensors",) * named
+        assert pickled.reasons == (".pt has one way; 'lazy' reads safetensors",) * named
+
+    def test_a_strategy_that_does_not_exist_is_refused_whatever_the_format(self, tmp_path):
+        write_gguf(tmp_path)
+        with pytest.raises(ValueError, match="no strategy 'warp'"):
+            ModelLoader("warp").load_checkpoint(tmp_path)
 
     def test_a_gguf_that_is_none_is_never_unpickled(self, tmp_path, state_dict):
         torch.save(state_dict, tmp_path / "model.gguf")
