@@ -62,6 +62,7 @@ def fill_module(
         for header, keys in wanted:
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
         for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes):
+            pace.allow(header.path, 0)
             (place,) = request.devices({key: tensor}).values()
             kept = dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)
             wanted_dtype = torch.float32 if kept else dtype

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +105,16 @@ def test_tied_parameters_are_filled_under_both_names(tmp_path: Path):
 def test_cancelling(files: list[Path]):
     with pytest.raises(LoadCancelledError):
         fill_module(on_meta(), files, cancelled=lambda: True)
+
+
+@pytest.mark.parametrize("choice", [{}, {"dtype": torch.float16}, {"device_map": {"scale": "meta"}}])
+def test_a_cancel_is_noticed_once_all_is_read(source: Net, tmp_path: Path, choice: dict[str, Any]):
+    """So few bytes come in one piece, and all of them have been read before the first tensor is placed."""
+    save_file(source.state_dict(), tmp_path / "all.safetensors")
+    target = on_meta()
+    with pytest.raises(LoadCancelledError):
+        fill_module(target, [tmp_path / "all.safetensors"], cancelled=lambda: not target.body[0].bias.is_meta, **choice)
+    assert target.scale.is_meta
 
 
 def test_a_key_in_two_files_is_refused(files: list[Path]):
