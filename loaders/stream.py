@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from io import FileIO
-from queue import SimpleQueue
 from typing import NamedTuple
 
 import torch
 
-from .byte_gate import ByteGate
-from .errors import LoadCancelledError
 from .filling import Pace, fill
 from .header import SafetensorsHeader
 from .opened import open_raw, require_stamp, unreadable
@@ -70,21 +68,34 @@ def stream_pieces(
     """As `stream_tensors`, with neighbours of up to 4 MiB together."""
     stop, cancelled = threading.Event(), pace.cancelled
     pace = replace(pace, cancelled=lambda: stop.is_set() or (cancelled is not None and cancelled()))
-    gate, arriving = ByteGate(max_bytes), _Arriving()
     readers = _READERS if hasattr(os, "preadv") else 1
-    with ExitStack() as files, ThreadPoolExecutor(1 + readers, "warmstack-stream") as pool:
-        asking = pool.submit(_ask, list(wanted), pace, gate, pool, files, arriving)
+    # No thread waits for the consumer: one that did would keep the process from ending while somebody held the stream.
+    with ExitStack() as files, ThreadPoolExecutor(readers, "warmstack-stream") as pool:
         try:
-            while (next_piece := arriving.get()) is not None:
-                piece, reading = next_piece
-                tensors = reading.result()
-                del next_piece, reading
-                yield StreamedPiece(piece.header, tensors, piece.size_bytes, gate.inside_bytes)
-                del tensors
-                gate.leave(piece.size_bytes)
-            asking.result()
+            yield from _in_order(_opened(wanted, files, min(_PIECE_BYTES, max_bytes)), pool, pace, max_bytes)
         finally:
             stop.set()
+
+
+def _in_order(
+    upcoming: Iterator[tuple[_Piece, FileIO]], pool: ThreadPoolExecutor, pace: Pace, max_bytes: int
+) -> Generator[StreamedPiece, None, None]:
+    """The pieces, each asked for from the readers as soon as there is room for it."""
+    asked: deque[tuple[_Piece, Future[dict[str, torch.Tensor]]]] = deque()
+    waiting_bytes = 0
+    following = next(upcoming, None)
+    while asked or following is not None:
+        while following is not None and (not waiting_bytes or waiting_bytes + following[0].size_bytes <= max_bytes):
+            piece, file = following
+            asked.append((piece, pool.submit(_read, piece, file, pace)))
+            waiting_bytes += piece.size_bytes
+            following = next(upcoming, None)
+        piece, reading = asked.popleft()
+        tensors = reading.result()
+        del reading
+        yield StreamedPiece(piece.header, tensors, piece.size_bytes, waiting_bytes)
+        del tensors
+        waiting_bytes -= piece.size_bytes
 
 
 class _Piece(NamedTuple):
@@ -100,30 +111,14 @@ class _Piece(NamedTuple):
         return self.end - self.start
 
 
-_Arriving = SimpleQueue[tuple[_Piece, Future[dict[str, torch.Tensor]]] | None]
-"""Pieces in order, and None at the end."""
-
-
-def _ask(
-    wanted: Sequence[tuple[SafetensorsHeader, list[str]]],
-    pace: Pace,
-    gate: ByteGate,
-    pool: ThreadPoolExecutor,
-    files: ExitStack,
-    arriving: _Arriving,
-) -> None:
-    """Hands the pieces out to the readers, in order and as the gate lets them in."""
-    try:
-        for header, keys in wanted:
-            file = files.enter_context(open_raw(header.path))
-            require_stamp(header.path, file, header.stamp)
-            for piece in _pieces(header, keys, min(_PIECE_BYTES, gate.limit_bytes)):
-                if pace.stopped or not gate.enter(piece.size_bytes, lambda: pace.stopped):
-                    raise LoadCancelledError(header.path, "cancelled while it was being read")
-                arriving.put((piece, pool.submit(_read, piece, file, pace)))
-    finally:
-        # Whatever ended the reading, who waits for the next piece must wake.
-        arriving.put(None)
+def _opened(
+    wanted: Iterable[tuple[SafetensorsHeader, list[str]]], files: ExitStack, most_bytes: int
+) -> Iterator[tuple[_Piece, FileIO]]:
+    """Every piece with its file, which is opened when its turn comes."""
+    for header, keys in wanted:
+        file = files.enter_context(open_raw(header.path))
+        require_stamp(header.path, file, header.stamp)
+        yield from ((piece, file) for piece in _pieces(header, keys, most_bytes))
 
 
 def _pieces(header: SafetensorsHeader, keys: Sequence[str], most_bytes: int) -> Iterator[_Piece]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -12,20 +14,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from safetensors.torch import save_file
 
 from warmstack.loaders import (
     LoadCancelledError,
     Pace,
+    RateLimit,
     SafetensorsLoadError,
-    byte_gate,
     read_header,
     stream_pieces,
     stream_tensors,
 )
 from warmstack.loaders import stream as module
-from warmstack.loaders.byte_gate import ByteGate
 from warmstack.loaders.opened import open_raw
 
 
@@ -73,25 +73,37 @@ def test_leaving_early_ends_the_reader(large):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("warmstack-stream")]
 
 
-def test_readers_that_have_room_end_too(large, monkeypatch):
-    """The consumer leaves before the third tensor; there is room for all the others."""
-    entered: list[int] = []
+def test_readers_that_have_room_end_too(tmp_path, monkeypatch):
+    """The consumer leaves after the first of ten, all of which have room, while the readers wait for their turn."""
+    monkeypatch.setattr(module, "_PIECE_BYTES", 1)
+    path = tmp_path / "small.safetensors"
+    save_file({f"{i}": torch.zeros(100 if i else 99, dtype=torch.uint8) for i in range(10)}, path)
     read: list[int] = []
 
-    class Gate(ByteGate):
-        def enter(self, nbytes: int, cancelled: Callable[[], bool]) -> bool:
-            entered.append(nbytes)
-            while len(entered) == 3 and not cancelled():
+    class Turns(RateLimit):
+        def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
+            while nbytes == 100 and not cancelled():
                 time.sleep(0)
-            return super().enter(nbytes, cancelled)
 
-    monkeypatch.setattr(module, "ByteGate", Gate)
-    stream = stream_tensors(
-        wanted(large[0]), Pace(advanced=lambda path, nbytes: read.append(nbytes)), max_bytes=1 << 30
-    )
+    pace = Pace(limiter=Turns(1), advanced=lambda path, nbytes: read.append(nbytes))
+    stream = stream_tensors(wanted(str(path)), pace, max_bytes=1 << 30)
     next(stream)
     stream.close()
-    assert len(read) <= 2
+    assert read == [99]
+
+
+def test_a_process_ends_although_it_still_holds_a_stream(large):
+    """Whatever a script was doing between two tensors, its error is its end."""
+    script = """if True:
+        import sys
+        from warmstack.loaders import Pace, read_header, stream_tensors
+        header = read_header(sys.argv[1])
+        stream = stream_tensors([(header, list(header.tensors))], Pace(), max_bytes=4 << 20)
+        next(stream)
+        raise ValueError("on purpose")"""
+    ended = subprocess.run([sys.executable, "-c", script, large[0]], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("ValueError: on purpose\n")
 
 
 def test_small_neighbours_come_together_and_end_together(tmp_path, monkeypatch):
@@ -190,47 +202,6 @@ def test_any_bound(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], m
     for item in stream_tensors(wanted(str(path)), Pace(), max_bytes=max_bytes):
         assert item.waiting_bytes <= max(max_bytes, *sizes)
         assert (item.tensor == int(item.key)).all()
-
-
-class GateMachine(RuleBasedStateMachine):
-    """The gate against a list: only what has room is tried, because the rest would wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = ByteGate(100)
-        self.inside: list[int] = []
-
-    @rule(nbytes=st.integers(0, 150))
-    def enter(self, nbytes: int) -> None:
-        room = not self.inside or sum(self.inside) == 0 or sum(self.inside) + nbytes <= 100
-        assert self.gate.enter(nbytes, lambda: True) == room
-        if room:
-            self.inside.append(nbytes)
-
-    @precondition(lambda self: self.inside)
-    @rule()
-    def leave(self) -> None:
-        self.gate.leave(self.inside.pop())
-
-    @invariant()
-    def counts(self) -> None:
-        assert self.gate.inside_bytes == sum(self.inside)
-        assert self.gate.inside_bytes <= 100 or len([n for n in self.inside if n]) == 1
-
-
-TestGate = GateMachine.TestCase
-
-
-def test_a_waiter_is_woken_when_there_is_room(monkeypatch):
-    monkeypatch.setattr(byte_gate, "_POLL_S", 60)
-    gate = ByteGate(10)
-    gate.enter(10, lambda: False)
-    entered = threading.Thread(target=gate.enter, args=(5, lambda: False), daemon=True)
-    entered.start()
-    gate.leave(10)
-    entered.join(10)
-    assert not entered.is_alive()
-    assert gate.inside_bytes == 5
 
 
 def test_no_files():
