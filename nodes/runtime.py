@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,9 +29,10 @@ from .adapter_query import AdapterQuery
 from .adapter_table import AdapterTable
 from .base_model import BaseModels
 from .found_models import FoundModels
-from .linked_names import LinkedNames
+from .linked_names import LinkedNames, lora_state
 from .memory_state import MemoryState
 from .model_files import ModelFileError, ModelFiles
+from .model_weights import model_state
 from .request_body import RequestError
 from .settings_file import SettingsFile
 from .status_json import Moment, Revision, plan_json, status_json
@@ -72,11 +74,13 @@ class Runtime:
         limit_bytes, default_bytes = self.settings.budget_bytes, default_budget_bytes()
         budget = ByteBudget(default_bytes if limit_bytes is None else limit_bytes)
         self.cache = AdapterCache(budget, clock=time.monotonic)
-        self.linked_names = LinkedNames(self.catalog)
+        self.linked_names = LinkedNames(partial(lora_state, self.catalog))
         self.base_models = BaseModels()
         self.loads = PerformanceTracker()
         self.diffusion_models = ModelFiles(lambda: host.model_folders("diffusion_models"))
         self.checkpoints = ModelFiles(lambda: host.model_folders("checkpoints"))
+        self.linked_diffusion_models = LinkedNames(partial(model_state, self.diffusion_models))
+        self.linked_checkpoints = LinkedNames(partial(model_state, self.checkpoints))
         self.prefetcher = Prefetcher(
             jobs=host.queued_jobs,
             references=payload_references,
