@@ -9,6 +9,7 @@ import comfy.sd
 from comfy_api.latest import io
 
 from .inputs import model_file_input, strategy_input
+from .linked_names import WrittenName
 from .model_loading import load_by_host, state, verdict
 from .runtime import get_runtime
 
@@ -39,11 +40,14 @@ class LoadCheckpoint(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
 
     @classmethod
     def fingerprint_inputs(cls, ckpt_name: str | None = None, **_: object) -> str:
-        return state(get_runtime().checkpoints, ckpt_name)
+        runtime = get_runtime()
+        return state(runtime.checkpoints, runtime.linked_checkpoints, ckpt_name)
 
     @classmethod
     def execute(cls, ckpt_name: str, strategy: str = "auto") -> io.NodeOutput:
-        path = get_runtime().checkpoints.find(ckpt_name)
+        runtime = get_runtime()
+        path = runtime.checkpoints.find(ckpt_name)
+        runtime.linked_checkpoints.note([WrittenName(ckpt_name)])
         parts = _load(ckpt_name, path, strategy, _ALL)
         _tell_how_to_reload(parts, (ckpt_name, path, strategy))
         return io.NodeOutput(*parts)

@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from .inputs import model_file_input, strategy_input
+from .linked_names import WrittenName
 from .model_loading import load_by_host, state, verdict
 from .runtime import get_runtime
 
@@ -50,11 +51,14 @@ class LoadDiffusionModel(io.ComfyNode):  # type: ignore[misc]  # the host is unt
 
     @classmethod
     def fingerprint_inputs(cls, unet_name: str | None = None, **_: object) -> str:
-        return state(get_runtime().diffusion_models, unet_name)
+        runtime = get_runtime()
+        return state(runtime.diffusion_models, runtime.linked_diffusion_models, unet_name)
 
     @classmethod
     def execute(cls, unet_name: str, weight_dtype: str = "default", strategy: str = "auto") -> io.NodeOutput:
-        path = get_runtime().diffusion_models.find(unet_name)
+        runtime = get_runtime()
+        path = runtime.diffusion_models.find(unet_name)
+        runtime.linked_diffusion_models.note([WrittenName(unet_name)])
         return io.NodeOutput(*_load(unet_name, path, strategy, weight_dtype))
 
 

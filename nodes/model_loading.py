@@ -4,7 +4,6 @@ before a prompt runs; calling a host that is older or newer."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +13,9 @@ import comfy.utils
 
 from ..loaders.errors import LoadCancelledError
 from ..loaders.progress import LoadProgress
+from .linked_names import LinkedNames
 from .model_files import ModelFileError, ModelFiles
-from .model_weights import ModelWeights, check_weights, read_weights, weights_state
+from .model_weights import ModelState, ModelWeights, check_weights, read_weights, weights_state
 from .runtime import get_runtime
 
 
@@ -39,12 +39,11 @@ async def verdict(files: ModelFiles, name: str | None, strategy: str | None) -> 
     return True if name is None else await asyncio.to_thread(_verdict, files, name, strategy or "auto")
 
 
-def state(files: ModelFiles, name: str | None) -> str:
-    """Changes whenever the model's files do. A name that comes over a link is None here: then whenever any model's
-    files do, since the one that it will name may have been replaced."""
+def state(files: ModelFiles, linked: LinkedNames[ModelState], name: str | None) -> str:
+    """Changes whenever the model's files do. A name that comes over a link is None here: then whenever the files of a
+    model do that was loaded before, of those that `linked` knows."""
     if name is None:
-        states = repr([(known, state(files, known)) for known in files.names()])
-        return hashlib.sha256(states.encode("utf-8", "surrogatepass")).hexdigest()
+        return str(linked.changes())
     try:
         return repr(weights_state(files.find(name)))
     except ModelFileError as problem:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 
@@ -22,7 +23,10 @@ from ..loaders.registry import StrategyRegistry
 from ..loaders.shards import check_shards, read_index
 from ..loaders.strategy import LoadRequest
 from ..loaders.telemetry import LoadingMetrics, added_up
-from .model_files import ModelFileError
+from .linked_names import WrittenName
+from .model_files import ModelFileError, ModelFiles
+
+ModelState: TypeAlias = "tuple[object, ...]"
 
 _MIB = 1 << 20
 _DEQUANTISED = torch.float16
@@ -80,7 +84,16 @@ def read_weights(
     return ModelWeights(result.tensors, dict(result.metadata), result.metrics, report)
 
 
-def weights_state(path: str) -> tuple[object, ...]:
+def model_state(files: ModelFiles, written: WrittenName, known: ModelState | None) -> ModelState | None:
+    """For `LinkedNames`, of what the model loaders load."""
+    del known
+    try:
+        return weights_state(files.find(written.name))
+    except ModelFileError:
+        return None
+
+
+def weights_state(path: str) -> ModelState:
     """Changes whenever the file or one of its shards does."""
     try:
         paths = [path, *(read_index(path).files if checkpoint_format(path) == "index" else ())]

@@ -155,11 +155,15 @@ def check_a_linked_name_passes_and_a_wrong_one_does_not(base: Path) -> None:
     unet, checkpoint = f"diffusion_models/{graphs.UNET}", f"checkpoints/{graphs.CHECKPOINT}"
     for node, given, file in ((LoadDiffusionModel, "unet_name", unet), (LoadCheckpoint, "ckpt_name", checkpoint)):
         assert asyncio.run(node.validate_inputs()) is True
+        node.execute(os.path.basename(file))
         before = node.fingerprint_inputs()
-        assert node.fingerprint_inputs() == before
+        # A download, while it grows.
+        for nbytes in (0, 64):
+            (base / "models" / file).with_name("download.safetensors").write_bytes(bytes(nbytes))
+            assert node.fingerprint_inputs() == before, "a file that no run has loaded"
         written_ns = os.stat(base / "models" / file).st_mtime_ns
         os.utime(base / "models" / file, ns=(written_ns, written_ns + 10**9))
-        assert node.fingerprint_inputs() != before, "a link may name the file that was replaced"
+        assert node.fingerprint_inputs() != before, "the link may name the file that was replaced"
         told = asyncio.run(node.validate_inputs(**{given: "no such.gguf"}))
         assert isinstance(told, str) and "no such" in told and str(base) not in told
         assert node.fingerprint_inputs(**{given: "no such.gguf"}) == told

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from hostkit.client import Finished, HostClient, Prompt
-from hostkit.graphs import digest_graph, flux_graph
+from hostkit.graphs import UNET, digest_graph, flux_graph
 from hostkit.models import lora_path
 from hostkit.tiny_lora import write_flux_lora
+from safetensors.torch import load_file, save_file
 
 NAME = "linked/one.safetensors"
 
@@ -63,6 +64,31 @@ def test_a_run_is_kept_until_the_file_is_replaced(client: HostClient, host_base:
             digests.append(run.output("model"))
     path.unlink()
     assert digests[0] == digests[1] != digests[2] == digests[3]
+
+
+def test_a_model_is_kept_through_a_download_and_not_when_it_is_replaced(client: HostClient, host_base: Path) -> None:
+    folder = host_base / "models/diffusion_models"
+    weights = load_file(folder / UNET)
+    link = {
+        "text": _text("linked.safetensors"),
+        # Of what fits any input the host lets a link choose a file too.
+        "any": _node("ComfySwitchNode", switch=True, on_true=["text", 0], on_false=["text", 0]),
+        "unet": _node("WarmStackLoadDiffusionModel", unet_name=["any", 0]),
+    }
+    runs = {}
+    for step, scale in (("first", 1.0), ("during a download", 0.0), ("replaced", 0.5)):
+        if scale:
+            save_file({key: tensor * scale for key, tensor in weights.items()}, folder / "next")
+            (folder / "next").replace(folder / "linked.safetensors")
+        else:
+            (folder / "download.safetensors").write_bytes(b"more to come")
+        (run,) = client.run(digest_graph(flux_graph(), clip=False) | link)
+        assert run.status == "success", run.messages
+        runs[step] = ({"unet", "digest"} <= _kept(run), run.output("model"))
+    for name in ("linked.safetensors", "download.safetensors"):
+        (folder / name).unlink()
+    assert [is_kept for is_kept, _ in runs.values()] == [False, True, False]
+    assert runs["first"][1] == runs["during a download"][1] != runs["replaced"][1]
 
 
 def _graph(nodes: Mapping[str, dict[str, Any]], loader_inputs: Mapping[str, object]) -> Prompt:
