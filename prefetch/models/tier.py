@@ -206,16 +206,12 @@ class ModelTier:
             outcome = Outcome("cancelled")
         else:
             outcome = future.result() if error is None else Outcome("failed", problem=type(error).__name__)
-        if outcome.read_bytes:
+        if self._unreadable.counts(key, outcome):
             self._tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._held)
         if outcome.state == "ready":
             self._warmer.meter.count_read(outcome.read_bytes, outcome.seconds, key.path)
-            self._unreadable.note_read(key)
-        if outcome.state == "failed":
-            self._unreadable.note_failed(key, outcome.problem)
-        elif outcome.state == "unavailable":
-            self._unreadable.note_unavailable(key, outcome.problem, self._machine.clock())
-        elif outcome.state in ("ready", "already"):
+        self._unreadable.note(key, outcome, self._machine.clock())
+        if outcome.state in ("ready", "already"):
             self._pages = {**self._pages, key: outcome.keeps_pages}
         self._changed()
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from itertools import islice
 
 from ...lora.file import AdapterKey
+from .reading import Outcome
 
 RETRY_S = 30.0
-"""A drive that is gone for a while keeps a thread waiting at each try, and a bad sector the whole disk."""
-LONGEST_RETRY_S = 480.0
-"""Each try that fails doubles the time to the next, up to this: a drive may come back, a bad sector stays."""
+"""A drive that is gone for a while keeps a thread waiting at each try."""
+REST_SHARE = 20
+"""So many times as long as a try took nothing is tried: a bad sector holds up its disk for a twentieth of the time."""
 _MOST_FILES = 4096
+_NEVER_S = math.inf
 
 
 class Unreadable:
@@ -22,8 +24,7 @@ class Unreadable:
         # Replaced and never changed, so that a picture of the state can keep it.
         self._problems: Mapping[AdapterKey, str] = {}
         self._retry_at_s: dict[AdapterKey, float] = {}
-        self._rest_s: dict[AdapterKey, float] = {}
-        """Files that have not been read since they failed -> how long they were left alone for."""
+        """Files that were not to blame; `_NEVER_S` for those that may be read."""
 
     @property
     def problems(self) -> Mapping[AdapterKey, str]:
@@ -33,26 +34,23 @@ class Unreadable:
     @property
     def retry_at_s(self) -> float:
         """When `retry` has something to do next."""
-        return min(self._retry_at_s.values(), default=math.inf)
+        return min(self._retry_at_s.values(), default=_NEVER_S)
 
-    def note_failed(self, key: AdapterKey, problem: str) -> None:
-        """The file is to blame, and left alone until it changes."""
-        self._problems = {**dict(islice(self._problems.items(), _MOST_FILES)), key: problem}
+    def counts(self, key: AdapterKey, outcome: Outcome) -> bool:
+        """Whether what was read counts: at a further try that fails it is what was read, and counted, before. Ask
+        before `note`."""
+        return outcome.read_bytes > 0 and not (outcome.state == "unavailable" and key in self._retry_at_s)
 
-    def note_unavailable(self, key: AdapterKey, problem: str, now_s: float) -> None:
-        """Something else is to blame, for all that is known: there will be another try."""
-        rest_s = min(LONGEST_RETRY_S, 2 * self._rest_s.pop(key, RETRY_S / 2))
-        self._rest_s = {**dict(islice(self._rest_s.items(), _MOST_FILES)), key: rest_s}
-        self._retry_at_s[key] = now_s + rest_s
-        self.note_failed(key, problem)
-
-    def note_read(self, key: AdapterKey) -> None:
-        """It could be read: the next failure is a first one."""
-        self._rest_s.pop(key, None)
+    def note(self, key: AdapterKey, outcome: Outcome, now_s: float) -> None:
+        """A file to blame is left alone until it changes; when something else is, there will be another try."""
+        if outcome.state in ("failed", "unavailable"):
+            self._problems = {**dict(islice(self._problems.items(), _MOST_FILES)), key: outcome.problem}
+        if outcome.state == "unavailable":
+            self._retry_at_s[key] = now_s + max(RETRY_S, REST_SHARE * outcome.seconds)
 
     def retry(self, now_s: float) -> None:
         """Forgets those whose time has come."""
         due = {key for key, at_s in self._retry_at_s.items() if at_s <= now_s}
         if due:
             self._problems = {key: problem for key, problem in self._problems.items() if key not in due}
-            self._retry_at_s = {key: at_s for key, at_s in self._retry_at_s.items() if key not in due}
+            self._retry_at_s.update(dict.fromkeys(due, _NEVER_S))

@@ -245,19 +245,15 @@ class Warmer:
 
     def _record(self, fetch: Fetch, outcome: Outcome, beside: int) -> None:
         key = fetch.file.key
-        if fetch.tier == "page" and outcome.read_bytes:
+        if fetch.tier == "page" and self._unreadable.counts(key, outcome):
             self.tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._running)
             # A later load finds the pages warm: only this read tells what a cold one costs, unless it was held back.
             if outcome.state == "ready" and self.limiter is None:
                 self._cache.record_cold_read(key, outcome.seconds)
         if outcome.state == "ready":
             self.meter.count_read(outcome.read_bytes, outcome.seconds, key.path, beside=beside)
-            self._unreadable.note_read(key)
-        if outcome.state == "failed":
-            self._unreadable.note_failed(key, outcome.problem)
-        elif outcome.state == "unavailable":
-            self._unreadable.note_unavailable(key, outcome.problem, self._machine.clock())
-        elif outcome.state == "no_room":
+        self._unreadable.note(key, outcome, self._machine.clock())
+        if outcome.state == "no_room":
             self._no_room |= {key}
         elif fetch.tier == "resident" and outcome.state in ("ready", "already"):
             self.resident |= {key}

@@ -21,7 +21,7 @@ from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue import board
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.queue.scan import REFRESH_S
-from warmstack.prefetch.reading.unreadable import RETRY_S
+from warmstack.prefetch.reading.unreadable import REST_SHARE, RETRY_S
 
 from .world import CHUNK_BYTES, World
 
@@ -109,10 +109,33 @@ async def test_a_drive_that_was_gone_is_tried_again_after_a_while(world: World) 
             await world.settle()
         assert len(world.page_reads) == reads, "neither a look nor another job is a reason to try at once"
         assert world.states()["1"] == {name: "failed"}
-        world.now_s += reads * RETRY_S
+        world.now_s += RETRY_S
     is_gone = False
     await world.settle()
     assert world.states()["1"] == {name: "ready"}
+
+
+async def test_a_bad_sector_takes_little_of_its_disk_and_is_counted_once(world: World) -> None:
+    name = world.lora("a", 8 * CHUNK_BYTES)
+
+    def fail(path: str, done: int) -> None:
+        if done == 2 * CHUNK_BYTES:
+            world.now_s += 10.0
+            raise OSError(5, "Input/output error", path)
+
+    world.on_chunk = fail
+    world.submit("0")
+    world.submit("1", name)
+    for reads in (1, 2, 3):
+        await world.settle()
+        world.now_s += (REST_SHARE - 1) * 10.0
+        await world.settle()
+        assert len(world.page_reads) == reads
+        assert world.prefetcher.status().page.warmed_bytes == 2 * CHUNK_BYTES
+        world.now_s += 10.0
+    world.remove("1")
+    await world.settle()
+    assert world.prefetcher.status().page.wasted_bytes == 2 * CHUNK_BYTES
 
 
 async def test_memory_that_was_not_there_is_tried_again_after_a_while(tmp_path: Path) -> None:

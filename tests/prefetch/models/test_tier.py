@@ -9,7 +9,7 @@ from warmstack.prefetch.models.board import RELOOK_S
 from warmstack.prefetch.planning.pace import MARGIN_JOBS, MARGIN_JUMPS
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
-from warmstack.prefetch.reading.unreadable import RETRY_S
+from warmstack.prefetch.reading.unreadable import REST_SHARE, RETRY_S
 
 from ..world import CHUNK_BYTES, MIB
 from .model_world import ModelWorld
@@ -238,10 +238,31 @@ async def test_a_drive_that_was_gone_is_tried_again_after_a_while(world: ModelWo
             await world.settle()
         assert world.read_models() == [model] * reads
         assert world.model_states()["2"] == {model: "failed"}
-        world.now_s += reads * RETRY_S
+        world.now_s += RETRY_S
     world.on_chunk = lambda path, done_bytes: None
     await world.settle()
     assert world.model_states()["2"] == {model: "ready"}
+
+
+async def test_a_bad_sector_takes_little_of_its_disk_and_is_counted_once(world: ModelWorld) -> None:
+    model = world.model("a.safetensors")
+
+    def fail(path: str, done: int) -> None:
+        if done == 2 * CHUNK_BYTES:
+            world.now_s += 10.0
+            raise OSError(5, "Input/output error", path)
+
+    world.on_chunk = fail
+    world.submit_models("1")
+    world.start("1")
+    world.submit_models("2", model)
+    for reads in (1, 2, 3):
+        await world.settle()
+        world.now_s += (REST_SHARE - 1) * 10.0
+        await world.settle()
+        assert len(world.read_models()) == reads
+        assert world.prefetcher.status().models.warmed_bytes == 2 * CHUNK_BYTES
+        world.now_s += 10.0
 
 
 async def test_pages_that_the_kernel_takes_back_are_read_again(world: ModelWorld) -> None:
