@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,10 +16,11 @@ from .placement import on_its_own, place_tensor, require_devices, send_tensors
 from .progress import Progress, ProgressMeter
 from .robust import Device, Path, request_for
 from .shards import ShardIndex, check_shards
+from .strategy import LoadRequest
 from .stream import stream_tensors
 from .uploads import Uploads
 
-_MAX_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 
 
 class Filled(NamedTuple):
@@ -39,7 +41,7 @@ def fill_module(
     device_map: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
     float32: Collection[str] = (),
-    max_bytes: int = _MAX_BYTES,
+    max_bytes: int = MAX_BYTES,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Filled:
@@ -50,25 +52,37 @@ def fill_module(
     SafetensorsValidationError before anything is read when the files contradict each other, `index`, or a shape of the
     model. A load that fails later leaves the module partly filled."""
     headers = check_shards([os.fspath(file) for file in files], index)
+    request = replace(request_for(files, device, device_map, dtype), pace=Pace(cancelled))
+    return fill_from(module, headers, request, float32=float32, max_bytes=max_bytes, progress=progress)
+
+
+def fill_from(
+    module: torch.nn.Module,
+    headers: Mapping[str, SafetensorsHeader],
+    request: LoadRequest,
+    *,
+    float32: Collection[str] = (),
+    max_bytes: int = MAX_BYTES,
+    progress: Progress | None = None,
+) -> Filled:
+    """`fill_module` from files whose headers are known, with their tensors under the names of the model."""
     targets = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
     _check_shapes(headers.values(), targets)
-    request = request_for(files, device, device_map, dtype)
     wanted = [
         (header, [key for key in request.devices(header.tensors) if key in targets]) for header in headers.values()
     ]
     meter = ProgressMeter(_size_bytes(wanted), headers.values(), progress)
-    pace = Pace(cancelled, reached=meter.add)
+    pace = replace(request.pace, reached=meter.add)
     with Uploads() as uploads:
         for header, keys in wanted:
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
         for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes):
             pace.allow(header.path, 0)
             (place,) = request.devices({key: tensor}).values()
-            kept = dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)
-            wanted_dtype = torch.float32 if kept else dtype
-            placed = send_tensors(header.path, {key: tensor}, {key: place}, wanted_dtype, uploads, cancelled).get(key)
-            if placed is None:
-                placed = place_tensor(header.path, key, tensor, place, wanted_dtype)
+            kept = request.dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)
+            dtype = torch.float32 if kept else request.dtype
+            sent = send_tensors(header.path, {key: tensor}, {key: place}, dtype, uploads, pace.cancelled)
+            placed = sent.pop(key) if sent else place_tensor(header.path, key, tensor, place, dtype)
             if placed is tensor and request.copies:
                 # Its neighbours in the file may have been copied, and their memory shall go.
                 placed = on_its_own(header.path, key, tensor)

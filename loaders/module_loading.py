@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -14,10 +15,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .checkpoint import checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError, SafetensorsValidationError
-from .module_filling import fill_module, set_tensor
+from .filling import Pace
+from .model_names import named_for_model
+from .module_filling import fill_from, set_tensor
 from .progress import Progress
 from .robust import Device, Path, request_for
-from .shards import read_index
+from .shards import check_shards, read_index
 
 M = TypeVar("M", bound=torch.nn.Module)
 
@@ -37,7 +40,8 @@ def load_module(
 
     Nothing is initialised: parameters are on `meta` until the shards fill them; buffers that no file has are what
     `build` computed, on their device. What `from_pretrained` keeps in float32 for such a model and `dtype` becomes that
-    here too. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
+    here too, and what the files have under an older name, or with or without the prefix of a base model, is found as it
+    finds it. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
     name = find_checkpoint(os.fspath(path))
     kind = checkpoint_format(name)
     if kind not in ("index", "safetensors"):
@@ -45,23 +49,15 @@ def load_module(
     index = read_index(name) if kind == "index" else None
     with parameters_on_meta():
         module = build()
-    groups = _tied(module)
     files = (name,) if index is None else index.files
-    filled = fill_module(
-        module,
-        files,
-        index,
-        device=device,
-        device_map=device_map,
-        dtype=dtype,
-        float32=_kept_in_float32(module, dtype),
-        progress=progress,
-        cancelled=cancelled,
-    )
+    request = replace(request_for(files, device, device_map, dtype), pace=Pace(cancelled))
+    headers = named_for_model(module, check_shards(files, index))
+    groups = _tied(module)
+    filled = fill_from(module, headers, request, float32=_kept_in_float32(module, dtype), progress=progress)
     for group in groups:
         _tie(name, module, group, filled.missing)
     computed = dict(module.named_buffers(remove_duplicate=False))
-    for key, place in request_for((), device, device_map, None).devices(computed).items():
+    for key, place in request.devices(computed).items():
         set_tensor(module, key, computed[key].to(place))
     return module.eval()
 
