@@ -17,6 +17,7 @@ from warmstack.nodes.model_weights import strategy_names
 
 from ..nodes.model_writer import write_gguf, write_shards
 
+LARGE = "large.safetensors"
 INDEX = "shards/model.safetensors.index.json"
 KINDS = ("F32", "F16", "BF16", "Q8_0")
 SINGLE = [name for name in strategy_names() if name != "parallel"]
@@ -25,11 +26,13 @@ SHARDED = [name for name in strategy_names() if name != "fast_single_file"]
 
 @pytest.fixture(scope="module")
 def models(host_base: Path) -> Path:
-    """The tiny models in shards and as GGUF, and beside each GGUF the same numbers as safetensors."""
+    """A large and a tiny model in shards, one as GGUF, and beside each GGUF the same numbers as safetensors."""
     folder = host_base / "models"
-    for kind, name in (("diffusion_models", UNET), ("checkpoints", CHECKPOINT)):
+    # From 64 MiB on `auto` has several threads share a file.
+    assert write_unet(folder / "diffusion_models" / LARGE, width=896) > 64 << 20
+    for kind, name in (("diffusion_models", LARGE), ("checkpoints", CHECKPOINT)):
         write_shards(folder / kind / "shards", load_file(folder / kind / name))
-    # Wide enough that several threads share a matrix: on tiny ones the thread of the node works alone.
+    # Here several threads share a matrix.
     write_unet(folder / "diffusion_models/wide.safetensors", width=256)
     flux = load_file(folder / "diffusion_models/wide.safetensors")
     assert max(tensor.numel() for tensor in flux.values()) > CHUNK_ELEMENTS
@@ -63,10 +66,10 @@ def pictures(client: HostClient, prompts: Mapping[str, Prompt]) -> dict[str, str
 def test_a_diffusion_model_is_the_stock_loaders(client: HostClient, models: Path) -> None:
     ours = {
         f"{name} {strategy}": flux(name, strategy=strategy)
-        for name, strategies in ((UNET, SINGLE), (INDEX, SHARDED))
+        for name, strategies in ((LARGE, SINGLE), (INDEX, SHARDED))
         for strategy in strategies
     }
-    shown = pictures(client, {"stock": flux(UNET), **ours})
+    shown = pictures(client, {"stock": flux(LARGE), **ours})
     assert len(shown) == 13 and set(shown.values()) == {shown["stock"]}
 
 
