@@ -70,7 +70,8 @@ class _Info(NamedTuple):
 
 
 def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
-    """The header of `path`, or SafetensorsValidationError; a file that is not there is a SafetensorsLoadError."""
+    """The header of `path`. SafetensorsValidationError when it is damaged, or a part of a split model; a file that is
+    not there is a SafetensorsLoadError."""
     name = os.fspath(path)
     with open_raw(name) as file:
         stamp = stamp_of(file)
@@ -78,6 +79,7 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
         version = _version(cursor)
         tensor_count, key_count = cursor.u64(), cursor.u64()
         metadata = read_metadata(cursor, key_count, stamp)
+        _require_whole(cursor, metadata)
         infos = _infos(cursor, tensor_count)
     alignment = _alignment(name, metadata)
     data_start = -(-cursor.position_bytes // alignment) * alignment
@@ -95,6 +97,14 @@ def _version(cursor: GgufCursor) -> int:
     if version not in _VERSIONS:
         cursor.fail(f"is GGUF version {version}, and only {_VERSIONS} can be read; convert it again")
     return version
+
+
+def _require_whole(cursor: GgufCursor, metadata: Mapping[str, Value]) -> None:
+    """A part of a split model is a valid file, and would pass for a model that lacks most of its tensors."""
+    parts, number = metadata.get("split.count"), metadata.get("split.no")
+    if type(parts) is int and parts > 1:
+        which = f"part {number + 1}" if type(number) is int else "one"
+        cursor.fail(f"is {which} of the {parts} files of a split model; join them with llama-gguf-split --merge")
 
 
 def _infos(cursor: GgufCursor, count: int) -> Mapping[str, _Info]:

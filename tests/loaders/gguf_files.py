@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-U32, STRING, ARRAY, I32 = 4, 8, 9, 5
+U16, U32, STRING, ARRAY, I32 = 2, 4, 8, 9, 5
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from warmstack.loaders.gguf_header import read_gguf_header
 from warmstack.loaders.gguf_metadata import GgufArray
 from warmstack.loaders.gguf_types import GGUF_TYPES
 
-from .gguf_files import ARRAY, STRING, U32, RawTensor, array, gguf_bytes, original_shape, pair, text
+from .gguf_files import ARRAY, STRING, U16, U32, RawTensor, array, gguf_bytes, original_shape, pair, text
 
 F32 = GGUF_TYPES["F32"].code
 Q4_K = GGUF_TYPES["Q4_K"].code
@@ -117,6 +117,43 @@ def test_a_large_tokenizer_makes_no_strings(write: Write):
     assert peak_bytes < 4 * len(words)
 
 
+def test_arrays_of_arrays_are_read_when_asked_for(write: Write):
+    words = array(STRING, [text("ink"), text("brush")])
+    numbers = array(U32, [struct.pack("<I", number) for number in range(40)])
+    nested = array(ARRAY, [words, array(ARRAY, [numbers, array(U32, [])])])
+    tensor = RawTensor("a", (4,), F32, 0)
+    pairs = [pair("k.nested", ARRAY, nested), pair("k.after", U32, struct.pack("<I", 7))]
+    header = read_gguf_header(write(gguf_bytes([tensor], pairs, bytes(16))))
+    found = header.metadata["k.nested"]
+    assert isinstance(found, GgufArray)
+    assert found.read() == (("ink", "brush"), (tuple(range(40)), ()))
+    assert header.metadata["k.after"] == 7
+    assert list(header.tensors) == ["a"]
+
+
+def test_arrays_in_arrays_are_bounded_for_the_whole_file(write: Write):
+    pairs = [pair(f"k{i}", ARRAY, array(ARRAY, [bytes(12)] * (1 << 14))) for i in range(5)]
+    assert len(read_gguf_header(write(gguf_bytes(pairs=pairs[:4]))).metadata) == 4
+    with pytest.raises(SafetensorsValidationError, match="more than 65536 arrays in arrays"):
+        read_gguf_header(write(gguf_bytes(pairs=pairs)))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "which"),
+    [({"split.no": 0, "split.count": 2}, "part 1 of the 2 files"), ({"split.count": 3}, "one of the 3 files")],
+)
+def test_a_part_of_a_split_model_is_refused(write: Write, pairs: dict[str, int], which: str):
+    stated = [pair(key, U16, struct.pack("<H", value)) for key, value in pairs.items()]
+    with pytest.raises(SafetensorsValidationError, match=f"is {which} of a split model; join them"):
+        read_gguf_header(write(gguf_bytes([tensor_f32()], stated, bytes(16))))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_model_that_was_joined_again_is_whole(write: Write, count: int):
+    stated = [pair("split.no", U16, bytes(2)), pair("split.count", U16, struct.pack("<H", count))]
+    assert list(read_gguf_header(write(gguf_bytes([tensor_f32()], stated, bytes(16)))).tensors) == ["a"]
+
+
 def test_a_file_that_is_not_there_is_a_load_error(tmp_path: Path):
     with pytest.raises(SafetensorsLoadError, match="cannot be read"):
         read_gguf_header(tmp_path / "absent.gguf")
@@ -159,7 +196,15 @@ HOSTILE = {
     "text beyond the file": (gguf_bytes(pairs=[pair("k", STRING, struct.pack("<Q", 9999))]), "truncated"),
     "array count": (gguf_bytes(pairs=[pair("k", ARRAY, struct.pack("<IQ", U32, HUGE))]), "items"),
     "array beyond the file": (gguf_bytes(pairs=[pair("k", ARRAY, struct.pack("<IQ", 12, 30))]), "truncated|items"),
-    "array of arrays": (gguf_bytes(pairs=[pair("k", ARRAY, array(ARRAY, [bytes(12)]))]), "type 9"),
+    "array beyond the file in an array": (
+        gguf_bytes(pairs=[pair("k", ARRAY, array(ARRAY, [struct.pack("<IQ", U32, 5)]))], data=bytes(8)),
+        "truncated",
+    ),
+    "array count in an array": (
+        gguf_bytes(pairs=[pair("k", ARRAY, array(ARRAY, [struct.pack("<IQ", U32, HUGE)]))]),
+        "items",
+    ),
+    "arrays too deep": (gguf_bytes(pairs=[pair("k", ARRAY, struct.pack("<IQ", ARRAY, 1) * 9)]), "8 deep"),
     "texts beyond the file": (
         gguf_bytes(pairs=[pair("k", ARRAY, struct.pack("<IQQ", STRING, 20, HUGE))], data=bytes(99)),
         "truncated",
