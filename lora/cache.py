@@ -358,7 +358,7 @@ class AdapterCache:
         return reservation
 
     def _evict_for(self, nbytes: int, urgency: Urgency) -> bool:
-        """Gives up what must yield, so that `nbytes` more fit; False when nothing was given up. Takes the lock.
+        """Gives up what must yield, so that `nbytes` more fit; False when there is no more room than before. Takes the lock.
 
         For somebody it is all or nothing: an adapter given up without gaining the room is a loss on both sides. For a
         smaller limit every byte counts.
@@ -377,8 +377,9 @@ class AdapterCache:
                 return False
             dropped = [self._drop(self._residencies[victim.key], reason) for victim in victims]
             self._age = max([self._age, *map(self._policy.worth, victims)])
-        # Freed here, outside the lock: unmapping hundreds of megabytes takes milliseconds.
-        return bool(dropped)
+        # Freed here, outside the lock: unmapping hundreds of megabytes takes milliseconds. What others let go of since
+        # the caller asked is room too.
+        return bool(dropped) or (reason != "resize" and short_bytes <= 0)
 
     def _is_evictable(self, found: Residency) -> bool:
         return found.resident is not None and found.holds.count == 0 and found.file.path not in self._pinned_paths

@@ -61,5 +61,7 @@ def specs_of(adapter: Adapter) -> Mapping[str, TensorSpec] | None:
     specs = adapter.prepared.get(_SPECS)
     if not isinstance(specs, dict):
         found = specs_of_tensors(adapter.tensors, adapter.buffer)
-        specs = adapter.prepared[_SPECS] = {} if found is None else found
+        # Without a byte to send there is no buffer on the device either.
+        has_bytes = any(spec.nbytes for spec in (found or {}).values())
+        specs = adapter.prepared[_SPECS] = found if found and has_bytes else {}
     return specs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warmstack.lora.budget import ByteBudget
+from warmstack.lora.budget import ByteBudget, Reservation
 from warmstack.lora.cache import AdapterCache
 from warmstack.lora.file import LoraFile
 
@@ -122,6 +122,26 @@ def test_memory_beside_adapters_displaces_only_what_no_job_names(house: House) -
     assert lease.adapter is not None
     del reservation
     assert house.cache.budget.used_bytes == 2 * past.size_bytes
+
+
+class LateBudget(ByteBudget):
+    """Somebody else's bytes come back right after they were in the way."""
+
+    others: Reservation | None = None
+
+    def try_reserve(self, nbytes: int) -> Reservation | None:
+        reservation = super().try_reserve(nbytes)
+        if reservation is None and self.others is not None:
+            self.others.release()
+        return reservation
+
+
+def test_room_that_others_leave_meanwhile_is_room(house: House) -> None:
+    file = house.disk.write("a.safetensors")
+    budget = LateBudget(file.size_bytes)
+    cache = AdapterCache(budget, load=house.load)
+    budget.others = budget.try_reserve(1)
+    assert cache.acquire(file).adapter.storage == "private"
 
 
 def test_an_adapter_larger_than_the_budget_evicts_nothing(house: House) -> None:

@@ -287,12 +287,13 @@ def test_a_broken_bus_fails_one_prefetch_and_is_told_without_a_path():
     assert shop.shelf.acquire(WASH) is None
 
 
-def test_mapped_adapters_stay_on_the_host():
-    mapped = adapter_of("mapped")
-    object.__setattr__(mapped, "buffer", None)
-    shop = Shop()
-    assert shop.shelf.prefetch(mapped, 0) == "unfit"
-    assert shop.shelf.acquire(mapped) is None
+@pytest.mark.parametrize(("field", "value"), [("buffer", None), ("tensors", {"none": torch.empty(0, 3)})])
+def test_what_is_mapped_or_has_no_byte_stays_on_the_host_and_stops_nobody(field: str, value: object):
+    shop, other = Shop(), adapter_of("other")
+    object.__setattr__(other, field, value)
+    assert shop.shelf.prefetch(other, 0) == "unfit"
+    assert shop.shelf.acquire(other) is None
+    assert shop.shelf.prefetch(INK, 1) == "ready"
 
 
 def test_an_adapter_that_was_laid_out_otherwise_is_not_taken_for_its_twin():
