@@ -358,7 +358,7 @@ class AdapterCache:
         return reservation
 
     def _evict_for(self, nbytes: int, urgency: Urgency) -> bool:
-        """Gives up what must yield, so that `nbytes` more fit; False when there is no more room than before. Takes the lock.
+        """Gives up what must yield, so that `nbytes` more fit; False when there is no more room for it. Takes the lock.
 
         For somebody it is all or nothing: an adapter given up without gaining the room is a loss on both sides. For a
         smaller limit every byte counts.
