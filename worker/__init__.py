@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .base_weights import OffloadedError
     from .batch import Batch, run_batch
     from .config import LoRAWorkerConfig
-    from .fitting import WrongModelError
+    from .fitting import QuantisedError, WrongModelError
     from .lora_worker import LoRAWorker
     from .naming import UnsupportedLoraError
     from .report import RequestReport, RunReport
@@ -24,6 +24,7 @@ _HOMES = {
     "LoRAWorkerConfig": "config",
     "MalformedLine": "request",
     "OffloadedError": "base_weights",
+    "QuantisedError": "fitting",
     "QueueRequest": "request",
     "RequestReport": "report",
     "RunReport": "report",
@@ -44,6 +45,7 @@ __all__ = [
     "LoRAWorkerConfig",
     "MalformedLine",
     "OffloadedError",
+    "QuantisedError",
     "QueueRequest",
     "RequestReport",
     "RunReport",

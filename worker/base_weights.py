@@ -6,7 +6,8 @@ weight in fourteen would differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 
@@ -24,23 +25,26 @@ class OffloadedError(LoraError):
 
 
 class BaseWeights:
-    """Finds the weights of one pipeline, and gives back their original bits. Not thread-safe."""
+    """Finds the weights that one pipeline has now, and gives back their original bits. Not thread-safe.
+
+    Made anew for each call: one that stayed would keep models alive that the pipeline has let go of, and would not see
+    modules that were replaced."""
 
     def __init__(self, pipeline: LoraPipeline, originals: Originals) -> None:
         self._originals = originals
-        self._components = _components(pipeline)
         self._modules: dict[Place, torch.nn.Module] = {}
-        for component, model in self._components.items():
-            self._modules.update(_patchable(component, model))
+        self._quantised: set[Place] = set()
+        self._on_disk: set[str] = set()
+        for component in pipeline._lora_loadable_modules:
+            model = getattr(pipeline, component, None)
+            if model is not None:
+                self._take(component, model)
 
-    def are_of(self, pipeline: LoraPipeline) -> bool:
-        """False once a component was replaced."""
-        return self._components == _components(pipeline)
-
-    @property
+    @cached_property
     def signature(self) -> tuple[tuple[Place, tuple[int, ...]], ...]:
-        """What a LoRA can match: equal for pipelines of equal architecture."""
-        return tuple((place, self.shape(place)) for place in self._modules)
+        """What a LoRA can match: equal for pipelines of equal architecture. Quantised weights have no shape."""
+        shapes = ((place, self.shape(place)) for place in self._modules)
+        return (*shapes, *((place, ()) for place in sorted(self._quantised)))
 
     @property
     def device(self) -> torch.device | None:
@@ -50,9 +54,11 @@ class BaseWeights:
 
     def find(self, place: Place) -> Place | None:
         """`place` as this pipeline spells it: transformers has flattened `text_model.` out of some encoders."""
-        short = place.module.removeprefix("text_model.")
-        spellings = (place, place._replace(module=short), place._replace(module=f"text_model.{short}"))
-        return next((spelling for spelling in spellings if spelling in self._modules), None)
+        return next((spelling for spelling in _spellings(place) if spelling in self._modules), None)
+
+    def quantised(self, place: Place) -> bool:
+        """Whether the weight there is packed, so that nothing can be added to it."""
+        return not self._quantised.isdisjoint(_spellings(place))
 
     def shape(self, place: Place) -> tuple[int, ...]:
         return tuple(weight_of(self._modules[place]).shape)
@@ -90,20 +96,44 @@ class BaseWeights:
 
     def _require_here(self, places: Iterable[Place]) -> None:
         for place in places:
-            if weight_of(self._modules[place]).is_meta:
+            on_disk = place.component in self._on_disk
+            if on_disk or weight_of(self._modules[place]).is_meta:
                 raise OffloadedError(
-                    f"the weights of {place.component} are offloaded layer by layer, where LoRAs cannot be added to "
-                    "them; use pipeline.enable_model_cpu_offload() in place of sequential or disk offloading"
+                    f"the weights of {place.component} are offloaded {'to disk' if on_disk else 'layer by layer'}, "
+                    "where LoRAs cannot be added to them; use pipeline.enable_model_cpu_offload() in place of "
+                    "sequential or disk offloading"
                 )
 
+    def _take(self, component: str, model: torch.nn.Module) -> None:
+        for name, module in model.named_modules():
+            if _lies_on_disk(module):
+                self._on_disk.add(component)
+            weight = getattr(module, "weight", None)
+            if not isinstance(weight, torch.Tensor):
+                continue
+            place = Place(component, _without_compiled(name) if _COMPILED in name else name)
+            # Packed weights are integers, or of a class of their own, whatever dtype that claims.
+            if not weight.is_floating_point() or type(weight) not in (torch.Tensor, torch.nn.Parameter):
+                self._quantised.add(place)
+            elif weight.dim() >= 2:
+                self._modules[place] = module
 
-def _components(pipeline: LoraPipeline) -> dict[str, torch.nn.Module]:
-    found = {component: getattr(pipeline, component, None) for component in pipeline._lora_loadable_modules}
-    return {component: model for component, model in found.items() if model is not None}
+
+def _without_compiled(path: str) -> str:
+    return ".".join(part for part in path.split(".") if part != _COMPILED)
 
 
-def _patchable(component: str, model: torch.nn.Module) -> Iterator[tuple[Place, torch.nn.Module]]:
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, torch.Tensor) and weight.dim() >= 2 and weight.is_floating_point():
-            yield Place(component, ".".join(part for part in name.split(".") if part != _COMPILED)), module
+def _lies_on_disk(module: torch.nn.Module) -> bool:
+    """Whether diffusers fetches its weights from disk for each forward pass. Their memory then holds anything at all:
+    neither is it the original, nor does the pass see what is written there."""
+    # Not getattr, which is slow where there is none, as in most modules.
+    registry = vars(module).get("_diffusers_hook")
+    if registry is None:
+        return False
+    configs = [getattr(hook, "config", None) for hook in registry.hooks.values()]
+    return any(getattr(config, "offload_to_disk_path", None) for config in configs)
+
+
+def _spellings(place: Place) -> tuple[Place, ...]:
+    short = place.module.removeprefix("text_model.")
+    return place, place._replace(module=short), place._replace(module=f"text_model.{short}")

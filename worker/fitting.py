@@ -19,6 +19,10 @@ class WrongModelError(LoraError):
     """The LoRA was made for another model: nothing of it, or not its shapes, meets this pipeline."""
 
 
+class QuantisedError(LoraError):
+    """The weights that the LoRA is for are packed; nothing can be added to them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """The part of one adapter that applies to one pipeline."""
@@ -45,8 +49,8 @@ def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter
     Factors that the converter computed take about as much memory as the adapter itself: `cache` has to have room for
     them, beside what queued jobs name, or the fit is worked out each time.
 
-    Raises UnsupportedLoraError for formats that are no plain LoRA, and WrongModelError when it was made for another
-    model.
+    Raises UnsupportedLoraError for formats that are no plain LoRA, WrongModelError when it was made for another model,
+    and QuantisedError when it is for weights that are quantised here.
     """
     key = ("diffusers", type(pipeline).__name__, weights.signature)
     kept = adapter.prepared.get(key)
@@ -74,6 +78,11 @@ def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapt
     homeless = dict(named.homeless)
     for place, lora in named.loras.items():
         found = weights.find(place)
+        if weights.quantised(place):
+            raise QuantisedError(
+                f"LoRA {name!r} cannot be applied here: the {place.component} is quantised; use "
+                "pipeline.load_lora_weights"
+            )
         if found is None:
             homeless[f"{place.component}.{place.module}"] = lora
         elif fits(lora, weights.shape(found)):

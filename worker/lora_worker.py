@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import psutil
 
@@ -70,7 +69,6 @@ class LoRAWorker:
         self.cache = cache or AdapterCache(ByteBudget(_budget_bytes(config)))
         self.shelf, self._device_problem = (shelf, "") if shelf is not None else _open_shelf(config)
         self._originals = Originals()
-        self._weights: WeakKeyDictionary[LoraPipeline, BaseWeights] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def discover(self) -> tuple[LoraFile, ...]:
@@ -85,11 +83,11 @@ class LoRAWorker:
         UNet or transformer take a row's `strength_model`, text encoders its `strength_clip`. The weights are computed
         from the originals and rounded once. Raises LoraSyntaxError for what cannot be read, and StackError when any row
         is missing, ambiguous, unreadable or for another model: the pipeline then has its base weights. Raises
-        OffloadedError, and changes nothing, for weights that are offloaded layer by layer.
+        OffloadedError, and changes nothing, for weights that are offloaded layer by layer or to disk.
         """
         stack = stack_of(adapter_names, strengths, category_of=self.catalog.category_of)
         with self._lock, ExitStack() as leases:
-            weights = self._weights_of(pipeline)
+            weights = BaseWeights(pipeline, self._originals)
             try:
                 fitted = self._fit(pipeline, weights, stack, leases)
                 started_s = time.perf_counter()
@@ -111,13 +109,12 @@ class LoRAWorker:
         """Gives the pipeline its own weights back, bit for bit, whoever of those that share them has applied a stack.
         Raises OffloadedError. A component that was replaced since keeps what it had."""
         with self._lock:
-            self._weights_of(pipeline).restore()
+            BaseWeights(pipeline, self._originals).restore()
 
     def forget(self, pipeline: LoraPipeline) -> None:
         """`remove_from_pipeline`, and drops the copies of its weights: they are taken anew at the next application."""
         with self._lock:
-            self._weights_of(pipeline).forget()
-            del self._weights[pipeline]
+            BaseWeights(pipeline, self._originals).forget()
 
     def yield_device_memory(self) -> bool:
         """The device is full: lets go of every adapter there, and keeps half as much from now on. False when there was
@@ -152,12 +149,6 @@ class LoRAWorker:
 
     def _folders(self) -> list[str]:
         return [str(folder) for folder in self.config.lora_directories]
-
-    def _weights_of(self, pipeline: LoraPipeline) -> BaseWeights:
-        found = self._weights.get(pipeline)
-        if found is None or not found.are_of(pipeline):
-            found = self._weights[pipeline] = BaseWeights(pipeline, self._originals)
-        return found
 
     def _fit(self, pipeline: LoraPipeline, weights: BaseWeights, stack: LoraStack, leases: ExitStack) -> list[_Fitted]:
         """All rows, or a StackError with every problem, so that a person mends a request once."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from accelerate.hooks import remove_hook_from_module
+from diffusers.hooks import HookRegistry, apply_group_offloading
 from safetensors.torch import save_file
 
 from warmstack.lora.errors import LoraError
@@ -61,3 +62,48 @@ def test_a_stack_that_was_applied_before_comes_off_once_the_weights_are_back(
     remove_hook_from_module(pipeline.transformer, recurse=True)
     getattr(worker, take_off)(pipeline)
     assert torch.equal(weight(pipeline), base)
+
+
+def offload_to_disk(pipeline: Any, folder: Path, kind: str = "leaf_level") -> None:
+    """From now on the memory of the weights holds anything at all outside the forward pass."""
+    cpu = torch.device("cpu")
+    apply_group_offloading(
+        pipeline.transformer, cpu, offload_type=kind, num_blocks_per_group=1, offload_to_disk_path=str(folder)
+    )
+
+
+@pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
+def test_a_model_whose_groups_lie_on_disk_is_refused_with_the_cure(
+    kind: str, pipeline: Any, worker: LoRAWorker, tmp_path: Path
+) -> None:
+    offload_to_disk(pipeline, tmp_path / "groups", kind)
+    for _ in range(2):
+        with pytest.raises(LoraError, match=r"transformer.*disk.*enable_model_cpu_offload"):
+            worker.apply_to_pipeline(pipeline, "it")
+    assert worker.status().base_copy_bytes == 0
+    assert worker.apply_to_pipeline(pipeline, []).loras == ()
+
+
+@pytest.mark.parametrize("take_off", ["remove_from_pipeline", "forget"])
+def test_a_stack_that_went_to_disk_with_its_model_is_told(
+    take_off: str, pipeline: Any, worker: LoRAWorker, tmp_path: Path
+) -> None:
+    base = weight(pipeline)
+    worker.apply_to_pipeline(pipeline, "it")
+    offload_to_disk(pipeline, tmp_path / "groups")
+    for call in (lambda: getattr(worker, take_off)(pipeline), lambda: worker.apply_to_pipeline(pipeline, [])):
+        with pytest.raises(LoraError, match="enable_model_cpu_offload"):
+            call()
+    HookRegistry.check_if_exists_or_initialize(pipeline.transformer).remove_hook("group_offloading", recurse=True)
+    getattr(worker, take_off)(pipeline)
+    assert torch.equal(weight(pipeline), base)
+
+
+def test_groups_that_wait_in_memory_take_a_stack(pipeline: Any, worker: LoRAWorker) -> None:
+    apply_group_offloading(pipeline.transformer, torch.device("cpu"), offload_type="leaf_level")
+    layer, sample = pipeline.transformer.get_submodule(PATH), torch.ones(1, 8)
+    before = layer(sample)
+    worker.apply_to_pipeline(pipeline, "it")
+    assert not torch.allclose(layer(sample), before)
+    worker.remove_from_pipeline(pipeline)
+    assert torch.equal(layer(sample), before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,30 @@ def test_a_component_put_in_later_is_the_one_that_is_updated(pair: Pair, worker:
     assert torch.equal(replaced.get_submodule(TRANSFORMER).weight, pair.base[0])
     worker.remove_from_pipeline(pair.one)
     assert torch.equal(pair.one.transformer.get_submodule(TRANSFORMER).weight, before)
+
+
+@pytest.mark.parametrize("path", ["single_transformer_blocks.0.proj_out", "single_transformer_blocks.0"])
+def test_a_module_that_was_replaced_inside_a_model_is_seen(path: str, pair: Pair, worker: LoRAWorker) -> None:
+    worker.apply_to_pipeline(pair.one, "model")
+    worker.remove_from_pipeline(pair.one)
+    parent, _, name = path.rpartition(".")
+    fresh = pair.pipeline().transformer.get_submodule(path)
+    setattr(pair.one.transformer.get_submodule(parent), name, fresh)
+    before = pair.one.transformer.get_submodule(TRANSFORMER).weight.detach().clone()
+    assert worker.apply_to_pipeline(pair.one, "model").weights_updated == 1
+    assert not torch.equal(pair.one.transformer.get_submodule(TRANSFORMER).weight, before)
+    worker.remove_from_pipeline(pair.one)
+    assert torch.equal(pair.one.transformer.get_submodule(TRANSFORMER).weight, before)
+
+
+def test_a_model_that_the_pipeline_lets_go_of_is_freed(pair: Pair, worker: LoRAWorker) -> None:
+    """Dropping a text encoder once the prompts are encoded is how people make room."""
+    worker.apply_to_pipeline(pair.one, "both")
+    encoder = weakref.ref(pair.one.text_encoder)
+    pair.one.text_encoder = None
+    gc.collect()
+    assert encoder() is None
+    assert worker.status().base_copy_bytes == LAYER_BYTES
 
 
 def test_a_compiled_model_has_the_names_of_the_model_itself(pair: Pair, worker: LoRAWorker) -> None:
