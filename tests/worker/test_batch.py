@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -157,6 +158,11 @@ def test_failed_requests_are_reported_and_the_queue_goes_on(
         TypeError("got an unexpected keyword argument 'negative_prompt'"),
         IndexError("index out of range in self"),
         AssertionError("Torch not compiled with CUDA enabled"),
+        ImportError("apply_chat_template requires jinja2"),
+        ModuleNotFoundError("No module named 'ftfy'", name="ftfy"),
+        NameError("name 'ftfy' is not defined"),
+        re.error("nothing to repeat"),
+        StopIteration("no more timesteps"),
     ],
 )
 def test_a_pipeline_that_breaks_costs_one_request_and_is_unexpected(
