@@ -28,6 +28,7 @@ _FACTOR = re.compile(
     r"(?P<module>.+?)[._](?P<side>lora_down|lora_up|lora_A|lora_B|lora_mid|lora\.down|lora\.up)(?:\.default)?\.weight"
 )
 _DOWN_SIDES = ("lora_down", "lora_A", "lora.down")
+_UP_SIDES = ("lora_up", "lora_B", "lora.up")
 _PLACED = re.compile(r"(?P<module>.+)\.(?P<side>lora_A|lora_B)(?:\.default)?\.weight")
 _NOT_PLAIN = {
     "dora_scale": "DoRA",
@@ -44,6 +45,11 @@ _NOT_PLAIN = {
     "lora_B.bias": "bias",
     "lora_up.bias": "bias",
 }
+_GIVES_UP = (
+    ValueError, LookupError, AttributeError, RuntimeError, AssertionError, TypeError, ArithmeticError, NameError,
+    re.error,
+)  # fmt: skip
+"""How converters meet the keys of another model (NameError: a variable that only an expected key would have set)."""
 _PEFT_METADATA = "lora_adapter_metadata"
 
 
@@ -93,7 +99,7 @@ def named_lora(
     """
     configs = _peft_configs(metadata)
     _require_plain(name, tensors, configs)
-    source = _Source(tensors)
+    source = _Source(_with_positive_alphas(name, tensors))
     conversion = _converted(pipeline, name, source.without_mids)
     loras: dict[Place, PlainLora] = {}
     homeless = source.dropped(conversion.used)
@@ -102,7 +108,7 @@ def named_lora(
         for module, (down, up) in _pop_pairs(keys, _PLACED if component else _FACTOR).items():
             scale = source.scale(down, up, keys.pop(f"{module}.alpha", None))
             if scale is None:
-                scale = _configured_scale(configs.get(component, {}), module, down.shape[0])
+                scale = _configured_scale(name, configs.get(component, {}), module, down.shape[0])
             lora = PlainLora(up, down, scale, source.mid(down, up))
             if component:
                 loras[Place(component, module)] = lora
@@ -142,13 +148,22 @@ class _Source:
 
     def dropped(self, used: frozenset[str]) -> dict[str, PlainLora]:
         """The pairs of which no factor is among the keys `used`, under the file's own names. Without those that are
-        zero: converters drop them because they do nothing."""
+        zero, which converters drop because they do nothing, and those that say again what a used pair says: some files
+        hold one LoRA in two spellings."""
+        pairs = {
+            module: (self.without_mids[sides[True]], self.without_mids[sides[False]])
+            for module, sides in self._sides.items()
+            if len(sides) == 2
+        }
+        lost = {module for module in pairs if used.isdisjoint(self._sides[module].values())}
+        said: dict[object, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for module in pairs.keys() - lost if lost else ():
+            said.setdefault(_likeness(*pairs[module]), []).append(pairs[module])
         found: dict[str, PlainLora] = {}
-        for module, sides in self._sides.items():
-            if len(sides) < 2 or not used.isdisjoint(sides.values()):
+        for module, (down, up) in pairs.items():
+            if module not in lost or not (down.any() and up.any()):
                 continue
-            down, up = self.without_mids[sides[True]], self.without_mids[sides[False]]
-            if down.any() and up.any():
+            if not any(torch.equal(down, a) and torch.equal(up, b) for a, b in said.get(_likeness(down, up), ())):
                 scale = self.scale(down, up, None)
                 found[module] = PlainLora(up, down, 1.0 if scale is None else scale, self._mids.get(module))
         return found
@@ -162,6 +177,11 @@ class _Source:
         return module if module == self._module_of.get(id(up)) else None
 
 
+def _likeness(down: torch.Tensor, up: torch.Tensor) -> object:
+    """Equal for equal pairs, and for few others."""
+    return down.shape, up.shape, down.dtype, up.dtype, *down.flatten()[:4].tolist(), *up.flatten()[:4].tolist()
+
+
 def _require_plain(name: str, tensors: Mapping[str, torch.Tensor], configs: Mapping[str, Mapping[str, object]]) -> None:
     kinds = {kind for key in tensors for mark, kind in _NOT_PLAIN.items() if mark in key}
     if any(config.get("use_dora") for config in configs.values()):
@@ -171,6 +191,36 @@ def _require_plain(name: str, tensors: Mapping[str, torch.Tensor], configs: Mapp
             f"LoRA {name!r} is not plain LoRA ({', '.join(sorted(kinds))}) and cannot be applied exactly here; "
             "load it with pipeline.load_lora_weights, or use a plain LoRA"
         )
+
+
+def _with_positive_alphas(name: str, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The sign of a negative alpha goes to a factor: converters that share the scale between both never come to an end
+    with it. Raises UnsupportedLoraError for an alpha that is no finite number."""
+    alphas = {key: _alpha(name, key, value) for key, value in tensors.items() if key.endswith(".alpha")}
+    negative = {key.removesuffix(".alpha") for key, alpha in alphas.items() if alpha < 0}
+    if not negative:
+        return tensors
+
+    def positive(key: str, tensor: torch.Tensor) -> torch.Tensor:
+        factor = _FACTOR.fullmatch(key)
+        turns = factor and factor["module"] in negative and factor["side"] in _UP_SIDES
+        # By way of float64, which is exact: eight-bit floats cannot be negated.
+        return (-tensor.double()).to(tensor.dtype) if turns or alphas.get(key, 0.0) < 0 else tensor
+
+    return {key: positive(key, tensor) for key, tensor in tensors.items()}
+
+
+def _alpha(name: str, key: str, value: torch.Tensor) -> float:
+    alpha = float(value) if value.numel() == 1 else math.nan
+    if not math.isfinite(alpha):
+        raise _unreadable_alpha(name, key.removesuffix(".alpha"), value.tolist())
+    return alpha
+
+
+def _unreadable_alpha(name: str, module: str, found: object) -> UnsupportedLoraError:
+    return UnsupportedLoraError(
+        f"LoRA {name!r} is damaged: the alpha of {module!r} is no number ({str(found)[:40]}); download or save it again"
+    )
 
 
 def _converted(pipeline: LoraPipeline, name: str, tensors: Mapping[str, torch.Tensor]) -> Conversion:
@@ -185,7 +235,7 @@ def _converted(pipeline: LoraPipeline, name: str, tensors: Mapping[str, torch.Te
 
     try:
         return convert(tensors, by_component)
-    except (ValueError, LookupError, AttributeError, RuntimeError, AssertionError, TypeError) as problem:
+    except _GIVES_UP as problem:
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise UnsupportedLoraError(
             f"LoRA {name!r} does not fit {type(pipeline).__name__}: its keys cannot be converted ({reason[:120]}); "
@@ -238,13 +288,26 @@ def _peft_configs(metadata: Mapping[str, str]) -> dict[str, dict[str, object]]:
     return configs
 
 
-def _configured_scale(config: Mapping[str, object], module: str, rank: int) -> float:
+def _configured_scale(name: str, config: Mapping[str, object], module: str, rank: int) -> float:
+    """Raises UnsupportedLoraError for a header that makes no sense."""
     alpha = config.get("lora_alpha", rank)
     patterns = config.get("alpha_pattern")
     for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-        if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module):
+        if _means(name, pattern, module):
             alpha = value
             break
     if not isinstance(alpha, (int, float)):
         return 1.0
+    if not math.isfinite(alpha):
+        raise _unreadable_alpha(name, module, alpha)
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def _means(name: str, pattern: str, module: str) -> bool:
+    try:
+        return re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module) is not None
+    except re.error as problem:
+        raise UnsupportedLoraError(
+            f"LoRA {name!r} names modules by {pattern!r} (alpha_pattern in its header), which is no regular expression "
+            f"({problem}); save it again with one that is"
+        ) from problem

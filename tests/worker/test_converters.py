@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,7 +64,7 @@ def updates(worker: LoRAWorker, pipeline: OtherPipeline, homes: Homes) -> Tensor
     return after
 
 
-@pytest.mark.parametrize("alpha", [1.0, 4.0, 16.0], ids="alpha {}".format)
+@pytest.mark.parametrize("alpha", [1.0, 4.0, 16.0, 0.0, -1.0, -16.0], ids="alpha {}".format)
 @pytest.mark.parametrize(
     ("tensors_of", "pipelines", "homes"),
     [
@@ -223,7 +224,16 @@ def test_a_module_that_is_split_is_no_loss(tmp_path: Path, make_worker: MakeWork
     assert (lora.matched, lora.unmatched, lora.matched_share) == (3, (), 1.0)
 
 
-@pytest.mark.parametrize("problem", [AssertionError("sizes"), TypeError("no such argument")])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        AssertionError("sizes"),
+        TypeError("no such argument"),
+        UnboundLocalError("cannot access local variable 'down_weight'"),
+        ZeroDivisionError("division by zero"),
+        re.error("nothing to repeat"),
+    ],
+)
 def test_a_converter_that_gives_up_makes_one_clear_line(
     problem: Exception, tmp_path: Path, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +244,44 @@ def test_a_converter_that_gives_up_makes_one_clear_line(
     monkeypatch.setattr(FluxLike, "lora_state_dict", give_up)
     with pytest.raises(StackError, match=r"does not fit FluxLike.*use a LoRA made for this model"):
         make_worker(lora_directories=tmp_path).apply_to_pipeline(flux(), "it")
+
+
+def test_an_alpha_without_its_factors_makes_one_clear_line(tmp_path: Path, make_worker: MakeWorker) -> None:
+    lonely = {"diffusion_model.blocks.0.cross_attn.q.alpha": torch.tensor(1.0)}
+    save_file({**kohya_pair("diffusion_model.blocks.0.ffn.0", 1, alpha=None), **lonely}, tmp_path / "it.safetensors")
+    with pytest.raises(StackError, match=r"'it\.safetensors' does not fit WanLike"):
+        make_worker(lora_directories=tmp_path).apply_to_pipeline(wan(), "it")
+
+
+@pytest.mark.parametrize("alpha", [[float("nan")], [float("inf")], [float("-inf")], [1.0, 2.0]], ids=str)
+@pytest.mark.parametrize("pipeline", [flux, wan])
+def test_an_alpha_that_is_no_number_is_refused(
+    alpha: list[float], pipeline: Callable[[], Any], tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    tensors = flux_file(1.0) if pipeline is flux else wan_file(1.0)
+    module = next(key for key in tensors if key.endswith(".alpha"))
+    save_file({**tensors, module: torch.tensor(alpha)}, tmp_path / "it.safetensors")
+    with pytest.raises(StackError, match=r"'it\.safetensors'.* alpha of .* no number") as caught:
+        make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline(), "it")
+    assert module.removesuffix(".alpha") in str(caught.value)
+
+
+def test_a_lora_in_two_spellings_loses_nothing(tmp_path: Path, make_worker: MakeWorker) -> None:
+    """Converters take one of them; the other one says the same."""
+    tensors = kohya_pair(FLUX_OUT, 2, alpha=None)
+    sides = {"lora_A": "lora_down", "lora_B": "lora_up"}
+    again = {
+        f"transformer.{FLUX_OUT_HOME}.{ours}.weight": tensors[f"{FLUX_OUT}.{theirs}.weight"].clone()
+        for ours, theirs in sides.items()
+    }
+    save_file({**tensors, **again}, tmp_path / "it.safetensors")
+    save_file({**tensors, **{key: value + 1 for key, value in again.items()}}, tmp_path / "other.safetensors")
+    worker = make_worker(lora_directories=tmp_path)
+    pipeline: Any = FluxLike(transformer=[FLUX_OUT_HOME])
+    (lora,) = worker.apply_to_pipeline(pipeline, "it").loras
+    assert (lora.unmatched, lora.matched_share) == ((), 1.0)
+    (lora,) = worker.apply_to_pipeline(pipeline, "other").loras
+    assert len(lora.unmatched) == 1 and lora.matched_share < 1
 
 
 def test_a_lora_of_other_sizes_is_refused_by_the_converter(tmp_path: Path, make_worker: MakeWorker) -> None:

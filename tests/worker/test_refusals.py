@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,26 @@ def test_formats_that_are_not_plain_lora_are_refused_by_name(
     text = refusal(make_worker(lora_directories=tmp_path), pipeline, "odd")
     assert "'odd.safetensors'" in text
     assert kind in text
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"alpha_pattern": {"*to_q": 1}}, r"'\*to_q'"),
+        ({"lora_alpha": float("nan")}, "nan"),
+        ({"alpha_pattern": {"to_q": float("inf")}}, "inf"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused(
+    config: dict[str, object], told: str, pipeline: Any, tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    place = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{place}.lora_A.weight": torch.ones(2, 64), f"{place}.lora_B.weight": torch.ones(64, 2)}
+    header = json.dumps({f"unet.{key}": value for key, value in config.items()})
+    save_file(tensors, tmp_path / "odd.safetensors", {"lora_adapter_metadata": header})
+    text = refusal(make_worker(lora_directories=tmp_path), pipeline, "odd")
+    assert "'odd.safetensors'" in text
+    assert re.search(told, text)
 
 
 def test_shapes_of_another_model_are_refused(pipeline: Any, tmp_path: Path, make_worker: MakeWorker) -> None:
