@@ -79,7 +79,7 @@ class Prefetcher:
         shelf_refusal: str = "",
         default_budget_bytes: int | None = None,
     ) -> None:
-        """`jobs` gives the visible queue, running jobs first, then in running order; it is called on the loop.
+        """`jobs` gives the visible queue, running jobs first, then in running order, as it stays; called on the loop.
         Without `models`, those that jobs name are left alone; without `shelf`, `shelf_refusal` says why; without
         `default_budget_bytes`, a resident budget of None means the one that `cache` has now."""
         self._jobs = jobs
@@ -189,9 +189,9 @@ class Prefetcher:
         settings = self._settings
         if settings is not self._applied:
             self._apply(settings)
-        visible = tuple(self._jobs())
+        visible = self._jobs()
         self._queued_jobs = len(visible)
-        running = [job.job_id for job in takewhile(lambda job: job.running, visible)]
+        running = [job.key for job in takewhile(lambda job: job.running, visible)]
         self._warmer.meter.observe(running, self._machine.clock(), self._machine.progress())
         observed = self._board.observe(visible if settings.enabled else ())
         if settings.enabled and observed.ran_unseen:  # switched off, the queue is only out of sight
@@ -280,7 +280,7 @@ class Prefetcher:
         """Jobs have started: what they read through the page cache was there in time, or was not."""
         self._batch.count_starts(len(started))
         for needs in started:
-            self._models.count_start(needs.job.job_id)
+            self._models.count_start(needs.job.key)
             if self._settings.predict:
                 self._forecast.record(needs)
             loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ...loaders.disk_kind import Disk
 from ..machine import Machine
 from ..pool import Pool
+from ..queue.job import JobKey
 from ..queue.need import JobNeeds
 from .disks import Disks
 from .job_reads import JobReads
@@ -22,7 +23,7 @@ FRESH_S = 0.05
 class Sample(NamedTuple):
     """What was counted at one moment."""
 
-    job_ids: tuple[str, ...]
+    jobs: tuple[JobKey, ...]
     is_waiting: bool
     read_bytes: int | None
     at_s: float
@@ -46,7 +47,7 @@ class JobWatch:
         self._call_soon = call_soon
         self._moved = moved
         self._reads = JobReads()
-        self._job_ids: tuple[str, ...] = ()
+        self._jobs: tuple[JobKey, ...] = ()
         self._its_disks: frozenset[Disk | None] = frozenset()
         self._is_sampling = False
         self._sampled: Sample | None = None
@@ -63,10 +64,10 @@ class JobWatch:
         """Once per poll. `models`: paths that the job reads beside its LoRAs; `is_waiting`: it waits for a read of
         ours."""
         self._take()
-        job_ids = tuple([needs.job.job_id for needs in running])
+        jobs = tuple([needs.job.key for needs in running])
         is_fresh = self._machine.clock() - self._sampled_at_s < FRESH_S
-        if job_ids != self._job_ids:
-            self._job_ids = job_ids
+        if jobs != self._jobs:
+            self._jobs = jobs
             self._reads.forget()
             if is_fresh:
                 # What the job before read in that moment is not worth another look at the counters.
@@ -74,21 +75,21 @@ class JobWatch:
         paths = {use.file.path for needs in running for use in needs.uses}.union(models)
         self._disks.locate(paths)
         self._its_disks = frozenset(map(self._disks.under, paths))
-        if job_ids and not self._is_sampling and not is_fresh:
+        if jobs and not self._is_sampling and not is_fresh:
             self._is_sampling = True
             with suppress(RuntimeError):  # the pool is closed: the end has come
                 sample = self._chores.submit(self._sample)
-                sample.add_done_callback(partial(self._landed, job_ids, is_waiting))
+                sample.add_done_callback(partial(self._landed, jobs, is_waiting))
         self._update()
 
     def _sample(self) -> tuple[int | None, float]:
         """In a thread."""
         return self._machine.foreign_read_bytes(), self._machine.clock()
 
-    def _landed(self, job_ids: tuple[str, ...], is_waiting: bool, future: Future[tuple[int | None, float]]) -> None:
+    def _landed(self, jobs: tuple[JobKey, ...], is_waiting: bool, future: Future[tuple[int | None, float]]) -> None:
         """In the thread that has sampled."""
         read_bytes, now_s = (None, self._machine.clock()) if future.exception() else future.result()
-        self._sampled = Sample(job_ids, is_waiting, read_bytes, now_s)
+        self._sampled = Sample(jobs, is_waiting, read_bytes, now_s)
         # A job's first sample says nothing by itself: the next look takes it in, at no cost of its own.
         if is_waiting or self._reads.has_sample:
             self._call_soon(self._take)
@@ -99,12 +100,12 @@ class JobWatch:
             return
         self._is_sampling = False
         self._sampled_bytes, self._sampled_at_s = sample.read_bytes, sample.at_s
-        if sample.job_ids == self._job_ids:
+        if sample.jobs == self._jobs:
             self._reads.observe(sample.read_bytes, sample.at_s, waits=sample.is_waiting)
             self._update()
 
     def _update(self) -> None:
-        is_reading = bool(self._job_ids) and self._reads.wants_disk(self._machine.clock())
+        is_reading = bool(self._jobs) and self._reads.wants_disk(self._machine.clock())
         if is_reading != self._is_reading:
             self._is_reading = is_reading
             self._moved()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 from ...lora.file import AdapterKey
+from ..queue.job import JobKey
 from ..queue.need import JobNeeds
 from .file import ModelFile, ModelFinder
 from .plan import JobModels
@@ -64,9 +65,9 @@ class ModelBoard:
             self._looking = False
         self._take(tuple(map(self._models_of, self._needs)))
 
-    def job(self, job_id: str) -> JobModels | None:
+    def job(self, key: JobKey) -> JobModels | None:
         """None for a job that is not visible."""
-        return next((job for job in self._jobs if job.job_id == job_id), None)
+        return next((job for job in self._jobs if job.key == key), None)
 
     def _follow(self, before: tuple[JobNeeds, ...]) -> None:
         """Most looks find that the first job has started, or that it has gone; then only the ends cost anything."""
@@ -84,7 +85,7 @@ class ModelBoard:
         self._waits = any(job.files is None for job in jobs)
 
     def _models_of(self, needs: JobNeeds) -> JobModels:
-        return JobModels(needs.job.job_id, needs.job.running, self._files(needs))
+        return JobModels(needs.job.key, needs.job.running, self._files(needs))
 
     def _files(self, needs: JobNeeds) -> tuple[ModelFile, ...] | None:
         files: dict[AdapterKey, ModelFile] = {}

@@ -6,13 +6,14 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from ...lora.file import AdapterKey
+from ..queue.job import JobKey
 from .file import ModelFile
 
 
 class JobModels(NamedTuple):
     """The model files of one visible job, each once; None until they have been looked up."""
 
-    job_id: str
+    key: JobKey
     running: bool
     files: tuple[ModelFile, ...] | None
 

@@ -10,6 +10,7 @@ from itertools import takewhile
 from ...lora.file import AdapterKey
 from ..machine import Machine
 from ..pool import Pool
+from ..queue.job import JobKey
 from ..queue.need import JobNeeds
 from ..reading.reading import Outcome
 from ..reading.unreadable import Unreadable
@@ -54,7 +55,7 @@ class ModelTier:
         self._due: tuple[ModelFetch, ...] = ()
         self._held: frozenset[AdapterKey] = frozenset()
         """Models of the job that started last: the host has them."""
-        self._uncounted: set[str] = set()
+        self._uncounted: set[JobKey] = set()
         """Jobs that started before their models were looked up."""
         self._unreadable = Unreadable()
         # Replaced and never changed, so that a picture of the state can keep them.
@@ -81,18 +82,18 @@ class ModelTier:
         before = self._board.jobs
         await self._board.look_up()
         uncounted, self._uncounted = self._uncounted, set()
-        for job_id in uncounted:
-            self.count_start(job_id)
+        for key in uncounted:
+            self.count_start(key)
         if self._board.jobs != before:
             self._changed()
 
-    def count_start(self, job_id: str) -> None:
+    def count_start(self, started: JobKey) -> None:
         """A job has started: what it needs beyond the models of the job before was there in time, or was not."""
-        job = self._board.job(job_id)
+        job = self._board.job(started)
         if job is None:
             return
         if job.files is None:
-            self._uncounted.add(job_id)
+            self._uncounted.add(started)
             return
         loading = () if self._reading is None else (self._reading.fetch.file.key,)
         keys = frozenset(file.key for file in job.files)

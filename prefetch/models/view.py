@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...lora.file import AdapterKey
+from ..queue.job import JobKey
 from ..reports.status import FetchStatus, ModelState, ModelStatus, PageStatus
 from .file import ModelFile
 from .plan import JobModels
@@ -21,11 +22,11 @@ class ModelPicture(NamedTuple):
     in_flight: tuple[FetchStatus, ...] = ()
     page: PageStatus = PageStatus()
 
-    def of_jobs(self) -> dict[str, tuple[ModelStatus, ...]]:
-        """The models of every job by its id, as far as they have been looked up."""
+    def of_jobs(self) -> dict[JobKey, tuple[ModelStatus, ...]]:
+        """The models of every job, as far as they have been looked up."""
         in_use = {file.key for job in self.jobs if job.running for file in job.files or ()}
         return {
-            job.job_id: tuple(
+            job.key: tuple(
                 ModelStatus(
                     file.name,
                     file.kind,

@@ -128,17 +128,17 @@ class PaceMeter:
         self._line_of = line_of
         self._jobs_s: deque[float] = deque(maxlen=REMEMBERED)
         self._rates: dict[Hashable, deque[float]] = {}
-        self._running: dict[str, float] = {}
+        self._running: dict[Hashable, float] = {}
         self._steps = Steps()
 
-    def observe(self, running: Sequence[str], now_s: float, progress: float | None = None) -> None:
-        """The ids of the jobs that run at `now_s`, and how far their steps are, 0 to 1. A job that was running and is
+    def observe(self, running: Sequence[Hashable], now_s: float, progress: float | None = None) -> None:
+        """The jobs that run at `now_s`, and how far their steps are, 0 to 1. A job that was running and is
         not any more has ended."""
-        ended = [job_id for job_id in self._running if job_id not in running]
-        for job_id in ended:
-            self._jobs_s.append(now_s - self._running.pop(job_id))
-        for job_id in running:
-            self._running.setdefault(job_id, now_s)
+        ended = [job for job in self._running if job not in running]
+        for job in ended:
+            self._jobs_s.append(now_s - self._running.pop(job))
+        for job in running:
+            self._running.setdefault(job, now_s)
         if ended:
             self._steps = Steps()
         self._steps.observe(progress if running else None, now_s)

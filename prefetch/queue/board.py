@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from ...lora.file import AdapterKey
 from .book import ReferenceBook
-from .job import Asked, QueuedJob, References
+from .job import Asked, JobKey, QueuedJob, References
 from .need import JobNeeds, Resolution, needs_of
 from .resolver import Resolver
 
@@ -56,11 +56,11 @@ class QueueBoard:
         self._offload = offload
         self._clock = clock
         self._jobs: tuple[QueuedJob, ...] = ()
-        self._job_ids: list[str] = []
-        self._by_id: dict[str, JobNeeds] = {}
+        self._keys: list[JobKey] = []
+        self._known: dict[JobKey, JobNeeds] = {}
         self._needs: tuple[JobNeeds, ...] | None = ()
-        self._started: set[str] = set()
-        self._running_ids: set[str] = set()
+        self._started: set[JobKey] = set()
+        self._running: set[JobKey] = set()
         self._resolutions: dict[Asked, Resolution] = {}
         self._revision: int | None = None
         self._resolved_at_s = 0.0
@@ -69,33 +69,34 @@ class QueueBoard:
     def needs(self) -> tuple[JobNeeds, ...]:
         """Jobs of the horizon in running order, as far as they are read. The same object while unchanged."""
         if self._needs is None:
-            known = self._by_id
-            self._needs = tuple([known[job_id] for job_id in self._job_ids if job_id in known])
+            known = self._known
+            self._needs = tuple([known[key] for key in self._keys if key in known])
         return self._needs
 
     def observe(self, visible: Sequence[QueuedJob]) -> Observed:
         """Takes in the queue as it is now, without reading anything."""
-        before, self._jobs = self._job_ids, in_sight(visible, self._by_id)
-        after = self._job_ids = [job.job_id for job in self._jobs]
+        before, self._jobs = self._keys, in_sight(visible, self._known)
+        after = self._keys = [job.key for job in self._jobs]
         self._mark_running()
         if before == after:
             return Observed(False, ())
         self._needs = None
         inside = set(after)
-        gone = [job_id for job_id in before if job_id not in inside]
+        gone = [key for key in before if key not in inside]
         ran_unseen: tuple[JobNeeds, ...] = ()
         if not self._started.issuperset(gone):
-            # A long queue costs to look through: only for jobs that were not seen to start.
-            ran_unseen = tuple(self._depart(before, {job.job_id for job in visible}))
-        for job_id in gone:
-            self._by_id.pop(job_id, None)
+            # A long queue costs to look through. Only when the last in sight is out of sight may others be behind it.
+            is_known = before[-1] in inside or len(visible) == len(inside)
+            ran_unseen = tuple(self._depart(before, inside if is_known else {job.key for job in visible}))
+        for key in gone:
+            self._known.pop(key, None)
         self._book.forget(gone)
         self._started.difference_update(gone)
         return Observed(True, ran_unseen)
 
     async def complete(self, stop: Callable[[], bool]) -> bool:
         """Reads and resolves what is new; True when the needs of some job have changed."""
-        fresh = [job for job in self._jobs if job.job_id not in self._by_id]
+        fresh = [job for job in self._jobs if job.key not in self._known]
         everything = self._is_stale()
         if not fresh and not everything:
             return False
@@ -103,14 +104,14 @@ class QueueBoard:
         moved = await self._resolve(read, fresh, everything, stop)
         changed = False
         for count, job in enumerate(self._jobs if moved else fresh):
-            references = read.get(job.job_id)
+            references = read.get(job.key)
             if references is None:
                 continue
             if count % REBUILD_JOBS == REBUILD_JOBS - 1:
                 await asyncio.sleep(0)
             needs = needs_of(job, references, self._resolutions)
-            if needs != self._by_id.get(job.job_id):
-                self._by_id[job.job_id] = needs
+            if needs != self._known.get(job.key):
+                self._known[job.key] = needs
                 self._needs, changed = None, True
         return changed
 
@@ -121,34 +122,34 @@ class QueueBoard:
 
     def newly_started(self) -> tuple[JobNeeds, ...]:
         """Running jobs not reported before."""
-        fresh = self._running_ids - self._started
+        fresh = self._running - self._started
         if not fresh:
             return ()
-        started = tuple(needs for needs in self.needs if needs.job.job_id in fresh)
-        self._started.update(needs.job.job_id for needs in started)
+        started = tuple(needs for needs in self.needs if needs.job.key in fresh)
+        self._started.update(needs.job.key for needs in started)
         return started
 
     def _mark_running(self) -> None:
         """Of the jobs that are known; one that has left needs no mark any more."""
-        ran = self._running_ids
-        self._running_ids = {job.job_id for job in takewhile(lambda job: job.running, self._jobs)}
-        for job_id in ran ^ self._running_ids:
-            known = self._by_id.get(job_id)
+        ran = self._running
+        self._running = {job.key for job in takewhile(lambda job: job.running, self._jobs)}
+        for key in ran ^ self._running:
+            known = self._known.get(key)
             if known is not None:
-                self._by_id[job_id] = known.marked(running=job_id in self._running_ids)
+                self._known[key] = known.marked(running=key in self._running)
                 self._needs = None
 
-    def _depart(self, before: Sequence[str], alive: Container[str]) -> Iterator[JobNeeds]:
+    def _depart(self, before: Sequence[JobKey], alive: Container[JobKey]) -> Iterator[JobNeeds]:
         """Jobs that had their turn between two looks. Who was overtaken by nobody that is still there was taken out; so
         was, but for its first, a queue that is gone at once."""
         somebody_before_stayed = somebody_left = False
-        for job_id in before:
-            if job_id in alive:
+        for key in before:
+            if key in alive:
                 somebody_before_stayed = True
                 continue
-            needs = self._by_id.get(job_id)
+            needs = self._known.get(key)
             taken_out = somebody_before_stayed or (not alive and somebody_left)
-            if needs is not None and job_id not in self._started and not taken_out:
+            if needs is not None and key not in self._started and not taken_out:
                 yield needs
             somebody_left = True
 
@@ -158,11 +159,11 @@ class QueueBoard:
         return self._resolver.revision != self._revision or self._clock() - self._resolved_at_s >= RESTAT_S
 
     async def _resolve(
-        self, read: Mapping[str, References], fresh: Sequence[QueuedJob], everything: bool, stop: Callable[[], bool]
+        self, read: Mapping[JobKey, References], fresh: Sequence[QueuedJob], everything: bool, stop: Callable[[], bool]
     ) -> bool:
         """True when a name that was known resolves differently now."""
         asked_for = self._jobs if everything else fresh
-        asked = {ref.asks for job in asked_for if job.job_id in read for ref in read[job.job_id].loras}
+        asked = {ref.asks for job in asked_for if job.key in read for ref in read[job.key].loras}
         if everything:
             self._resolutions = {one: found for one, found in self._resolutions.items() if one in asked}
             self._revision, self._resolved_at_s = self._resolver.revision, self._clock()
@@ -176,9 +177,9 @@ class QueueBoard:
         return moved
 
 
-def in_sight(visible: Sequence[QueuedJob], known: Container[str]) -> tuple[QueuedJob, ...]:
+def in_sight(visible: Sequence[QueuedJob], known: Container[JobKey]) -> tuple[QueuedJob, ...]:
     """The jobs that are looked at of a queue, with those that were looked at before."""
     jobs = tuple(visible[: HORIZON_JOBS + ARRIVING_JOBS])
-    strangers = (place for place, job in enumerate(jobs) if job.job_id not in known)
+    strangers = (place for place, job in enumerate(jobs) if job.key not in known)
     first = next(strangers, len(jobs))
     return jobs if first < HORIZON_JOBS else jobs[:first]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from .job import QueuedJob, References
+from .job import JobKey, QueuedJob, References
 
 SLICE_S = 0.001
 """How long the event loop is held between two breaths."""
@@ -16,7 +16,7 @@ LARGE_INPUTS = 1500
 
 
 class ReferenceBook:
-    """Owned by the event loop. Payloads are immutable while queued, so a job id is read once."""
+    """Owned by the event loop. Payloads are immutable while queued, so a job is read once."""
 
     def __init__(
         self,
@@ -27,23 +27,23 @@ class ReferenceBook:
         self._references = references
         self._offload = offload
         self._clock = clock
-        self._known: dict[str, References] = {}
+        self._known: dict[JobKey, References] = {}
 
-    def forget(self, job_ids: Iterable[str]) -> None:
+    def forget(self, jobs: Iterable[JobKey]) -> None:
         """Drops the references of jobs that are out of sight."""
-        for job_id in job_ids:
-            self._known.pop(job_id, None)
+        for key in jobs:
+            self._known.pop(key, None)
 
-    async def read(self, jobs: Sequence[QueuedJob]) -> Mapping[str, References]:
-        """References per job id, those of `jobs` read now unless they are known."""
+    async def read(self, jobs: Sequence[QueuedJob]) -> Mapping[JobKey, References]:
+        """References per job, those of `jobs` read now unless they are known."""
         deadline_s = self._clock() + SLICE_S
         for job in jobs:
-            if job.job_id in self._known:
+            if job.key in self._known:
                 continue
             if _is_large(job.payload):
-                self._known[job.job_id] = await self._offload(partial(self._references, job.payload))
+                self._known[job.key] = await self._offload(partial(self._references, job.payload))
             else:
-                self._known[job.job_id] = self._references(job.payload)
+                self._known[job.key] = self._references(job.payload)
             if self._clock() >= deadline_s:
                 await asyncio.sleep(0)
                 deadline_s = self._clock() + SLICE_S

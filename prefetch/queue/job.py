@@ -65,11 +65,25 @@ class References:
     models: tuple[ModelReference, ...] = ()
 
 
+class JobKey(NamedTuple):
+    """Which job is meant. A host may take one id twice, for two prompts."""
+
+    job_id: str
+    ticket: float
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
     """One job in the queue. `payload` is whatever the front end's `references` function reads (a ComfyUI prompt, a
-    worker request); it is immutable while queued, so its references are computed once per `job_id`."""
+    worker request); it is immutable while queued, so its references are computed once per `key`."""
 
     job_id: str
+    """For people: as the host shows it."""
     payload: object
     running: bool = False
+    ticket: float = 0
+    """Tells jobs of one id apart; the same from the submission to the end."""
+
+    @property
+    def key(self) -> JobKey:
+        return JobKey(self.job_id, self.ticket)

@@ -89,7 +89,7 @@ class JobNeeds:
     def marked(self, *, running: bool) -> JobNeeds:
         """The same job, started or put back. What it needs is not worked out again: this happens twice to every job."""
         other = object.__new__(JobNeeds)
-        object.__setattr__(other, "job", QueuedJob(self.job.job_id, self.job.payload, running))
+        object.__setattr__(other, "job", QueuedJob(self.job.job_id, self.job.payload, running, self.job.ticket))
         for name in ("references", "needs", "uses", "keys"):
             object.__setattr__(other, name, getattr(self, name))
         return other

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..queue.job import JobKey
 from .status import JobRecord, PageStatus
 
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ class JobHistory:
 
     def __init__(self) -> None:
         self._records: deque[JobRecord] = deque(maxlen=KEPT_JOBS)
-        self._running: tuple[str, ...] = ()
+        self._running: tuple[JobKey, ...] = ()
         self._since = self._seen = Demands()
 
-    def observe(self, running: Sequence[str], totals: Demands, now_s: float) -> None:
-        """The ids of the jobs that run at `now_s`, and the totals of this moment."""
-        ended = [job_id for job_id in self._running if job_id not in running]
+    def observe(self, running: Sequence[JobKey], totals: Demands, now_s: float) -> None:
+        """The jobs that run at `now_s`, and the totals of this moment."""
+        ended = [job for job in self._running if job not in running]
         # The look that first shows a job may already count its loads: the job before ends with what was seen of it.
         until = self._seen if running else totals
-        for job_id in ended:
-            self._records.append(JobRecord(job_id, now_s, *until.since(self._since)))
+        for job in ended:
+            self._records.append(JobRecord(job.job_id, now_s, *until.since(self._since)))
             self._since = until
         if not self._running:
             self._since = self._seen

@@ -102,7 +102,7 @@ class Picture(NamedTuple):
                     needs.job.job_id,
                     needs.job.running,
                     tuple(_adapters(needs, shelves)),
-                    models.get(needs.job.job_id, ()),
+                    models.get(needs.job.key, ()),
                 )
                 for needs in self.jobs
             ),

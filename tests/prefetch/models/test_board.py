@@ -65,7 +65,7 @@ def test_step_by_step_it_shows_what_it_would_show_of_the_queue_at_once(steps: li
             queue.clear()
         if board.observe(tuple(queue)) and step == "look":
             asyncio.run(board.look_up())
-        assert [(job.job_id, job.running) for job in board.jobs] == [(n.job.job_id, n.job.running) for n in queue]
+        assert [(job.key, job.running) for job in board.jobs] == [(n.job.key, n.job.running) for n in queue]
     if board.observe(tuple(queue)):
         asyncio.run(board.look_up())
     assert board.jobs == seen_at_once(tuple(queue))

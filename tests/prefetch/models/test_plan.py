@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from warmstack.prefetch.models.file import ModelFile
 from warmstack.prefetch.models.plan import JobModels, ModelPlan, Room, needed_models, plan_models
+from warmstack.prefetch.queue.job import JobKey
 
 PLENTY = Room(1000, 1000)
 
@@ -21,7 +22,7 @@ A, B, C = (file(f"{name}.safetensors") for name in "abc")
 
 
 def job(job_id: str, *files: ModelFile, running: bool = False) -> JobModels:
-    return JobModels(job_id, running, files)
+    return JobModels(JobKey(job_id, 0), running, files)
 
 
 def planned(jobs: list[JobModels], room: Room, *, held: frozenset = frozenset(), **known: Any) -> ModelPlan:

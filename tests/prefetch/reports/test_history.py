@@ -7,6 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warmstack.prefetch.queue.job import JobKey
 from warmstack.prefetch.reports.history import KEPT_JOBS, Demands, JobHistory
 from warmstack.prefetch.reports.status import JobRecord
 
@@ -55,7 +56,7 @@ def test_loads_of_the_next_job_that_are_seen_with_its_start_are_not_the_last_one
     history = JobHistory()
     looks = [("", 0), ("a", 1), ("a", 3), ("b", 4), ("b", 4), ("c", 4), ("", 6)]
     for now_s, (job, hits) in enumerate(looks):
-        history.observe([job] if job else [], Demands(hits=hits), now_s)
+        history.observe([JobKey(job, 0)] if job else [], Demands(hits=hits), now_s)
     assert [(record.job_id, record.hits) for record in history.records()] == [("a", 3), ("b", 1), ("c", 2)]
 
 
@@ -65,7 +66,7 @@ def test_no_demand_is_told_twice_and_the_history_stays_short(looks: list[tuple[s
     total, told, last = 0, 0, None
     for now_s, (job, grown) in enumerate(looks):
         total += grown
-        history.observe([job] if job else [], Demands(misses=total), now_s)
+        history.observe([JobKey(job, 0)] if job else [], Demands(misses=total), now_s)
         records = history.records()
         assert len(records) <= KEPT_JOBS
         if records and records[-1] is not last:
@@ -78,6 +79,6 @@ def test_no_demand_is_told_twice_and_the_history_stays_short(looks: list[tuple[s
 def test_the_oldest_go_first() -> None:
     history = JobHistory()
     for number in range(KEPT_JOBS + 2):
-        history.observe([str(number)], Demands(), number)
+        history.observe([JobKey(str(number), 0)], Demands(), number)
     kept: tuple[JobRecord, ...] = history.records()
     assert [kept[0].job_id, kept[-1].job_id, len(kept)] == ["1", str(KEPT_JOBS), KEPT_JOBS]
