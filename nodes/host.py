@@ -8,7 +8,7 @@ host.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import psutil
 from aiohttp import web
 
 from ..prefetch.queue.job import QueuedJob
+from .host_queue import HostQueue
 from .memory_state import DeviceMemory, MemoryState
 
 logger = logging.getLogger("warmstack")
@@ -38,7 +39,7 @@ class DetachedHost:
         """None: another runtime may own it."""
         return None
 
-    def queued_jobs(self) -> tuple[QueuedJob, ...]:
+    def queued_jobs(self) -> Sequence[QueuedJob]:
         return ()
 
     def memory(self) -> MemoryState:
@@ -94,11 +95,8 @@ class ComfyHost(DetachedHost):
         """Private, machine-wide, not reachable over HTTP. It may not exist, and it may not be writable."""
         return Path(folder_paths.get_system_user_directory("warmstack"))
 
-    def queued_jobs(self) -> tuple[QueuedJob, ...]:
-        """Running jobs, then pending ones in execution order; the payload is (prompt, outputs to execute)."""
-        running, pending = self._server.prompt_queue.get_current_queue_volatile()
-        jobs = [_job(item, running=True) for item in sorted(running, key=_turn)]
-        return (*jobs, *(_job(item, running=False) for item in sorted(pending, key=_turn)))
+    def queued_jobs(self) -> Sequence[QueuedJob]:
+        return HostQueue(*self._server.prompt_queue.get_current_queue_volatile())
 
     def send(self, event: str, payload: Mapping[str, object]) -> None:
         """Broadcast to every open page."""
@@ -150,16 +148,6 @@ class ComfyHost(DetachedHost):
             await start()
 
         self._server.app.on_startup.append(serving)
-
-
-def _turn(item: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The heap's order: number, then id."""
-    return item[0], item[1]
-
-
-def _job(item: tuple[Any, ...], *, running: bool) -> QueuedJob:
-    """Index 5 of an item can hold API keys and is never touched."""
-    return QueuedJob(job_id=item[1], payload=(item[2], item[4]), running=running)
 
 
 async def _asks_to_free(request: web.Request) -> bool:

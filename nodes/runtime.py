@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,7 +49,7 @@ class Host(Protocol):
 
     def state_directory(self) -> Path | None: ...
 
-    def queued_jobs(self) -> tuple[QueuedJob, ...]: ...
+    def queued_jobs(self) -> Sequence[QueuedJob]: ...
 
     def memory(self) -> MemoryState: ...
 
