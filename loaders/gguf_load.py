@@ -35,6 +35,9 @@ _STORED = {
 _SCRATCH_BYTES = 16 * CHUNK_ELEMENTS
 """What one thread needs to dequantise a chunk: its bytes, numbers, scales and table indices."""
 
+_MOST_THREADS = 8
+"""Each takes 4 MiB of scratch memory, and a few saturate a disk."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedGguf:
@@ -51,14 +54,15 @@ def load_gguf(
     path: str | os.PathLike[str],
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    threads: int = 2,
+    threads: int | None = None,
     select: Collection[str] | None = None,
     *,
     header: GgufHeader | None = None,
     pace: Pace | None = None,
     transfer: DeviceTransfer | None = None,
 ) -> LoadedGguf:
-    """The tensors named in `select`, or all of them.
+    """The tensors named in `select`, or all of them, by `threads`: one for each core that the process may use, at most
+    8, if nobody says otherwise.
 
     With a floating-point `dtype`, quantised tensors are computed in float32 and rounded to it; types that nothing
     dequantises stay packed and say so. Without, they all stay packed, and plain tensors are what the file has. Whole
@@ -78,11 +82,18 @@ def load_gguf(
         if transfer is None and place.type == "cuda":
             # Its end waits for the last copy.
             transfer = stack.enter_context(DeviceTransfer(CudaDevice(place)))
+        threads = _default_threads() if threads is None else threads
         loading = _Loading(header, file, dtype, place, threads, pace or Pace(), transfer)
         for key in keys:
             loading.add(key, header.tensors[key])
         require_stamp(header.path, file, header.stamp)
     return LoadedGguf(loading.tensors, loading.packed, header, loading.metrics(clock))
+
+
+def _default_threads() -> int:
+    """What the process was given may be less than the machine has."""
+    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(given, _MOST_THREADS)
 
 
 def _selected(header: GgufHeader, select: Collection[str] | None) -> list[str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from warmstack.loaders import DeviceTransfer, FakeDevice
 from warmstack.loaders.errors import LoadCancelledError, SafetensorsLoadError
 from warmstack.loaders.filling import Pace
+from warmstack.loaders.gguf_chunks import CHUNK_ELEMENTS
 from warmstack.loaders.gguf_header import read_gguf_header
 from warmstack.loaders.gguf_load import LoadedGguf, load_gguf
 from warmstack.loaders.gguf_numpy import refusal
@@ -68,6 +69,25 @@ def test_tensors_are_those_of_gguf_rounded_once(
         tensor = loaded.tensors[name]
         assert (tensor.dtype, tuple(tensor.shape)) == (dtype, (ROWS, ROW)), name
         assert torch.equal(tensor, reference(packed_bytes[name], name).to(dtype)), name
+
+
+@pytest.fixture(scope="module")
+def many_chunks(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("gguf") / "many.gguf"
+    kind, rows = GGUF_TYPES["Q4_0"], 10 * CHUNK_ELEMENTS // ROW
+    path.write_bytes(gguf_bytes([RawTensor("a", (ROW, rows), kind.code, 0)], data=bytes(kind.nbytes((ROW, rows)))))
+    return str(path)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (64, 8)])
+def test_a_thread_for_each_core_that_the_process_may_use(
+    many_chunks: str, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+):
+    """By the memory that each of them takes."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    settings: list[dict[str, int]] = [{}, {"threads": threads}, {"threads": threads + 1}]
+    peaks_bytes = [load_gguf(many_chunks, torch.float16, **chosen).metrics.peak_bytes for chosen in settings]
+    assert peaks_bytes[0] == peaks_bytes[1] < peaks_bytes[2]
 
 
 def test_types_without_numbers_stay_packed_and_say_so(every_type: str, packed_bytes: dict[str, NDArray[np.uint8]]):
@@ -258,6 +278,7 @@ def test_memory_is_the_result_and_a_few_chunks(tmp_path: Path):
 import torch
 from pathlib import Path
 from warmstack.loaders.gguf_load import load_gguf
+from warmstack.loaders.gguf_chunks import CHUNK_ELEMENTS
 from warmstack.loaders.gguf_header import read_gguf_header
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
