@@ -221,8 +221,13 @@ def _plain_tensors(path: str, text: str, begin: int, end: int) -> dict[str, Tens
     return None
 
 
+def is_too_dense(raw: bytes | bytearray) -> bool:
+    """True for JSON that would take many times its size as Python objects, and is no list of tensors."""
+    return len(raw) > _DENSE_CHECK_BYTES and raw.count(b"[") + raw.count(b"{") > len(raw) * _BRACKETS_PER_BYTE
+
+
 def _parse(path: str, raw: bytearray) -> dict[str, Any]:
-    if len(raw) > _DENSE_CHECK_BYTES and raw.count(b"[") + raw.count(b"{") > len(raw) * _BRACKETS_PER_BYTE:
+    if is_too_dense(raw):
         raise damaged(path, "header is not a list of tensors")
     try:
         document = _decoder(Breather()).decode(raw.decode("utf-8"))

@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import SafetensorsLoadError, SafetensorsValidationError
-from .header import MAX_HEADER_BYTES, SafetensorsHeader, read_header
-from .opened import open_raw, stamp_of
+from .errors import SafetensorsLoadError, SafetensorsValidationError, damaged
+from .header import MAX_HEADER_BYTES, SafetensorsHeader, is_too_dense, read_header
+from .opened import open_raw, stamp_of, unreadable
 from .strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
 from .unique_keys import DuplicateKeyError, unique_object
 
@@ -39,6 +39,8 @@ def read_index(path: str | os.PathLike[str]) -> ShardIndex:
         if stamp_of(file).size_bytes > MAX_HEADER_BYTES:
             raise SafetensorsValidationError(name, "is too large for an index")
         raw = file.readall()
+    if is_too_dense(raw):
+        raise damaged(name, "is not a list of tensors and their shards")
     try:
         document = json.loads(raw, object_pairs_hook=unique_object)
     except DuplicateKeyError as error:
@@ -57,11 +59,12 @@ def check_shards(files: Sequence[str], index: ShardIndex | None = None) -> dict[
     """path -> header of `files`, read before any weight is.
 
     SafetensorsValidationError when a shard is missing, a key stands in two files, or the files and `index` disagree;
-    ValueError without files.
+    SafetensorsLoadError when a file is named twice; ValueError without files.
     The total size of an index is not checked: writers of the field differ in what they count."""
     paths = list(files)
     if not paths:
         raise ValueError("nothing to load; name the files or their index")
+    _require_once(paths)
     headers = {path: _shard_header(path, index) for path in paths}
     owners: dict[str, str] = {}
     for path, header in headers.items():
@@ -73,6 +76,18 @@ def check_shards(files: Sequence[str], index: ShardIndex | None = None) -> dict[
     if index is not None:
         _check_owners(index, owners)
     return headers
+
+
+def _require_once(paths: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for path in paths:
+        try:
+            place = os.path.realpath(path)
+        except ValueError as error:
+            raise unreadable(path, error) from error
+        if place in seen:
+            raise SafetensorsLoadError(path, "is named twice, perhaps through a link; name each file once")
+        seen.add(place)
 
 
 def _check_name(path: str, key: str, shard: object) -> None:
@@ -99,18 +114,19 @@ def _shard_header(path: str, index: ShardIndex | None) -> SafetensorsHeader:
         return read_header(path)
     if index is None:
         raise SafetensorsLoadError(path, f"{fault}, or load it with load_checkpoint")
-    place = os.path.abspath(path)
+    place = os.path.realpath(path)
     key = next((key for key, shard in index.weight_map.items() if _place(index, shard) == place), "")
     raise SafetensorsValidationError(index.path, f"is in {os.path.basename(path)}, which {fault}", key)
 
 
 def _place(index: ShardIndex, shard: str) -> str:
-    return os.path.abspath(os.path.join(os.path.dirname(index.path), shard))
+    """Where the shard really is: the caller may reach it through another folder."""
+    return os.path.realpath(os.path.join(os.path.dirname(index.path), shard))
 
 
 def _check_owners(index: ShardIndex, owners: Mapping[str, str]) -> None:
     stated = {shard: _place(index, shard) for shard in set(index.weight_map.values())}
-    places = {path: os.path.abspath(path) for path in set(owners.values())}
+    places = {path: os.path.realpath(path) for path in set(owners.values())}
     for key, shard in index.weight_map.items():
         if key not in owners:
             raise SafetensorsValidationError(index.path, f"is in no shard, {shard} should have it", key)

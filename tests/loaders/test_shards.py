@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from warmstack.loaders import SafetensorsLoadError, SafetensorsValidationError, check_shards, read_index
+from warmstack.loaders import (
+    ModelLoader,
+    SafetensorsLoadError,
+    SafetensorsValidationError,
+    check_shards,
+    read_index,
+)
 
 TENSORS = {"a": torch.ones(2), "b": torch.zeros(3), "c": torch.tensor(5)}
 
@@ -47,6 +54,33 @@ def test_a_hub_cache_links_its_shards_elsewhere(sharded: Path, tmp_path_factory:
         (sharded.parent / name).rename(blobs / name)
         (sharded.parent / name).symlink_to(blobs / name)
     assert len(check(sharded)) == 2
+
+
+def test_shards_through_a_linked_folder_are_those_of_the_index(sharded: Path, tmp_path_factory: pytest.TempPathFactory):
+    link = tmp_path_factory.mktemp("links") / "model"
+    link.symlink_to(sharded.parent, target_is_directory=True)
+    names = ("model-1.safetensors", "model-2.safetensors")
+    result = ModelLoader().load_shards([link / name for name in names], sharded)
+    assert result.keys() == TENSORS.keys()
+    assert len(check_shards([str(sharded.parent / name) for name in names], read_index(link / sharded.name))) == 2
+
+
+@pytest.mark.parametrize("name", ["a\0.safetensors", "a\ud800.safetensors", "a" * 5000])
+def test_a_name_that_no_file_can_have(name: str):
+    with pytest.raises(SafetensorsLoadError, match="cannot be read"):
+        check_shards([name])
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("again", ["model-1.safetensors", "./model-1.safetensors", "link.safetensors"])
+def test_a_file_that_is_named_twice_is_refused_unread(sharded: Path, again: str, indexed: bool):
+    first = sharded.parent / "model-1.safetensors"
+    (sharded.parent / "link.safetensors").symlink_to(first)
+    first.write_bytes(b"whoever reads this complains of something else")
+    files = [str(first), str(sharded.parent / "model-2.safetensors"), f"{sharded.parent}/{again}"]
+    with pytest.raises(SafetensorsLoadError, match="is named twice") as caught:
+        ModelLoader().load_shards(files, sharded if indexed else None)
+    assert caught.value.path == files[-1]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +183,19 @@ def test_what_is_no_index(tmp_path: Path, text: str):
     path.write_text(text, encoding="latin-1")
     with pytest.raises(SafetensorsValidationError, match="index"):
         read_index(path)
+
+
+def test_an_index_of_brackets_is_refused_in_little_memory(tmp_path: Path):
+    """As Python objects its text would take twenty times as much."""
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {"a": "x"}, "more": [' + "[]," * (3 << 20) + "0]}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(SafetensorsValidationError, match="not a list of tensors and their shards"):
+            read_index(path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_key_that_stands_twice_in_an_index(tmp_path: Path):
