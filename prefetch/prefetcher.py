@@ -17,6 +17,7 @@ from .machine import Machine
 from .memory_watch import MemoryWatch
 from .models.file import ModelFinder
 from .models.tier import ModelTier
+from .page_watch import PageWatch
 from .planning.horizon import Horizon
 from .planning.lasting_forecast import LastingForecast
 from .planning.pace import Due
@@ -26,7 +27,6 @@ from .queue.job import QueuedJob, References
 from .queue.need import JobNeeds, Need
 from .queue.resolver import Resolver
 from .queue.scan import LibraryScan
-from .reading.reading import no_longer_resident
 from .reading.schedule import THREADS
 from .reading.warmer import Warmer
 from .references.prompt import payload_references
@@ -52,8 +52,6 @@ MEMORY_TICK_S = 3.0
 JOIN_S = 0.5
 PUBLISH_S = 0.05
 """How late a file that has just arrived may be shown."""
-RECHECKED_JOBS = 3
-"""Jobs whose warm pages are asked for again, since the kernel may take them back."""
 GRACE_S = 5.0
 """How long an end waits for reads to notice it; a read that is stuck in the kernel is left to its daemon thread."""
 
@@ -97,6 +95,7 @@ class Prefetcher:
         self._models = ModelTier(
             models, self._warmer, self._machine, self._readers, self._offload, self._call_soon, self._on_change
         )
+        self._page_watch = PageWatch(self._warmer, self._models, self._machine, self._offload, self._on_change)
         self._device = DeviceWarmer(cache, shelf, shelf_refusal, self._machine, self.wake)
         self._memory = MemoryWatch(cache, self._machine, self._offload, default_budget_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -320,7 +319,7 @@ class Prefetcher:
             await self._watch_memory()
         else:
             self._spawn(self._watch_memory())
-            self._spawn(self._recheck_pages())
+            self._spawn(self._page_watch.look(self._board.needs))
 
     async def _watch_memory(self) -> None:
         """Follows the machine's memory with the resident budget."""
@@ -328,19 +327,6 @@ class Prefetcher:
             self._warmer.retry_refused()
             self._cached_at_s = float("-inf")
         self._on_change()
-
-    async def _recheck_pages(self) -> None:
-        """Forgets pages of the next jobs that the kernel has taken back, so that they are read again."""
-        asked = {
-            need.file.key
-            for job in self._board.needs[:RECHECKED_JOBS]
-            for need in job.needs
-            if need.file is not None and self._warmer.pages.get(need.file.key)
-        } | self._models.warm_keys(RECHECKED_JOBS)
-        if asked and (gone := await self._offload(lambda: no_longer_resident(asked, self._machine.resident_bytes))):
-            self._warmer.forget_pages(gone)
-            self._models.forget_pages(gone)
-            self._on_change()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

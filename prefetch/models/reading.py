@@ -15,6 +15,11 @@ NEGLIGIBLE_SHARE = 16
 plenty, and gigabytes are not read again for that."""
 
 
+def negligible_bytes(size_bytes: int) -> int:
+    """How much of a model of `size_bytes` may be missing from the page cache, and it is warm all the same."""
+    return size_bytes // NEGLIGIBLE_SHARE
+
+
 class ModelReading:
     """Made on the event loop, `run` in a thread. Both `pause` and `cancel` take effect within one chunk; a read that
     was paused goes on where it stopped."""
@@ -39,14 +44,13 @@ class ModelReading:
         if self.is_cancelled:
             return Outcome("cancelled")
         started_s, file = machine.clock(), self.fetch.file
-        negligible_bytes = file.size_bytes // NEGLIGIBLE_SHARE
         outcome = warm_pages(
             file.path,
             file.size_bytes,
             machine,
             self._must_stop,
             self.gate,
-            negligible_bytes=negligible_bytes,
+            negligible_bytes=negligible_bytes(file.size_bytes),
         )
         return outcome._replace(seconds=machine.clock() - started_s - self.gate.held_s)
 

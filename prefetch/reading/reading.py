@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -123,13 +123,15 @@ def warm_pages(
     return Outcome("ready", nbytes, keeps_pages=kept is not None and 2 * kept >= size_bytes)
 
 
-def no_longer_resident(keys: Iterable[AdapterKey], resident_bytes: Callable[[str], int | None]) -> set[AdapterKey]:
-    """Which of these files the page cache no longer holds whole. Blocking; a file that is gone counts as held."""
+def no_longer_resident(
+    least_bytes: Mapping[AdapterKey, int], resident_bytes: Callable[[str], int | None]
+) -> set[AdapterKey]:
+    """Of which of these files the page cache holds less. Blocking; a file that is gone counts as held."""
     gone = set()
-    for key in keys:
+    for key, wanted in least_bytes.items():
         with suppress(OSError, SafetensorsLoadError):
             kept = resident_bytes(key.path)
-            if kept is not None and kept < key.size_bytes:
+            if kept is not None and kept < wanted:
                 gone.add(key)
     return gone
 

@@ -319,8 +319,14 @@ async def test_the_odd_page_that_vanishes_is_not_worth_a_read(world: ModelWorld)
     world.start("1")
     world.submit_models("2", model)
     await world.settle()
-    for lost_chunks, reads in ((8, 1), (9, 2)):
-        world.page_cache[str(world.models / model)] -= lost_chunks * CHUNK_BYTES
+    figures = world.prefetcher.status().models
+    for lost_chunks, reads, state in ((8, 0, "ready"), (9, 1, "loading")):
+        world.page_cache[str(world.models / model)] = (128 - lost_chunks) * CHUNK_BYTES
         world.now_s += MEMORY_TICK_S
-        await world.settle()
-        assert len(world.read_models()) == reads
+        await world.settle(reads=False)
+        assert (world.model_states()["2"], len(world.reads.waiting)) == ({model: state}, reads)
+        assert world.prefetcher.status().models == figures
+    await world.settle()
+    assert world.model_states()["2"] == {model: "ready"}
+    assert world.prefetcher.status().models.warmed_bytes == 2 * figures.warmed_bytes
+    assert world.read_models() == [model, model]
