@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _SEPARATORS = (".", "_")
 DISK = "disk"
@@ -17,6 +17,8 @@ class DeviceMap:
 
     rules: tuple[tuple[str, str], ...]
     """(prefix, device) pairs; the prefix "" is the default."""
+    planned: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """key -> device of single tensors, before any rule."""
 
     @classmethod
     def of(cls, rules: Mapping[str, object]) -> DeviceMap:
@@ -28,8 +30,10 @@ class DeviceMap:
         return cls(tuple(sorted(named, key=lambda rule: -len(rule[0]))))
 
     def device_of(self, key: str) -> str | None:
-        """The device of the longest prefix that catches `key`, or None when none does and there is no default."""
-        return next((device for prefix, device in self.rules if _catches(prefix, key)), None)
+        """The device planned for `key`, or of the longest prefix that catches it, or None when none does and there is
+        no default."""
+        planned = self.planned.get(key)
+        return planned or next((device for prefix, device in self.rules if _catches(prefix, key)), None)
 
     def assign(self, keys: Iterable[str], default: str) -> dict[str, str]:
         """key -> device of all `keys` that are loaded at all: those on disk are left out."""
@@ -39,11 +43,14 @@ class DeviceMap:
     @property
     def moves(self) -> bool:
         """True when some tensors end up elsewhere than on the CPU."""
-        return any(device not in ("cpu", DISK) for _, device in self.rules)
+        return any(device not in ("cpu", DISK) for device in self._devices())
 
     @property
     def keeps_on_disk(self) -> bool:
-        return any(device == DISK for _, device in self.rules)
+        return DISK in self._devices()
+
+    def _devices(self) -> set[str]:
+        return {*self.planned.values(), *(device for _, device in self.rules)}
 
 
 def device_name(device: object) -> str:

@@ -80,15 +80,28 @@ def worth_copying(kept_bytes: int, buffer_bytes: int) -> bool:
     return 0 < kept_bytes < buffer_bytes and (2 * kept_bytes <= buffer_bytes or buffer_bytes <= _SMALL_BYTES)
 
 
+def handed_out_bytes(headers: Iterable[SafetensorsHeader], request: LoadRequest) -> dict[str, int]:
+    """key -> bytes of every tensor of `headers` once it is cast, wherever it goes."""
+    return {key: _placed_bytes(entry, request) for header in headers for key, entry in header.tensors.items()}
+
+
+def dequantised_bytes(header: GgufHeader, request: LoadRequest) -> dict[str, int]:
+    """key -> bytes of every tensor, dequantised to the dtype of `request` or else to float32, wherever it goes."""
+    itemsize = (request.dtype or torch.float32).itemsize
+    return {
+        key: entry.end - entry.start
+        if entry.type.plain and entry.type.name.startswith("I")
+        else math.prod(entry.shape) * itemsize
+        for key, entry in header.tensors.items()
+    }
+
+
 def gguf_device_bytes(header: GgufHeader, request: LoadRequest) -> Mapping[str, int]:
-    """device -> bytes of the tensors that `request` puts there, dequantised to its dtype or else to float32."""
+    """device -> bytes of the tensors that `request` puts there."""
     needed: Counter[str] = Counter()
-    dtype = request.dtype or torch.float32
-    for key, device in request.devices(header.tensors).items():
-        entry = header.tensors[key]
-        whole_numbers = entry.type.plain and entry.type.name.startswith("I")
-        stored_bytes = entry.end - entry.start
-        needed[device] += stored_bytes if whole_numbers else math.prod(entry.shape) * dtype.itemsize
+    sizes = dequantised_bytes(header, request)
+    for key, device in request.devices(sizes).items():
+        needed[device] += sizes[key]
     return needed
 
 

@@ -22,8 +22,8 @@ class Gathering:
     """Collects the tensors of a request and counts the memory they take. Not thread-safe. SafetensorsLoadError when a
     device is not there that a header which the request brings sends tensors to."""
 
-    def __init__(self, request: LoadRequest) -> None:
-        self.clock = StageClock()
+    def __init__(self, request: LoadRequest, clock: StageClock | None = None) -> None:
+        self.clock = StageClock() if clock is None else clock
         self._request = request
         self._uploads = Uploads()
         self._tensors: dict[str, torch.Tensor] = {}

@@ -1,17 +1,26 @@
-"""MaxMemory: how many bytes a load may put on each device."""
+"""MaxMemory: how many bytes a load may put on each device, and which of them that makes it."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from .device_map import known_device
+from .device_map import DISK, DeviceMap, known_device
+from .device_plan import plan_devices
 from .errors import SafetensorsLoadError
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+if TYPE_CHECKING:
+    from .strategy import LoadRequest
+
+_UNITS = {"": 1, "B": 1} | {
+    f"{letter}{unit}": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for unit, base in (("B", 1000), ("IB", 1024))
+}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -20,14 +29,32 @@ class MaxMemory:
     """Limits by device; a device without one has none."""
 
     limit_bytes: Mapping[str, int]
+    places: bool = False
+    """Whether tensors go to the first of these devices that has room for them."""
 
     @classmethod
-    def of(cls, limits: Mapping[object, float | str]) -> MaxMemory:
-        """From `{device: bytes}`; bytes as a number or as text: `"6GiB"`, `"500MB"`. ValueError for a device that torch
-        does not know, and for what is no number of bytes."""
+    def of(cls, limits: Mapping[object, float | str], *, places: bool = False) -> MaxMemory:
+        """From `{device: bytes}`; bytes as a number or as text: `"6GiB"`, `"500MB"`. ValueError for a device that is
+        neither `"disk"` nor known to torch, and for what is no number of bytes."""
         if not isinstance(limits, Mapping):
             raise ValueError(f"{limits!r} is no max_memory; write {{device: bytes}}, as in {{'cuda:0': '10GiB'}}")
-        return cls({known_device(device): parse_bytes(limit) for device, limit in limits.items()})
+        named = {DISK if device == DISK else known_device(device): limit for device, limit in limits.items()}
+        return cls({device: parse_bytes(limit) for device, limit in named.items()}, places and bool(limits))
+
+    def place(
+        self, request: LoadRequest, sizes: Callable[[], Mapping[str, int]]
+    ) -> tuple[LoadRequest, tuple[str, ...]]:
+        """`request` with a device for every key of `sizes`, bytes as they are handed out, and what each device gets; as
+        it is when this places nothing. SafetensorsLoadError when there is not room for all."""
+        if not self.places:
+            return request, ()
+        nbytes = sizes()
+        planned = plan_devices(request.paths[0], nbytes, self.limit_bytes)
+        total: Counter[str] = Counter()
+        for key, device in planned.items():
+            total[device] += nbytes[key]
+        told = (f"{total[device]} bytes on {device}" for device in self.limit_bytes if device in total)
+        return replace(request, device_map=DeviceMap((), planned)), tuple(told)
 
     def check(self, path: str, device_bytes: Mapping[str, int], advice: str = "move a part with device_map") -> None:
         """Raise when a load of `path` would put more on a device than it may: `device_bytes` says how much."""

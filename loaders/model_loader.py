@@ -6,14 +6,21 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from .checkpoint import checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError
 from .filling import Pace
-from .footprint import Footprint, footprint_of, gguf_device_bytes, tensor_device_bytes
+from .footprint import (
+    Footprint,
+    dequantised_bytes,
+    footprint_of,
+    gguf_device_bytes,
+    handed_out_bytes,
+    tensor_device_bytes,
+)
 from .gathering import Gathering
 from .gguf_header import read_gguf_header
 from .gguf_load import load_gguf
@@ -38,7 +45,9 @@ class ModelLoader:
     `strategy` is a name or `"auto"`; `strategy_kwargs` are the fields of a named one (`max_bytes=`, `workers=`).
     Strategies read safetensors; for the other formats `LoadResult.reasons` says that a named one was not asked.
     `max_memory` refuses, before anything is placed, what would put more bytes on a device than it says: by the headers,
-    or by the tensors of a mapped pickle.
+    or by the tensors of a mapped pickle. With `device_map="auto"` it places them instead: in the order of the files on
+    the first of its devices with room, blocks (`x.blocks.3.`) whole where one has, on `"disk"` last if that is listed;
+    `LoadResult.reasons` says what went where. Without `max_memory` that is all on `device`; a pickle is refused.
     `low_cpu_mem_usage` lets `auto` pass what is cast or moved through host memory piece by piece.
     `spare` keeps the memory of earlier loads for later ones, which then take half the time: for who loads one file
     after the other."""
@@ -46,7 +55,7 @@ class ModelLoader:
     def __init__(
         self,
         strategy: str = "auto",
-        device_map: Mapping[str, object] | None = None,
+        device_map: Mapping[str, object] | Literal["auto"] | None = None,
         max_memory: Mapping[object, float | str] | None = None,
         dtype: torch.dtype | None = None,
         low_cpu_mem_usage: bool = False,
@@ -59,8 +68,9 @@ class ModelLoader:
         if strategy != "auto":
             self._registry.require_name(strategy)
         self._strategy = strategy
-        self._max_memory = MaxMemory.of({} if max_memory is None else max_memory)
-        self._template = replace(request_for([], device, device_map, dtype), low_memory=low_cpu_mem_usage, spare=spare)
+        rules = None if device_map == "auto" else device_map
+        self._max_memory = MaxMemory.of({} if max_memory is None else max_memory, places=device_map == "auto")
+        self._template = replace(request_for([], device, rules, dtype), low_memory=low_cpu_mem_usage, spare=spare)
 
     def load_checkpoint(
         self, path: Path, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
@@ -78,7 +88,8 @@ class ModelLoader:
         if self._strategy == "auto":
             return result
         form = "GGUF" if kind == "gguf" else os.path.splitext(name)[1]
-        return replace(result, reasons=(f"{form} has one way; {self._strategy!r} reads safetensors",))
+        reason = f"{form} has one way; {self._strategy!r} reads safetensors"
+        return replace(result, reasons=(reason, *result.reasons))
 
     def load_shards(
         self,
@@ -96,6 +107,7 @@ class ModelLoader:
             paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
             headers = check_shards(paths, shards)
         request = replace(self._template, paths=paths, headers=headers, pace=Pace(cancelled))
+        request, told = self._max_memory.place(request, lambda: handed_out_bytes(headers.values(), request))
         if progress is None and not self._max_memory.limit_bytes:
             return _timed(load_request(request, self._strategy, self._registry), clock)
         needs = footprint_of(headers.values(), request)
@@ -104,7 +116,7 @@ class ModelLoader:
         request = replace(request, pace=replace(request.pace, reached=meter.add))
         result = load_request(request, self._strategy, self._registry)
         meter.finish(paths[-1])
-        return _timed(result, clock)
+        return _timed(replace(result, reasons=(*result.reasons, *told)), clock)
 
     def _limited(self, request: LoadRequest, needs: Footprint) -> LoadRequest:
         """`request`, within `max_memory`, or the error that it is not."""
@@ -134,33 +146,43 @@ def _timed(result: LoadResult, clock: StageClock) -> LoadResult:
 
 def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress | None) -> LoadResult:
     path = request.paths[0]
-    gathering = Gathering(request)
-    with gathering.clock.stage("header"):
+    clock = StageClock()
+    with clock.stage("header"):
         header = read_gguf_header(path)
+    request, told = max_memory.place(request, lambda: dequantised_bytes(header, request))
     max_memory.check(path, gguf_device_bytes(header, request))
-    gathering.include(path, {key: value for key, value in header.metadata.items() if isinstance(value, str)})
     keys = request.devices(header.tensors)
     for key in keys:
         kind = header.tensors[key].type
         if not kind.plain and (reason := refusal(kind)):
             raise SafetensorsLoadError(path, f"{key!r} stays packed: {reason}")
+    gathering = Gathering(request, clock)
+    gathering.include(path, {key: value for key, value in header.metadata.items() if isinstance(value, str)})
     gathering.require_devices(path, header.tensors)
     meter = ProgressMeter(sum(header.tensors[key].end - header.tensors[key].start for key in keys), [header], progress)
-    with gathering.clock.stage("read"):
-        pace = replace(request.pace, reached=meter.add)
-        # To one GPU the packed bytes go alone; elsewhere the numbers are made here and placed.
-        together = set(keys.values())
-        device = together.pop() if len(together) == 1 and Uploads.takes(*together) else "cpu"
-        loaded = load_gguf(path, request.dtype or torch.float32, device, select=keys, header=header, pace=pace)
-    gathering.add(path, loaded.tensors, buffer_bytes=loaded.metrics.peak_bytes)
+    pace = replace(request.pace, reached=meter.add)
+    groups: dict[str, list[str]] = {}
+    for key, device in keys.items():
+        # To a GPU the packed bytes go alone; elsewhere the numbers are made here and placed.
+        groups.setdefault(device if Uploads.takes(device) else "cpu", []).append(key)
+    loaded_bytes = 0
+    for device, its in groups.items():
+        with clock.stage("read"):
+            loaded = load_gguf(path, request.dtype or torch.float32, device, select=its, header=header, pace=pace)
+        gathering.add(path, loaded.tensors, buffer_bytes=loaded.metrics.peak_bytes)
+        loaded_bytes += loaded.metrics.loaded_bytes
     meter.finish(path)
     result = gathering.result("gguf")
-    return replace(result, metrics=replace(result.metrics, loaded_bytes=loaded.metrics.loaded_bytes))
+    tensors, metrics = {key: result[key] for key in keys}, replace(result.metrics, loaded_bytes=loaded_bytes)
+    return replace(result, tensors=tensors, metrics=metrics, reasons=told)
 
 
 def _load_pickle(request: LoadRequest, max_memory: MaxMemory, progress: Progress | None) -> LoadResult:
     """Its sizes are known only once it is open: mapped, as a rule, with nothing read and nothing placed."""
     path = request.paths[0]
+    if max_memory.places:
+        reason = "has no header that says what its tensors take; name devices in device_map, or save it as safetensors"
+        raise SafetensorsLoadError(path, reason)
     meter = ProgressMeter(0, (), progress)
     request = replace(request, pace=replace(request.pace, reached=meter.add))
     gathering = Gathering(request)

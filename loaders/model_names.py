@@ -72,5 +72,5 @@ def _renamings(module: torch.nn.Module) -> list[Any]:
     """From the tables of transformers 5; without what computes new tensors. Whoever has such a model has imported
     them."""
     tables = sys.modules.get("transformers.conversion_mapping")
-    entries = getattr(tables, "get_model_conversion_mapping", lambda _: [])(module)
+    entries: list[Any] = getattr(tables, "get_model_conversion_mapping", lambda _: [])(module)
     return [entry for entry in entries if not hasattr(entry, "operations")]

@@ -325,7 +325,16 @@ class TestChoices:
 
     @pytest.mark.parametrize(
         ("text", "expected"),
-        [(7, 7), (1.5e3, 1500), ("7", 7), ("1.5 GiB", 3 << 29), ("2MB", 2_000_000), ("3kib", 3072), ("9B", 9)],
+        [
+            (7, 7),
+            (1.5e3, 1500),
+            ("7", 7),
+            ("1.5 GiB", 3 << 29),
+            ("2MB", 2_000_000),
+            ("3kib", 3072),
+            ("9B", 9),
+            ("2tib", 2 << 40),
+        ],
     )
     def test_sizes(self, text: float | str, expected: int):
         assert parse_bytes(text) == expected
@@ -348,8 +357,8 @@ class TestChoices:
             ModelLoader(**choice)
 
     def test_a_device_map_by_name_is_refused(self):
-        with pytest.raises(ValueError, match="'auto' is no device map"):
-            ModelLoader(device_map="auto")
+        with pytest.raises(ValueError, match="'balanced' is no device map"):
+            ModelLoader(device_map="balanced")
 
     def test_without_files_there_is_nothing_to_load(self):
         with pytest.raises(ValueError, match="name the files"):
