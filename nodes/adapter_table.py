@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,6 +10,7 @@ from ..loaders.errors import SafetensorsLoadError
 from ..loaders.page_cache import resident_bytes
 from ..lora.cache_stats import AdapterView, CacheSnapshot
 from ..lora.file import LoraFile
+from ..lora.spelling import folded
 from ..prefetch.reports.status import PrefetchStatus
 from .adapter_query import AdapterQuery
 
@@ -35,8 +35,8 @@ class AdapterTable:
 
     def page(self, query: AdapterQuery) -> Row:
         """`{total, offset, adapters}`: `total` counts the rows that match, `adapters` holds those of the page."""
-        wanted = _folded(query.search)
-        files = [file for file in self._files if wanted in _folded(file.name)]
+        wanted = folded(query.search)
+        files = [file for file in self._files if wanted in folded(file.name)]
         if query.state or query.sort == "state":
             rows = [row for row in map(self._row, files) if query.state in ("", row["state"])]
             column = "bytes" if query.sort == "size" else query.sort
@@ -84,11 +84,6 @@ class AdapterTable:
         except (OSError, SafetensorsLoadError):  # it has gone since the last scan
             return "cold"
         return "page" if cached_bytes is not None and cached_bytes >= file.size_bytes > 0 else "cold"
-
-
-def _folded(text: str) -> str:
-    """For comparing, however the accents are written."""
-    return unicodedata.normalize("NFC", text).casefold()
 
 
 def _paged(query: AdapterQuery, total: int, rows: list[Row]) -> Row:
