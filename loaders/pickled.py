@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import struct
 import zipfile
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from .errors import PickledFileError, SafetensorsLoadError
-from .opened import open_raw
+from .opened import open_raw, stamp_of
 
 
 def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -22,8 +23,8 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     PickledFileError when the pickle holds more than tensors and plain values: unpickling it would run its code. For the
     foreground only: even the refusal costs an unpickler, so a background reader leaves such files alone."""
     name = os.fspath(path)
-    with open_raw(name):
-        pass
+    with open_raw(name) as file:
+        size_bytes = stamp_of(file).size_bytes
     try:
         content = torch.load(name, map_location="cpu", weights_only=True, mmap=_can_be_mapped(name))
     except pickle.UnpicklingError as error:
@@ -33,6 +34,8 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         RuntimeError,
         ValueError,
         KeyError,
+        MemoryError,
+        OverflowError,
         IndexError,
         TypeError,
         AttributeError,
@@ -40,21 +43,38 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         EOFError,
         struct.error,
     ) as error:
+        if _is_short_of_memory(error, size_bytes):
+            reason = "needs more memory than there is; free some, or convert it to safetensors"
+            raise SafetensorsLoadError(name, reason) from error
         reason = f"torch cannot read it as a weight file ({type(error).__name__}); download it again"
         raise SafetensorsLoadError(name, reason) from error
     found = ((str(key), value) for key, value in _state_dict(content).items())
-    tensors = {key: tensor for key, value in found if (tensor := _tensor(key, value)) is not None}
+    tensors = {key: tensor for key, value in found if (tensor := _tensor(name, key, value)) is not None}
     if not tensors:
         raise SafetensorsLoadError(name, "holds no tensors; it is not a weight file")
     return tensors
 
 
-def _tensor(key: str, value: object) -> torch.Tensor | None:
+def _is_short_of_memory(error: Exception, file_bytes: int) -> bool:
+    """By torch's words. Who asks for more bytes than the file has is damaged, however much memory there is."""
+    if isinstance(error, MemoryError):
+        return True
+    asked = re.search(r"allocate (\d+) bytes", str(error))
+    return " allocate " in str(error) and (asked is None or int(asked[1]) <= file_bytes)
+
+
+def _tensor(path: str, key: str, value: object) -> torch.Tensor | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and key.endswith(".alpha"):
         # Left out, the LoRA would apply at another strength, and nobody would be told.
         with suppress(OverflowError):
             return torch.tensor(float(value))
-    return value if isinstance(value, torch.Tensor) else None
+    if not isinstance(value, torch.Tensor):
+        return None
+    if value.layout != torch.strided:
+        raise SafetensorsLoadError(path, f"{key!r} is a sparse tensor; save it dense")
+    if value.is_meta:
+        raise SafetensorsLoadError(path, f"{key!r} is a tensor without numbers; save it with its numbers")
+    return value
 
 
 def _can_be_mapped(path: str) -> bool:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import collections
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from warmstack.loaders import PickledFileError, SafetensorsLoadError, load_pickled
+from warmstack.loaders import ModelLoader, PickledFileError, SafetensorsLoadError, load_pickled
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 TENSORS = {"up.weight": torch.arange(6.0).reshape(2, 3), "alpha": torch.tensor(4.0)}
@@ -108,6 +110,59 @@ def test_a_name_that_is_no_utf8(tmp_path: Path, zipped: bool):
     path = os.path.join(tmp_path, os.fsdecode(b"\xff.pt"))
     os.rename(save(tmp_path / "a.pt", TENSORS, zipped=zipped), path)
     assert load_pickled(path).keys() == TENSORS.keys()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        pytest.param(
+            lambda: torch.eye(3).to_sparse_csr(),
+            marks=pytest.mark.filterwarnings("ignore:Sparse CSR tensor support"),
+        ),
+        lambda: torch.ones(3, device="meta"),
+    ],
+    ids=["sparse", "csr", "meta"],
+)
+def test_a_tensor_that_is_no_plain_memory_is_refused_by_name(tmp_path: Path, make, zipped: bool):
+    path = save(tmp_path / "a.pt", {**TENSORS, "odd": make()}, zipped=zipped)
+    with pytest.raises(SafetensorsLoadError, match=r"'odd' is .*; save it (dense|with its numbers)") as caught:
+        ModelLoader(max_memory={"cpu": 1 << 30}).load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lack_of_memory_is_not_the_files_fault(tmp_path: Path):
+    """In a process that may take 16 MiB more, files of 64."""
+    script = """if True:
+        import resource, sys
+        from warmstack.loaders import SafetensorsLoadError, load_pickled
+        for path in sys.argv[1:3]:
+            load_pickled(path)
+        with open("/proc/self/statm") as pages:
+            allowed_bytes = int(pages.read().split()[0]) * resource.getpagesize() + (16 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (allowed_bytes, allowed_bytes))
+        for path in sys.argv[3:]:
+            try:
+                load_pickled(path)
+            except SafetensorsLoadError as error:
+                sys.stdout.write(f"{error.reason}\\n")"""
+    paths = [
+        save(tmp_path / f"{count}-{zipped}.pt", {"a": torch.zeros(count)}, zipped=zipped)
+        for count in (1, 16 << 20)
+        for zipped in (True, False)
+    ]
+    ended = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["needs more memory than there is; free some, or convert it to safetensors"] * 2
+
+
+def test_a_file_that_claims_more_memory_than_it_has_bytes_is_damaged(tmp_path: Path):
+    path = Path(save(tmp_path / "a.pt", {"a": torch.zeros(1 << 16)}, zipped=False))
+    content = path.read_bytes()
+    # The elements of the storage, as a pickled integer of four bytes; the shape comes later.
+    path.write_bytes(content.replace(b"J\0\0\1\0", b"\x8a\6" + bytes(5) + b"\x40", 1))
+    with pytest.raises(SafetensorsLoadError, match="download it again"):
+        load_pickled(path)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
