@@ -299,6 +299,59 @@ def test_speaks_the_language_of_the_host(component: Component, locale: str, word
     expect(view.panel.get_by_role("heading", name=word)).to_be_visible()
 
 
+HOLD_ANSWERS = """() => {
+  const fetchApi = kit.api.fetchApi
+  const held = []
+  kit.api.fetchApi = async (...asked) => {
+    const answer = await fetchApi(...asked)
+    await new Promise((go) => held.push(go))
+    return answer
+  }
+  kit.held = held
+  kit.letGo = () => {
+    kit.api.fetchApi = fetchApi
+    for (const go of held) go()
+  }
+}"""
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [("catalog", "kit.catalog.rows"), ("store", "kit.store.state.status.adapters")],
+)
+def test_an_answer_that_is_older_than_the_question_is_not_the_last_word(
+    component: Component, backend: FakeBackend, source: str, names: str
+) -> None:
+    """A library of 10,000 takes ten pages, and what has changed meanwhile stands on the first."""
+    view = component()
+    view.page.evaluate(f"async () => {{ await kit.{source}.refresh() }}")
+    view.page.evaluate(HOLD_ANSWERS)
+    view.page.evaluate(f"void kit.{source}.refresh()")
+    view.page.wait_for_function("kit.held.length > 0")
+    backend.rows["new"] = Row("new", MIB, "ready")
+    backend.revision += 1
+    view.page.evaluate(f"() => {{ const asked = kit.{source}.refresh(); kit.letGo(); return asked }}")
+    assert "new" in view.page.evaluate(f"{names}.map(({{ name }}) => name)")
+
+
+def test_opening_the_panel_looks_through_the_folders_once(component: Component, backend: FakeBackend) -> None:
+    """The first page of the table does; a file that has come or gone tells nobody."""
+    from playwright.sync_api import expect
+
+    view = component(height=2000)
+    expect(view.row("concepts/glass_anatomy.safetensors")).to_be_visible()
+    backend.rows["styles/new.safetensors"] = Row("styles/new.safetensors", MIB)
+    looks = view.host.requests.count("GET /api/warmstack/v1/adapters")
+    view.page.evaluate("kit.show()")
+    expect(view.row("styles/new.safetensors")).to_be_visible()
+    for share in ("11%", "12%", "13%"):
+        backend.prefetch["hidden_share"] = float(share[:-1]) / 100
+        backend.revision += 1
+        view.push(backend.status())
+        expect(view.panel.locator(".ws-share")).to_have_text(share)
+    assert view.host.requests.count("GET /api/warmstack/v1/adapters") == looks + 1
+
+
 def test_every_language_has_every_word(component: Component) -> None:
     view = component()
     words: dict[str, list[str]] = view.page.evaluate(

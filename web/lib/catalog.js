@@ -1,5 +1,6 @@
 /** The LoRA files of the server, page by page, once per catalog revision. */
 
+import { latest } from './latest.js'
 import { parseAdapter } from './status.js'
 
 const PAGE_ROWS = 1000
@@ -9,11 +10,12 @@ const PAGES_MS = 15_000
 export class CatalogRows {
   #store
   #watchers = new Set()
-  #pending = null
   #edition = ''
   #isCurrent = false
   #pages = 0
   #fetchedAt = -Infinity
+  /** Never throws: without a catalog the table still shows what is in memory, and the next status asks again. */
+  refresh = latest(() => this.#fetch().catch(() => this.expire()))
 
   constructor(store) {
     this.#store = store
@@ -42,12 +44,9 @@ export class CatalogRows {
     look(this.#store.state)
   }
 
-  /** Never throws: without a catalog the table still shows what is in memory, and the next status asks again. */
-  refresh() {
-    this.#fetchedAt = performance.now()
-    this.#pages = this.#store.state.status?.prefetch.pageWarmedBytes ?? 0
-    this.#pending ??= this.#fetch().catch(() => { this.#edition = '' }).finally(() => { this.#pending = null })
-    return this.#pending
+  /** The rows may be those of long ago: the next status that is followed fetches them again. */
+  expire() {
+    this.#edition = ''
   }
 
   #followNames({ boot, catalogRevision }) {
@@ -58,6 +57,8 @@ export class CatalogRows {
   }
 
   async #fetch() {
+    this.#fetchedAt = performance.now()
+    this.#pages = this.#store.state.status?.prefetch.pageWarmedBytes ?? 0
     const rows = []
     for (let total = Infinity; rows.length < total;) {
       const page = await this.#store.adapters({ offset: rows.length, limit: PAGE_ROWS })

@@ -42,6 +42,8 @@ export class WarmStackPanel extends HTMLElement {
       this.store.watch(() => this.#request()), this.catalog.watch(() => this.#request()), this.store.open(),
       () => document.removeEventListener('visibilitychange', onVisible), () => this.adapters.virtual.disconnect(),
     ]
+    // Of files that came or went while nobody looked, the server has not heard either: the first page makes it look.
+    this.catalog.expire()
     this.#draw()
   }
 

@@ -1,5 +1,6 @@
 /** The one place that talks to the server: its events, its snapshots, its actions. Draws nothing. */
 
+import { latest } from './latest.js'
 import { isNewer, parseStatus } from './status.js'
 
 const ROOT = '/warmstack/v1'
@@ -16,8 +17,9 @@ export class StatusStore {
   #watchers = new Set()
   #openPanels = 0
   #timer = null
-  #pending = null
   #isCut = false
+  /** Resolves when an answer from after the call was taken in, whatever it was. */
+  refresh = latest(() => this.#fetchStatus())
 
   /** @param api the host's `api`: an EventTarget with `fetchApi(route, init)` */
   constructor(api) {
@@ -51,12 +53,6 @@ export class StatusStore {
       open = false
       if (this.#openPanels === 0) clearTimeout(this.#timer)
     }
-  }
-
-  /** Resolves when the answer was taken in, whatever it was. Calls in flight are shared. */
-  refresh() {
-    this.#pending ??= this.#fetchStatus().finally(() => { this.#pending = null })
-    return this.#pending
   }
 
   /** POST `body` to an action; resolves to its answer, with the new state taken in. @throws {Error} with the server's one line. */

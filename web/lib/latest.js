@@ -1,0 +1,19 @@
+/** Sharing an answer that is on its way, but never with who asked after it was made. */
+
+/**
+ * `ask` as a function that runs it once at a time: while it runs, all who call share one more run after it, since what is on
+ * its way can be older than what they ask for. @param ask `() => Promise` that never rejects
+ */
+export function latest(ask) {
+  let running = null
+  let next = null
+  const start = () => {
+    next = null
+    running = ask().finally(() => { running = null })
+    return running
+  }
+  return () => {
+    if (running && !next) next = running.then(start)
+    return next ?? start()
+  }
+}
