@@ -19,14 +19,18 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> Any:
     """The pipeline saved in `folder`. Never downloads. "auto": CUDA and float16 if there is one, else CPU and float32.
 
-    Raises OSError and ValueError when the folder holds no pipeline, and ValueError for one that takes no LoRA.
+    Raises OSError and ValueError when the folder holds no pipeline, and ValueError for one that takes no LoRA or lacks
+    a package that it needs.
     """
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} holds no diffusers pipeline; save one there with save_pretrained")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = DTYPES.get(dtype, torch.float16 if device.startswith("cuda") else torch.float32)
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=wanted)
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=wanted)
+    except ImportError as problem:
+        raise ValueError(f"the pipeline in {folder} cannot be loaded: {' '.join(str(problem).split())}") from problem
     if not getattr(pipeline, "_lora_loadable_modules", None):
         raise ValueError(f"{type(pipeline).__name__} takes no LoRA; choose a pipeline that does")
     pipeline.set_progress_bar_config(disable=True)

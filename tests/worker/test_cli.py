@@ -17,6 +17,7 @@ from PIL import Image
 from tiny_sdxl import tiny_sdxl
 
 from warmstack.worker import run_command
+from warmstack.worker.__main__ import main as command_main
 from warmstack.worker.cli import main
 from warmstack.worker.pipelines import load_pipeline
 
@@ -153,6 +154,25 @@ def test_an_install_without_the_extra_says_so_in_one_line(command: str, missing:
     assert 'pip install "comfyui-warmstack[diffusers]"' in line
 
 
+@pytest.mark.parametrize("kind", [ImportError, ModuleNotFoundError])
+def test_a_package_that_the_pipeline_lacks_is_not_taken_for_the_extra(
+    kind: type[ImportError],
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lacking(*_: object, **options: object) -> None:
+        raise kind("this tokenizer needs\nsentencepiece", name="sentencepiece")
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lacking)
+    places = ["--pipeline", str(world / "pipeline"), "--loras", str(world / "loras"), "--output", str(tmp_path)]
+    assert command_main(["run", str(world / "queue.jsonl"), *places]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "cannot be loaded: this tokenizer needs sentencepiece" in said
+    assert "comfyui-warmstack" not in said
+
+
 def test_a_pipeline_is_loaded_in_its_precision_without_a_warning(world: Path) -> None:
     """Cast afterwards, modules that belong in float32 would lose it; diffusers warns of that each time."""
     said: list[logging.LogRecord] = []
@@ -168,10 +188,14 @@ def test_a_pipeline_is_loaded_in_its_precision_without_a_warning(world: Path) ->
     assert [part.dtype for part in parts] == [torch.bfloat16] * 4
 
 
-def test_list_and_plan_import_no_torch(world: Path) -> None:
+@pytest.mark.parametrize("command", ["list", "plan"])
+def test_list_and_plan_import_no_torch(command: str, world: Path) -> None:
+    queue = [] if command == "list" else [str(world / "queue.jsonl")]
     code = (
         "import sys; from warmstack.worker.cli import main;"
-        f"status = main(['list', '--loras', {str(world / 'loras')!r}]);"
+        f"status = main([{command!r}, *{queue!r}, '--loras', {str(world / 'loras')!r}]);"
         "sys.exit(status or bool({'torch', 'diffusers'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "styles/ink" in done.stdout
