@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import torch
 
@@ -17,14 +18,19 @@ from .strategy import LoadRequest, LoadResult
 _Key = tuple[str, FileStamp, str, LoadRequest]
 
 
+class _Kept(NamedTuple):
+    result: LoadResult
+    size_bytes: int
+
+
 class SafetensorsCache:
-    """The last loads, up to `limit_bytes` of tensors, least recently used out first. Thread-safe; one load per file and
-    request at a time, and whoever asks meanwhile waits for it."""
+    """The last loads, up to `limit_bytes` of memory behind their tensors, least recently used out first. Thread-safe;
+    one load per file and request at a time, and whoever asks meanwhile waits for it."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._kept: OrderedDict[_Key, LoadResult] = OrderedDict()
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._loading: dict[_Key, Future[LoadResult]] = {}
 
     @property
@@ -40,7 +46,7 @@ class SafetensorsCache:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key]
+                return self._kept[key].result
             flight = self._loading.get(key)
             owner = flight is None
             if flight is None:
@@ -56,6 +62,7 @@ class SafetensorsCache:
     def _fly(self, flight: Future[LoadResult], key: _Key, strategy: str) -> None:
         try:
             result = load_request(key[-1], strategy)
+            kept = _Kept(result, _size_bytes(result))
         except BaseException as error:
             with self._lock:
                 del self._loading[key]
@@ -63,19 +70,31 @@ class SafetensorsCache:
             return
         with self._lock:
             del self._loading[key]
-            if _size_bytes(result) <= self.limit_bytes:
-                self._kept[key] = result
+            if kept.size_bytes <= self.limit_bytes:
+                self._kept[key] = kept
             while self._used_bytes() > self.limit_bytes:
                 self._kept.popitem(last=False)
         flight.set_result(result)
 
     def _used_bytes(self) -> int:
-        return sum(map(_size_bytes, self._kept.values()))
+        return sum(kept.size_bytes for kept in self._kept.values())
 
 
 def _size_bytes(result: LoadResult) -> int:
-    """Of the tensors as they are handed out, cast or not."""
-    return sum(tensor.nbytes for tensor in result.values())
+    """Of the memory that the tensors keep: a view keeps all of its buffer, which views of other types share. A mapped
+    file counts like any other."""
+    spans: set[tuple[str, int, int]] = set()
+    for tensor in result.values():
+        storage = tensor.untyped_storage()
+        # What has no address, as on "meta", takes no memory.
+        if start := storage.data_ptr():
+            spans.add((str(tensor.device), start, start + storage.nbytes()))
+    size_bytes, latest, reached = 0, "", 0
+    for device, start, end in sorted(spans):
+        reached = max(start, reached) if device == latest else start
+        size_bytes += max(0, end - reached)
+        latest, reached = device, max(end, reached)
+    return size_bytes
 
 
 def load_safetensors_cached(

@@ -99,6 +99,30 @@ def test_what_was_cast_counts_as_what_it_is_now(tmp_path, loads):
     assert cache.used_bytes == 200
 
 
+def test_what_one_tensor_keeps_in_memory_counts(tmp_path):
+    """The bytes that another one was cast from stand in the same buffer, and cannot go without it."""
+    path = tmp_path / "a.safetensors"
+    save_file({"kept": torch.zeros(6 << 20, dtype=torch.uint8), "cast": torch.zeros(1 << 20)}, path)
+    expected_bytes = (6 << 20) + (4 << 20) + (8 << 20)
+    caches = [SafetensorsCache(limit_bytes) for limit_bytes in (expected_bytes, expected_bytes - 1)]
+    for cache in caches:
+        load_safetensors_cached(path, cache=cache, dtype=torch.float64, strategy="eager")
+    assert [cache.used_bytes for cache in caches] == [expected_bytes, 0]
+
+
+def test_a_buffer_counts_once_however_many_types_share_it(saved, state_dict):
+    cache = SafetensorsCache(1 << 20)
+    load_safetensors_cached(saved, cache=cache, strategy="eager")
+    assert cache.used_bytes == sum(tensor.nbytes for tensor in state_dict.values())
+
+
+def test_two_files_count_both(tmp_path):
+    cache = SafetensorsCache(1 << 20)
+    for path in files_of_100_bytes(tmp_path, 2):
+        load_safetensors_cached(path, cache=cache)
+    assert cache.used_bytes == 200
+
+
 def test_a_failure_is_not_kept(tmp_path, saved):
     cache = SafetensorsCache(1 << 20)
     path = tmp_path / "later.safetensors"
