@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .browser_kit.fake_backend import FakeBackend, a_busy_evening
+from .browser_kit.stack_node import SEND, new_workflow
 from .fetch_frontends import DEFAULT_DIRECTORY, VERSIONS, static_folder
 
 if TYPE_CHECKING:
     from hostkit.server import HostServer
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
     from .browser_kit.component import ComponentPage
     from .browser_kit.opened import Opened, OpenedStub
@@ -119,6 +120,38 @@ def component(browser: Browser, backend: FakeBackend) -> Iterator[Callable[..., 
 
     yield open_it
     _close(everything)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
+def booted(request: pytest.FixtureRequest, browser: Browser, static: Path) -> Iterator[tuple[OpenedStub, FakeBackend]]:
+    """One front end for all tests of a version and a way of drawing: booting it is most of the work."""
+    from .browser_kit.opened import OpenedStub
+    from .browser_kit.stub_host import StubHost
+
+    backend = a_busy_evening()
+    view = OpenedStub(browser, StubHost(static, backend, {"Comfy.VueNodes.Enabled": request.param}))
+    view.boot()
+    yield view, backend
+    faults = view.faults()
+    view.close()
+    assert faults == []
+
+
+@pytest.fixture
+def editing(booted: tuple[OpenedStub, FakeBackend]) -> FakeBackend:
+    """The backend as it was at the start."""
+    booted[1].restore(a_busy_evening())
+    return booted[1]
+
+
+@pytest.fixture
+def page(booted: tuple[OpenedStub, FakeBackend], editing: FakeBackend) -> Page:
+    """An empty graph, and no button of the mouse held down by a test that failed."""
+    page = booted[0].page
+    page.mouse.up()
+    new_workflow(page)
+    page.evaluate(SEND, editing.status())
+    return page
 
 
 def _close(views: Sequence[Opened]) -> None:

@@ -25,6 +25,7 @@ SHOW = """async () => {
     return picker.input.dispatchEvent(event)
   }
   document.body.replaceChildren(picker.input, picker.popup)
+  picker.setValue('styles/ink.safetensors', '')
   picker.input.focus()
   picker.input.click()
 }"""
@@ -43,3 +44,22 @@ def test_keys_of_an_input_method_are_not_ours(
     for key in ("ArrowDown", "Enter"):
         page.evaluate("(key) => press(key)", {"key": key})
     assert page.evaluate("picked") == ["a"]
+
+
+def test_a_name_that_was_not_changed_is_no_choice(component: Callable[..., ComponentPage]) -> None:
+    """It is shown without its ending, and without it another file may be meant."""
+    page = component().page
+    page.evaluate(SHOW)
+    name = page.get_by_role("combobox", name="pickLora")
+    name.press("Enter")
+    assert page.evaluate("picked") == []
+    name.fill("other")
+    name.fill("styles/ink")
+    name.press("Enter")
+    name.fill("styles/ink")
+    name.blur()
+    assert page.evaluate("picked") == []
+    assert name.input_value() == "styles/ink"
+    name.fill("other")
+    name.press("Enter")
+    assert page.evaluate("picked") == ["other"]

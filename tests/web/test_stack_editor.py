@@ -4,13 +4,11 @@ client writes, and nothing else."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .browser_kit.fake_backend import FakeBackend, Row, a_busy_evening
+from .browser_kit.fake_backend import FakeBackend, Row
 from .browser_kit.stack_node import (
     APP,
     INK,
@@ -22,7 +20,6 @@ from .browser_kit.stack_node import (
     applied,
     box_of,
     finish_run,
-    new_workflow,
     paste,
     press,
     rows_of,
@@ -30,41 +27,7 @@ from .browser_kit.stack_node import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
-
-    from .browser_kit.opened import OpenedStub
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
-def booted(request: pytest.FixtureRequest, browser: Browser, static: Path) -> Iterator[tuple[OpenedStub, FakeBackend]]:
-    """One front end for all tests of a version and a way of drawing: booting it is most of the work."""
-    from .browser_kit.opened import OpenedStub
-    from .browser_kit.stub_host import StubHost
-
-    backend = a_busy_evening()
-    view = OpenedStub(browser, StubHost(static, backend, {"Comfy.VueNodes.Enabled": request.param}))
-    view.boot()
-    yield view, backend
-    faults = view.faults()
-    view.close()
-    assert faults == []
-
-
-@pytest.fixture
-def editing(booted: tuple[OpenedStub, FakeBackend]) -> FakeBackend:
-    """The backend as it was at the start."""
-    booted[1].restore(a_busy_evening())
-    return booted[1]
-
-
-@pytest.fixture
-def page(booted: tuple[OpenedStub, FakeBackend], editing: FakeBackend) -> Page:
-    """An empty graph, and no button of the mouse held down by a test that failed."""
-    page = booted[0].page
-    page.mouse.up()
-    new_workflow(page)
-    page.evaluate(SEND, editing.status())
-    return page
+    from playwright.sync_api import Locator, Page
 
 
 def test_a_stack_is_built_by_hand(page: Page) -> None:
@@ -185,22 +148,6 @@ def test_the_list_is_narrowed_to_a_category_and_a_base_model(page: Page) -> None
     expect(options).to_have_text(["gouache_night", "ink_wash_v3", "linocut"])
     press(editor.get_by_role("option", name="linocut"))
     assert [row["name"] for row in rows_of(page)] == [INK["name"], LINOCUT["name"]]
-
-
-def test_the_keyboard_alone_reaches_the_filters_and_chooses(page: Page) -> None:
-    from playwright.sync_api import expect
-
-    editor = add_node(page)
-    editor.get_by_role("button", name="Add LoRA").focus()
-    for key in ("Enter", "ArrowDown", "Tab", "s"):
-        page.keyboard.press(key)
-    expect(editor.get_by_role("combobox", name="Category")).to_be_focused()
-    expect(editor.get_by_role("combobox", name="Category")).to_have_value("styles")
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.type("lino")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    assert rows_of(page) == [LINOCUT]
 
 
 def test_while_a_link_feeds_the_input_there_is_nothing_to_edit(page: Page) -> None:

@@ -17,7 +17,9 @@ from .browser_kit.stack_node import (
     SEND,
     add_node,
     add_row,
+    applied,
     box_of,
+    finish_run,
     new_workflow,
     press,
     rows_of,
@@ -132,6 +134,40 @@ def test_a_file_that_comes_while_the_panel_is_closed_is_offered(
     backend.revision += 1
     view.host.push()
     expect(editor.get_by_role("option", name="new_two")).to_be_visible()
+
+
+def test_a_row_is_asked_about_again_when_the_library_or_the_server_is_another(
+    opened: Callable[..., OpenedStub], backend: FakeBackend
+) -> None:
+    from playwright.sync_api import expect
+
+    view = opened()
+    new_workflow(view.page)
+    new = "styles/new_one.safetensors"
+    rows = add_node(view.page, json.dumps([{**INK, "name": new}, LINOCUT])).locator(".ws-stack-row")
+    expect(rows.nth(0)).to_have_attribute("data-state", "missing")
+    backend.rows[new] = Row(new, MIB)
+    backend.catalog_revision += 1
+    backend.revision += 1
+    view.host.push()
+    expect(rows.nth(0)).to_have_attribute("data-state", "cold")
+    backend.set(new, state="page")
+    finish_run(view.page, applied(new, 1, "sdxl"))
+    expect(rows.nth(0)).to_have_attribute("data-state", "page")
+    del backend.rows[LINOCUT["name"]]
+    backend.boot = "boot-2"
+    view.host.push()
+    expect(rows.nth(1)).to_have_attribute("data-state", "missing")
+
+
+def test_a_row_is_asked_about_again_when_the_server_did_not_answer(opened: Callable[..., OpenedStub]) -> None:
+    from playwright.sync_api import expect
+
+    page = opened().page
+    new_workflow(page)
+    page.route("**/warmstack/v1/plan", lambda route: route.abort("connectionrefused"), times=2)
+    editor = add_node(page, json.dumps([INK]))
+    expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
 
 
 COUNT_WATCHERS = """async () => {

@@ -117,10 +117,12 @@ export class LoraPicker {
     // Of an input method: this Enter confirms a word of it. Older browsers tell by the number.
     if (event.isComposing || event.keyCode === 229) return
     if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
+      // Moves the row: left to who has the rows.
+      if (event.altKey) return this.#settle()
       if (this.popup.hidden) this.#show('')
       this.#at = Math.min(this.#found.length - 1, Math.max(0, this.#at + (event.key === 'ArrowDown' ? 1 : -1)))
       this.#draw(!this.popup.hidden)
-    } else if (event.key === 'Enter') this.#choose(this.#found[this.popup.hidden ? -1 : this.#at]?.name ?? this.input.value.trim())
+    } else if (event.key === 'Enter') this.#settle(this.#found[this.popup.hidden ? -1 : this.#at]?.name)
     else if (event.key === 'Escape' && !this.popup.hidden) this.#close()
     else return
     event.preventDefault()
@@ -137,8 +139,13 @@ export class LoraPicker {
   /** Going on to the filters is no choice yet. */
   #onLeave({ relatedTarget }) {
     if (relatedTarget === this.input || this.popup.contains(relatedTarget)) return
-    if (this.#typed) this.#choose(this.input.value.trim())
-    else this.#close()
+    this.#settle()
+  }
+
+  /** Takes `name`, else what was typed. What was not changed is no choice: it is shown without its ending. */
+  #settle(name = this.#typed ? this.input.value.trim() : this.#shown) {
+    if (name === this.#shown) this.#close()
+    else this.#choose(name)
   }
 
   #choose(name) {
@@ -150,7 +157,7 @@ export class LoraPicker {
 
   /** What was typed and not chosen is forgotten. */
   #close() {
-    if (this.#typed) this.input.value = this.#shown
+    this.input.value = this.#shown
     this.#typed = false
     this.#draw(false)
   }

@@ -9,6 +9,9 @@ import { looksLikeStack, moved, plannedRows, readRows, strength, writeRows } fro
 
 /** Typing in the text must not ask the server at every letter. */
 const PLAN_DELAY_MS = 250
+/** A server that starts again takes longer than one answer; one that never answers is not asked for ever. */
+const RETRY_MS = 1000
+const RETRIES = 6
 /** Pixels of a sideways drag per step of 0.05. */
 const DRAG_PX = 6
 
@@ -80,6 +83,7 @@ export class StackEditor {
   }
 
   catalogChanged() {
+    this.#askSoon()
     this.#draw()
     for (const row of this.list.children) row.picker.refresh()
   }
@@ -88,6 +92,7 @@ export class StackEditor {
   ran(report) {
     this.#reported = report
     this.report.update(report)
+    this.#askSoon()
     this.#draw()
   }
 
@@ -127,13 +132,20 @@ export class StackEditor {
 
   async #convert() {
     const rows = await this.#read(this.#text)
-    if (rows) this.#edit(rows)
+    if (!rows) return
+    this.#edit(rows)
+    this.#focus(0)
   }
 
   /** A stack that is pasted where a name goes takes the place of its row. True when `text` is one. */
   #paste(id, text) {
     if (!looksLikeStack(text)) return false
-    this.#read(text).then((rows) => rows && this.#edit(this.#rows.flatMap((row) => (row.id === id ? rows : [row]))))
+    this.#read(text).then((rows) => {
+      const index = this.#indexOf(id)
+      if (!rows || index < 0) return
+      this.#edit(this.#rows.flatMap((row) => (row.id === id ? rows : [row])))
+      this.#focus(index)
+    })
     return true
   }
 
@@ -252,11 +264,25 @@ export class StackEditor {
   #updateCandidates(box, { id }, planned) {
     const candidates = planned && planned.state !== 'found' ? planned.candidates ?? [] : []
     box.hidden = candidates.length === 0
-    keyed(box, candidates.slice(0, 4), (name) => name, (name) => h('button', { type: 'button', class: 'ws-chip', onclick: () => this.#pick(id, name) }, name), () => {})
+    const choose = (name) => {
+      this.#pick(id, name)
+      this.#focus(this.#indexOf(id))
+    }
+    keyed(box, candidates.slice(0, 4), (name) => name, (name) => h('button', { type: 'button', class: 'ws-chip', onclick: () => choose(name) }, name), () => {})
   }
 
   #row(id) {
     return this.#rows.find((row) => row.id === id)
+  }
+
+  #indexOf(id) {
+    return this.#rows.findIndex((row) => row.id === id)
+  }
+
+  /** What was pressed is gone, and with it the focus: the next key would be the host's, and Delete removes nodes. */
+  #focus(index, selector = 'input') {
+    const target = this.list.children[index]?.querySelector(selector) ?? this.add
+    target.focus({ preventScroll: true })
   }
 
   #pick(id, name) {
@@ -265,11 +291,11 @@ export class StackEditor {
   }
 
   #move(id, by) {
-    this.#moveTo(id, this.#rows.findIndex((row) => row.id === id) + by)
+    this.#moveTo(id, this.#indexOf(id) + by)
   }
 
   #moveTo(id, to) {
-    const from = this.#rows.findIndex((row) => row.id === id)
+    const from = this.#indexOf(id)
     if (to >= 0 && to < this.#rows.length && to !== from) this.#edit(moved(this.#rows, from, to))
   }
 
@@ -278,7 +304,9 @@ export class StackEditor {
   }
 
   #remove(id) {
+    const index = this.#indexOf(id)
     this.#edit(this.#rows.filter((row) => row.id !== id))
+    this.#focus(index, '[data-tool=remove]')
   }
 
   #onRowKey(event, id) {
@@ -313,16 +341,22 @@ export class StackEditor {
     for (const type of ['pointerup', 'pointercancel']) input.addEventListener(type, onEnd)
   }
 
-  #askSoon() {
+  /** What a name means, and where its file is, changes with the rows, the library, the server and every run. */
+  #askSoon(delayMs = PLAN_DELAY_MS, tries = 0) {
     clearTimeout(this.#timer)
-    if (named(this.#rows).length > 0) this.#timer = setTimeout(() => this.#ask(), PLAN_DELAY_MS)
+    if (named(this.#rows).length > 0) this.#timer = setTimeout(() => this.#ask(tries), delayMs)
   }
 
-  async #ask() {
+  async #ask(tries) {
+    this.#timer = 0
     const asked = (this.#asked += 1)
     const rows = named(this.#rows)
     const answer = await this.#plan(writeRows(rows)).catch(() => null)
-    if (asked !== this.#asked || answer === null) return
+    if (asked !== this.#asked) return
+    if (answer === null) {
+      if (tries < RETRIES && this.#timer === 0) this.#askSoon(RETRY_MS * 2 ** tries, tries + 1)
+      return
+    }
     this.#planned = matched(rows, answer.loras)
     this.#draw()
   }
