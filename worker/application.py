@@ -32,13 +32,15 @@ class AppliedLora(NamedTuple):
     """How the adapter was found on the pipeline's device; None when it was used from host memory."""
     warning: str = ""
     """What was written and takes no effect, or slows the run, in one line."""
+    left_out: tuple[str, ...] = ()
+    """Components that it may be for as well."""
 
     @property
     def stem(self) -> str:
         return PurePosixPath(self.name).stem
 
     def as_json(self) -> dict[str, object]:
-        return {**self._asdict(), "unmatched": list(self.unmatched)}
+        return {**self._asdict(), "unmatched": list(self.unmatched), "left_out": list(self.left_out)}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -50,6 +52,11 @@ class AppliedLora(NamedTuple):
                 f"LoRA {self.name!r}: {len(self.unmatched)} of {total} parts are not in this pipeline "
                 f"({self.matched_share:.0%} of its strength applies), the first is {self.unmatched[0]!r}"
             )
+        lines += [
+            f"LoRA {self.name!r} changes the first transformer alone; if it is for {component}, use "
+            f"pipeline.load_lora_weights(..., load_into_{component}=True)"
+            for component in self.left_out
+        ]
         return tuple(lines)
 
 

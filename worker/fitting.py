@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from ..lora.adapter import Adapter
 from ..lora.budget import Reservation
@@ -13,6 +15,8 @@ from ..lora.errors import LoraError
 from ..lora.fuse import PlainLora, fits
 from .base_weights import BaseWeights
 from .naming import LoraPipeline, Place, named_lora
+
+_SECOND_TRANSFORMER = "transformer_2"
 
 
 class WrongModelError(LoraError):
@@ -33,6 +37,8 @@ class Fit:
     """Module paths and keys of the file that no weight of the pipeline answers to."""
     matched_share: float
     """Share of the update's Frobenius norm that applies; 1.0 when everything matched."""
+    left_out: tuple[str, ...] = ()
+    """Components that the file may be for as well: diffusers takes keys without a component for the first of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +83,45 @@ def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapt
     loras: dict[Place, PlainLora] = {}
     homeless = dict(named.homeless)
     for place, lora in named.loras.items():
-        found = weights.find(place)
         if weights.quantised(place):
             raise QuantisedError(
                 f"LoRA {name!r} cannot be applied here: the {place.component} is quantised; use "
                 "pipeline.load_lora_weights"
             )
+        found = weights.find(place)
         if found is None:
             homeless[f"{place.component}.{place.module}"] = lora
-        elif fits(lora, weights.shape(found)):
-            loras[found] = lora
         else:
-            raise _misfit(pipeline, name, found, lora, weights.shape(found))
+            loras[found] = _fitting(pipeline, name, found, lora, weights.shape(found))
     if not loras:
         raise WrongModelError(
             f"LoRA {name!r} was made for another model: none of its {len(homeless) or len(named.leftover)} parts is in "
             f"{type(pipeline).__name__}; use a LoRA for this model"
         )
-    return Fit(loras, (*homeless, *named.leftover), _share(loras.values(), homeless.values()))
+    share = _share(loras.values(), homeless.values())
+    return Fit(loras, (*homeless, *named.leftover), share, _left_out(weights, loras))
 
 
-def _misfit(
-    pipeline: LoraPipeline, name: str, place: Place, lora: PlainLora, shape: tuple[int, ...]
-) -> WrongModelError:
+def _left_out(weights: BaseWeights, loras: Iterable[Place]) -> tuple[str, ...]:
+    there = {place.component for place, _ in weights.signature}
+    reached = {place.component for place in loras}
+    return (_SECOND_TRANSFORMER,) if _SECOND_TRANSFORMER in there - reached and "transformer" in reached else ()
+
+
+def _fitting(pipeline: LoraPipeline, name: str, place: Place, lora: PlainLora, shape: tuple[int, ...]) -> PlainLora:
+    """`lora`, padded with zeros where diffusers does so: a Flux for inpainting or control takes more channels than the
+    one that it was trained on. Raises WrongModelError for one that does not fit."""
+    if fits(lora, shape):
+        return lora
+    pads = hasattr(pipeline, "_maybe_expand_lora_state_dict") and place.component == "transformer"
+    lacking = shape[1] - lora.down.shape[-1]
+    if pads and len(shape) == lora.down.ndim == 2 and lacking > 0:
+        padded = replace(lora, down=torch.nn.functional.pad(lora.down, (0, lacking)))
+        if fits(padded, shape):
+            return padded
     made_for = "x".join(map(str, lora.delta_shape))
     here = f"{shape[0]}x{math.prod(shape[1:])}"
-    return WrongModelError(
+    raise WrongModelError(
         f"LoRA {name!r} was made for another model: its update of {place.component}.{place.module} is {made_for}, "
         f"the weight of {type(pipeline).__name__} {here}; use a LoRA for this model"
     )

@@ -243,4 +243,5 @@ def _applied(item: _Fitted, there: DeviceAdapter | None) -> AppliedLora:
         matched_share=item.fit.matched_share,
         device_outcome=None if there is None else there.outcome,
         warning=item.row.warning or (_PICKLE.format(item.file.name) if item.file.is_pickle else ""),
+        left_out=item.fit.left_out,
     )

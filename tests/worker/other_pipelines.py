@@ -17,14 +17,16 @@ class OtherPipeline:
     _lora_loadable_modules: Sequence[str] = ()
     device = torch.device("cpu")
 
-    def __init__(self, **layers: Sequence[str]) -> None:
+    def __init__(self, **layers: Sequence[str] | None) -> None:
         for component, paths in layers.items():
-            setattr(self, component, tree(paths))
+            setattr(self, component, None if paths is None else tree(paths))
 
 
 class FluxLike(OtherPipeline):
     _lora_loadable_modules = FluxPipeline._lora_loadable_modules
+    transformer_name = FluxPipeline.transformer_name
     lora_state_dict: Any = FluxPipeline.lora_state_dict
+    _maybe_expand_lora_state_dict: Any = FluxPipeline._maybe_expand_lora_state_dict
 
 
 class OtherFluxLike(FluxLike):

@@ -1,0 +1,98 @@
+"""What `load_lora_weights` does beyond converting keys: done here too, or told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+from safetensors.torch import save_file
+
+from warmstack.worker.application import StackError
+from warmstack.worker.lora_worker import LoRAWorker
+
+from .other_pipelines import FEATURES, FluxLike, OtherPipeline, WanLike, kohya_pair
+
+MakeWorker = Callable[..., LoRAWorker]
+Tensors = dict[str, torch.Tensor]
+BLOCK = "blocks.0.ffn.net.0.proj"
+
+
+class Unpadded(OtherPipeline):
+    """Of a family whose loader does not pad."""
+
+    _lora_loadable_modules = ("transformer",)
+
+    @classmethod
+    def lora_state_dict(cls, state: Tensors, /, **options: Any) -> Tensors:
+        return state
+
+
+def embedder(in_features: int, out_features: int = FEATURES) -> Tensors:
+    return {
+        "transformer.x_embedder.lora_A.weight": torch.rand(4, in_features, dtype=torch.bfloat16),
+        "transformer.x_embedder.lora_B.weight": torch.rand(out_features, 4, dtype=torch.bfloat16),
+    }
+
+
+def test_a_lora_for_fewer_channels_is_padded_as_diffusers_pads_it(tmp_path: Path, make_worker: MakeWorker) -> None:
+    """Flux Fill and Control take more channels than the Flux that LoRAs are trained on."""
+    tensors = embedder(FEATURES - 3)
+    save_file(tensors, tmp_path / "it.safetensors")
+    pipeline: Any = FluxLike(transformer=["x_embedder"])
+    weight = pipeline.transformer.get_submodule("x_embedder").weight
+    base = weight.detach().clone()
+    padded = FluxPipeline._maybe_expand_lora_state_dict(pipeline.transformer, dict(tensors))
+    (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "it").loras
+    assert (lora.matched, lora.unmatched, lora.matched_share) == (1, (), 1.0)
+    up, down = (padded[f"transformer.x_embedder.{side}.weight"].float() for side in ("lora_B", "lora_A"))
+    assert down.shape == (4, FEATURES)
+    torch.testing.assert_close(weight - base, up @ down, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "tensors"),
+    [
+        (Unpadded, embedder(FEATURES - 3)),
+        (FluxLike, embedder(FEATURES + 3)),
+        (FluxLike, embedder(FEATURES - 3, FEATURES - 1)),
+    ],
+    ids=["another family", "more channels", "other outputs"],
+)
+def test_what_diffusers_does_not_pad_is_for_another_model(
+    pipeline: type[OtherPipeline], tensors: Tensors, tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    save_file(tensors, tmp_path / "it.safetensors")
+    with pytest.raises(StackError, match="made for another model"):
+        make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline(transformer=["x_embedder"]), "it")  # type: ignore[arg-type]
+
+
+def test_a_second_transformer_that_gets_nothing_is_told(tmp_path: Path, make_worker: MakeWorker) -> None:
+    save_file(kohya_pair("diffusion_model.blocks.0.ffn.0", 1), tmp_path / "it.safetensors")
+    worker = make_worker(lora_directories=tmp_path)
+    two: Any = WanLike(transformer=[BLOCK], transformer_2=[BLOCK])
+    (lora,) = worker.apply_to_pipeline(two, "it").loras
+    (note,) = lora.notes
+    assert "'it.safetensors'" in note
+    assert "transformer_2" in note and "load_into_transformer_2=True" in note
+    assert lora.as_json()["left_out"] == ["transformer_2"]
+    one: Any = WanLike(transformer=[BLOCK], transformer_2=None)
+    assert worker.apply_to_pipeline(one, "it").loras[0].notes == ()
+
+
+def test_keys_that_name_the_second_transformer_reach_it(tmp_path: Path, make_worker: MakeWorker) -> None:
+    factors = {"lora_A": torch.rand(4, FEATURES), "lora_B": torch.rand(FEATURES, 4)}
+    save_file(
+        {f"transformer_2.{BLOCK}.{side}.weight": value for side, value in factors.items()}, tmp_path / "it.safetensors"
+    )
+    pipeline: Any = WanLike(transformer=[BLOCK], transformer_2=[BLOCK])
+    before = [
+        model.get_submodule(BLOCK).weight.detach().clone() for model in (pipeline.transformer, pipeline.transformer_2)
+    ]
+    (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "it").loras
+    assert lora.notes == ()
+    after = [model.get_submodule(BLOCK).weight for model in (pipeline.transformer, pipeline.transformer_2)]
+    assert [torch.equal(*pair) for pair in zip(before, after, strict=True)] == [True, False]
