@@ -34,7 +34,7 @@ class CudaDevice:
         """Given back, the memory goes to torch's own cache of pinned memory, and from there to whoever pins next."""
         try:
             with torch.cuda.device(self.device):
-                return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+                return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True)
         except RuntimeError as error:
             raise MemoryError(_first_line(error)) from error
 

@@ -67,7 +67,7 @@ def _tensor(path: str, key: str, value: object) -> torch.Tensor | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and key.endswith(".alpha"):
         # Left out, the LoRA would apply at another strength, and nobody would be told.
         with suppress(OverflowError):
-            return torch.tensor(float(value))
+            return torch.tensor(float(value), dtype=torch.float32, device="cpu")
     if not isinstance(value, torch.Tensor):
         return None
     if value.layout != torch.strided:

@@ -94,7 +94,10 @@ def add_bf16_factors_(matrix: Tensor, loras: Sequence[PlainLora], gemm: Bf16Gemm
     """`matrix` (float32, rows contiguous) += all deltas of factors that are bfloat16 in their files, as exact as in
     float32: the smaller factor takes the scales in float32 and goes in three bfloat16 parts, the other as it is."""
     up, down = _joined([lora.up.flatten(1) for lora in loras], 1), _joined([lora.down.flatten(1) for lora in loras], 0)
-    scales = torch.tensor([scale for lora in loras for scale in [lora.scale] * lora.rank])
+    # Both said: with other defaults in the process scales would be rounded, or elsewhere.
+    scales = torch.tensor(
+        [scale for lora in loras for scale in [lora.scale] * lora.rank], dtype=torch.float32, device="cpu"
+    )
     scales_up = up.shape[0] <= down.shape[1]
     parts = parts_of(up * scales if scales_up else down * scales[:, None])
     if len(scales) > _JOINED_RANKS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import Phase, settings
@@ -27,3 +28,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("WARMSTACK_REQUIRE_GPU") == "1":
             pytest.fail("needs a CUDA device, and torch sees none", pytrace=False)
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def other_defaults() -> Iterator[None]:
+    """What a script, or another pack, may have left set in the process: a device and a dtype of its own."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        torch.set_default_dtype(before)

@@ -61,6 +61,11 @@ def test_an_alpha_that_is_a_number_is_one_all_the_same(tmp_path: Path):
     }
 
 
+def test_an_alpha_that_is_a_number_is_not_rounded_to_the_default_dtype(tmp_path: Path, other_defaults: None):
+    torch.save({"a.alpha": 1 / 3}, tmp_path / "a.pt")
+    assert load_pickled(tmp_path / "a.pt")["a.alpha"].item() == pytest.approx(1 / 3, rel=1e-7)
+
+
 def test_an_alpha_that_is_no_number_is_left_out(tmp_path: Path):
     torch.save({"a.alpha": 10**400, "b.alpha": True, "c.alpha": "8", **TENSORS}, tmp_path / "a.pt")
     assert load_pickled(tmp_path / "a.pt").keys() == TENSORS.keys()

@@ -52,6 +52,16 @@ def test_an_update_differs_from_fp64_by_at_most_a_millionth(
 
 
 @pytest.mark.parametrize("gemm", GEMMS, ids=NAMES)
+def test_the_defaults_of_the_process_do_not_matter(gemm: Bf16Gemm, request: pytest.FixtureRequest) -> None:
+    loras = [lora_of(seed, (24, 40), 32, 0.3 + seed / 7) for seed in range(3)]
+    expected, update = torch.zeros(24, 40), torch.zeros(24, 40)
+    add_bf16_factors_(expected, loras, gemm)
+    request.getfixturevalue("other_defaults")
+    add_bf16_factors_(update, loras, gemm)
+    assert torch.equal(update, expected)
+
+
+@pytest.mark.parametrize("gemm", GEMMS, ids=NAMES)
 def test_rows_and_columns_of_a_larger_weight_leave_the_rest_alone(gemm: Bf16Gemm) -> None:
     loras = [lora_of(seed, (24, 40), 32, 0.3) for seed in range(8)]
     for rows, columns in ((slice(8, 32), slice(0, 40)), (slice(0, 24), slice(30, 70))):
