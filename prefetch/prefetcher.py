@@ -24,6 +24,7 @@ from .planning.pace import Due
 from .planning.plan import Limits, Plan, speculate
 from .queue.board import QueueBoard
 from .queue.job import QueuedJob, References
+from .queue.lookup import Lookup
 from .queue.need import JobNeeds, Need
 from .queue.resolver import Resolver
 from .queue.scan import LibraryScan
@@ -52,6 +53,8 @@ MEMORY_TICK_S = 3.0
 JOIN_S = 0.5
 PUBLISH_S = 0.05
 """How late a file that has just arrived may be shown."""
+CHORES = 8
+"""As many as there are kinds of looks at a disk: on a share that is gone each may hang, and holds up no other."""
 GRACE_S = 5.0
 """How long an end waits for reads to notice it; a read that is stuck in the kernel is left to its daemon thread."""
 
@@ -86,10 +89,12 @@ class Prefetcher:
         self._settings = settings or PrefetchSettings()
         self._machine = machine or Machine()
         self._resolver = Resolver(catalog)
-        self._chores = self._machine.make_pool(2, "warmstack-chore")
+        self._chores = self._machine.make_pool(CHORES, "warmstack-chore")
+        self._diskless = self._machine.make_pool(1, "warmstack-diskless-chore")
         self._readers = self._machine.make_pool(THREADS, "warmstack-read")
-        clock = self._machine.clock
-        self._board = QueueBoard(references, self._resolver, self._offload, clock)
+        clock, self._woken = self._machine.clock, asyncio.Event()
+        lookup = Lookup(catalog, self._resolver, lambda call: self._begin(self._offload(call)), clock, self._woken.set)
+        self._board = QueueBoard(references, lookup, self._compute)
         self._scan = LibraryScan(self._resolver, self._offload, clock, self._spawn, self._on_change)
         self._warmer = Warmer(cache, self._machine, self._readers, self._chores, self._call_soon, self._on_change)
         self._models = ModelTier(
@@ -97,13 +102,12 @@ class Prefetcher:
         )
         self._page_watch = PageWatch(self._warmer, self._models, self._machine, self._offload, self._on_change)
         self._device = DeviceWarmer(cache, shelf, shelf_refusal, self._machine, self.wake)
-        self._memory = MemoryWatch(cache, self._machine, self._offload, default_budget_bytes)
+        self._memory = MemoryWatch(cache, self._machine, self._compute, default_budget_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._woken = asyncio.Event()
         self._close_asked = asyncio.Event()
         self._closed = False
         self._finished = threading.Event()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self._dirty = True
         self._applied: PrefetchSettings | None = None
         self._limits = Limits(None, None)
@@ -147,8 +151,7 @@ class Prefetcher:
         self._call_soon(self._close_asked.set)
         loop = self._loop
         if loop is None:
-            self._chores.close()
-            self._readers.close()
+            self._close_pools()
             self._device.stop()
         elif loop.is_running() and not _is_current(loop):
             self._finished.wait(wait_s)
@@ -328,13 +331,20 @@ class Prefetcher:
             self._cached_at_s = float("-inf")
         self._on_change()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        self._begin(work)
 
     async def _offload(self, call: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._chores.submit(call))
+
+    async def _compute(self, call: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._diskless.submit(call))
 
     def _is_stopping(self) -> bool:
         return self._closed
@@ -353,6 +363,10 @@ class Prefetcher:
             with suppress(RuntimeError):  # a loop that died without `close` has nobody left to tell
                 loop.call_soon_threadsafe(call)
 
+    def _close_pools(self) -> None:
+        for pool in (self._chores, self._diskless, self._readers):
+            pool.close()
+
     async def _shut_down(self, tasks: set[asyncio.Task[Any]]) -> None:
         self._closed = True
         self._warmer.stop()
@@ -361,8 +375,7 @@ class Prefetcher:
         for task in tasks:
             task.cancel()
         self._forecast.keep()
-        self._chores.close()
-        self._readers.close()
+        self._close_pools()
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
             futures: tuple[Future[Any], ...] = self._warmer.futures + self._models.futures + self._device.futures
@@ -373,7 +386,7 @@ class Prefetcher:
             self._publish()
             self._next_look.stop()
             self._publishing.stop()
-            for pool in (self._chores, self._readers, self._device):
+            for pool in (self._chores, self._diskless, self._readers, self._device):
                 if not pool.join(JOIN_S):
                     logger.warning("a read does not end; its thread is left behind")
             self._finished.set()

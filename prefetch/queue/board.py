@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from itertools import takewhile
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from ...lora.file import AdapterKey
 from .book import ReferenceBook
-from .job import Asked, JobKey, QueuedJob, References
-from .need import JobNeeds, Resolution, needs_of
-from .resolver import Resolver
-
-T = TypeVar("T")
+from .job import JobKey, QueuedJob, References
+from .lookup import Lookup
+from .need import JobNeeds, needs_of
 
 HORIZON_JOBS = 64
 """At least so many jobs are looked at, if there are: eviction that sees 64 is within a point of a perfect future."""
 ARRIVING_JOBS = 8
 """Jobs that come into sight together once fewer than `HORIZON_JOBS` are: reading and resolving them costs a trip to a
 thread and a new plan each time."""
-RESTAT_S = 2.0
-"""How late a replaced file may be noticed while it is being waited for; a demand always looks for itself."""
 REBUILD_JOBS = 16
 """Jobs rebuilt between two breaths of the event loop."""
-
-
-class Offload(Protocol):
-    """Runs a blocking call in a thread."""
-
-    def __call__(self, call: Callable[[], T]) -> Awaitable[T]: ...
 
 
 class Observed(NamedTuple):
@@ -47,23 +37,18 @@ class QueueBoard:
     def __init__(
         self,
         references: Callable[[object], References],
-        resolver: Resolver,
-        offload: Offload,
-        clock: Callable[[], float],
+        lookup: Lookup,
+        offload: Callable[[Callable[[], References]], Awaitable[References]],
     ) -> None:
+        """`offload` computes in a thread."""
         self._book = ReferenceBook(references, offload)
-        self._resolver = resolver
-        self._offload = offload
-        self._clock = clock
+        self._lookup = lookup
         self._jobs: tuple[QueuedJob, ...] = ()
         self._keys: list[JobKey] = []
         self._known: dict[JobKey, JobNeeds] = {}
         self._needs: tuple[JobNeeds, ...] | None = ()
         self._started: set[JobKey] = set()
         self._running: set[JobKey] = set()
-        self._resolutions: dict[Asked, Resolution] = {}
-        self._revision: int | None = None
-        self._resolved_at_s = 0.0
 
     @property
     def needs(self) -> tuple[JobNeeds, ...]:
@@ -95,13 +80,17 @@ class QueueBoard:
         return Observed(True, ran_unseen)
 
     async def complete(self, stop: Callable[[], bool]) -> bool:
-        """Reads and resolves what is new; True when the needs of some job have changed."""
+        """Reads and resolves what is new; True when the needs of some job have changed. It waits for no disk longer
+        than a moment: what that finds is taken in at a later call."""
         fresh = [job for job in self._jobs if job.key not in self._known]
-        everything = self._is_stale()
-        if not fresh and not everything:
+        moved = self._lookup.take_landed()
+        is_stale = bool(self._jobs) and self._lookup.is_stale
+        if not (fresh or moved or is_stale):
             return False
         read = await self._book.read(fresh)
-        moved = await self._resolve(read, fresh, everything, stop)
+        asked_for = self._jobs if is_stale else fresh
+        asked = {ref.asks for job in asked_for if job.key in read for ref in read[job.key].loras}
+        moved |= await self._lookup.find(asked, stop, anew=is_stale)
         changed = False
         for count, job in enumerate(self._jobs if moved else fresh):
             references = read.get(job.key)
@@ -109,7 +98,7 @@ class QueueBoard:
                 continue
             if count % REBUILD_JOBS == REBUILD_JOBS - 1:
                 await asyncio.sleep(0)
-            needs = needs_of(job, references, self._resolutions)
+            needs = needs_of(job, references, self._lookup.known)
             if needs != self._known.get(job.key):
                 self._known[job.key] = needs
                 self._needs, changed = None, True
@@ -152,29 +141,6 @@ class QueueBoard:
             if needs is not None and key not in self._started and not taken_out:
                 yield needs
             somebody_left = True
-
-    def _is_stale(self) -> bool:
-        if not self._jobs:
-            return False
-        return self._resolver.revision != self._revision or self._clock() - self._resolved_at_s >= RESTAT_S
-
-    async def _resolve(
-        self, read: Mapping[JobKey, References], fresh: Sequence[QueuedJob], everything: bool, stop: Callable[[], bool]
-    ) -> bool:
-        """True when a name that was known resolves differently now."""
-        asked_for = self._jobs if everything else fresh
-        asked = {ref.asks for job in asked_for if job.key in read for ref in read[job.key].loras}
-        if everything:
-            self._resolutions = {one: found for one, found in self._resolutions.items() if one in asked}
-            self._revision, self._resolved_at_s = self._resolver.revision, self._clock()
-        else:
-            asked -= self._resolutions.keys()
-        if not asked:
-            return False
-        resolved = await self._offload(lambda: self._resolver.resolve(asked, stop))
-        moved = any(self._resolutions.get(one, found) != found for one, found in resolved.items())
-        self._resolutions |= resolved
-        return moved
 
 
 def in_sight(visible: Sequence[QueuedJob], known: Container[JobKey]) -> tuple[QueuedJob, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -83,7 +83,7 @@ class QueuedJob:
     running: bool = False
     ticket: float = 0
     """Tells jobs of one id apart; the same from the submission to the end."""
+    key: JobKey = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> JobKey:
-        return JobKey(self.job_id, self.ticket)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", JobKey(self.job_id, self.ticket))

@@ -18,8 +18,8 @@ from warmstack.lora.errors import AdapterUnavailableError
 from warmstack.lora.file import LoraFile
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
-from warmstack.prefetch.queue import board
 from warmstack.prefetch.queue.job import QueuedJob
+from warmstack.prefetch.queue.lookup import RESTAT_S
 from warmstack.prefetch.queue.scan import REFRESH_S
 from warmstack.prefetch.reading.unreadable import REST_SHARE, RETRY_S
 
@@ -88,7 +88,7 @@ async def test_a_failed_file_is_tried_again_as_soon_as_it_changes(world: World) 
     assert str(world.root) not in adapter.problem
     broken = False
     world.lora("a", 5 * CHUNK_BYTES)
-    world.now_s += board.RESTAT_S
+    world.now_s += RESTAT_S
     await world.settle()
     assert world.states() == {"1": {name: "ready"}}
 
@@ -200,7 +200,7 @@ async def test_a_replaced_file_is_read_again(world: World) -> None:
     await world.settle()
     world.lora("a", 6 * CHUNK_BYTES)
     world.page_cache.clear()
-    world.now_s += board.RESTAT_S
+    world.now_s += RESTAT_S
     await world.settle()
     assert len(world.page_reads) == 2
 
@@ -215,7 +215,7 @@ async def test_a_file_in_an_earlier_folder_is_read_in_place_of_the_known_one(wor
     assert world.page_reads == [world.path(name)]
     first.mkdir()
     shutil.copy(world.path(name), first / name)
-    world.now_s += board.RESTAT_S
+    world.now_s += RESTAT_S
     await world.settle()
     assert world.page_reads == [world.path(name), str(first / name)]
 
@@ -225,7 +225,7 @@ async def test_a_removed_file_is_missing(world: World) -> None:
     world.submit("1", name)
     await world.settle()
     os.unlink(world.path(name))
-    world.now_s += board.RESTAT_S
+    world.now_s += RESTAT_S
     await world.settle()
     assert world.states() == {"1": {name: "missing"}}
 
@@ -265,6 +265,6 @@ async def test_a_damaged_file_that_was_downloaded_again_is_read(world: World) ->
     await world.settle()
     assert world.states() == {"1": {"a.safetensors": "failed"}}
     world.lora("a")
-    world.now_s += board.RESTAT_S
+    world.now_s += RESTAT_S
     await world.settle()
     assert world.states() == {"1": {"a.safetensors": "ready"}}

@@ -1,0 +1,130 @@
+"""A share that is gone: one look at a file there may take for ever, and nobody else waits for it. Real threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from warmstack.lora.file import LoraFile, as_on_disk
+from warmstack.prefetch.pool import DaemonPool
+from warmstack.prefetch.prefetcher import MEMORY_TICK_S
+from warmstack.prefetch.queue.lookup import RESTAT_S
+
+from .world import CHUNK_BYTES, World
+
+DEADLINE_S = 30.0
+
+
+class Share:
+    """Looks at one file of it stand still until it is back."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.looks = 0
+        self.is_asked = threading.Event()
+        self.is_back = threading.Event()
+
+    def look(self, path: str) -> None:
+        if path == self.path:
+            self.looks += 1
+            self.is_asked.set()
+            assert self.is_back.wait(DEADLINE_S)
+
+    def as_on_disk(self, file: LoraFile) -> LoraFile | None:
+        self.look(file.path)
+        return as_on_disk(file)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """Everything runs in threads."""
+    world = World(tmp_path / "loras")
+    world.machine = replace(world.machine, make_pool=DaemonPool)
+    world.build()
+    for name in ("far", "near"):
+        world.lora(name)
+    world.catalog.refresh()
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+def share(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Share]:
+    share = Share(world.path("far.safetensors"))
+    monkeypatch.setattr("warmstack.prefetch.queue.resolver.as_on_disk", share.as_on_disk)
+    yield share
+    share.is_back.set()
+
+
+async def until(world: World, is_so: Callable[[], bool]) -> None:
+    """Looks at the queue again and again, until it is so."""
+    if world.task is None:
+        world.task = asyncio.get_running_loop().create_task(world.prefetcher.run())
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert not world.task.done() and time.monotonic() < deadline_s
+        world.prefetcher.wake()
+        await asyncio.sleep(0.002)
+
+
+def state(world: World, job_id: str) -> str:
+    return next(iter(world.states().get(job_id, {"": ""}).values()))
+
+
+async def test_a_look_that_hangs_holds_up_no_other_job_no_switch_and_no_memory(world: World, share: Share) -> None:
+    world.submit("far", "far")
+    await until(world, share.is_asked.is_set)
+    world.submit("near", "near", front=True)
+    await until(world, lambda: state(world, "near") == "ready")
+    world.available_bytes = 0
+    world.now_s += MEMORY_TICK_S
+    await until(world, lambda: world.prefetcher.status().under_pressure)
+    world.prefetcher.configure(world.settings.updated({"enabled": False}))
+    await until(world, lambda: not world.prefetcher.status().enabled)
+    assert world.prefetcher.status().queue == ()
+
+
+async def test_there_is_one_look_at_a_time_and_what_it_finds_counts(world: World, share: Share) -> None:
+    world.submit("far", "far")
+    await until(world, lambda: state(world, "far") == "ready")
+    assert share.looks == 1, "what the last scan has found has to do"
+    for job in range(3):
+        world.now_s += RESTAT_S
+        world.submit(f"near{job}", "near")
+        await until(world, lambda job=job: state(world, f"near{job}") == "ready")
+    assert share.looks == 1
+    world.lora("far", 9 * CHUNK_BYTES)
+    share.is_back.set()
+    await until(world, lambda: world.page_reads.count(share.path) == 2 and state(world, "far") == "ready")
+    (far,) = world.prefetcher.status().queue[0].adapters
+    assert far.size_bytes > 9 * CHUNK_BYTES
+
+
+async def test_pages_that_nobody_can_ask_for_take_one_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    share = Share(world.path("far.safetensors"))
+    cached = world.machine.resident_bytes
+    is_gone = False
+
+    def resident_bytes(path: str) -> int | None:
+        if is_gone:
+            share.look(path)
+        return cached(path)
+
+    world.build(machine=replace(world.machine, resident_bytes=resident_bytes))
+    world.submit("far", "far")
+    await until(world, lambda: state(world, "far") == "ready")
+    is_gone = True
+    world.now_s += MEMORY_TICK_S
+    await until(world, share.is_asked.is_set)
+    for is_short in (True, False) * 6:
+        world.available_bytes = 0 if is_short else 1 << 40
+        world.now_s += MEMORY_TICK_S
+        await until(world, lambda is_short=is_short: world.prefetcher.status().under_pressure == is_short)
+    assert share.looks == 1
+    share.is_back.set()
