@@ -37,6 +37,11 @@ class Surroundings:
     disk_kind: Callable[[str], DiskKind] = disk_kind
     cached_bytes: Callable[[str], int | None] = resident_bytes
 
+    @classmethod
+    def of(cls, request: LoadRequest) -> Surroundings:
+        """This machine's, asked through the files that `request` has open."""
+        return cls(cached_bytes=lambda path: resident_bytes(path, opened=request.opened))
+
 
 def choose_strategy(
     registry: StrategyRegistry, request: LoadRequest, surroundings: Surroundings | None = None
@@ -51,7 +56,7 @@ def choose_strategy(
     refusals = registry.refusals(request)
     if len(refusals) == len(registry.strategies):
         raise NoCapableLoaderError(request.paths[0] if request.paths else "", refusals)
-    name, reasons = _preference(request, surroundings or Surroundings())
+    name, reasons = _preference(request, surroundings or Surroundings.of(request))
     if name in registry.strategies and name not in refusals:
         return Choice(registry.strategies[name], reasons)
     left = next(strategy for name, strategy in registry.strategies.items() if name not in refusals)

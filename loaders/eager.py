@@ -23,6 +23,6 @@ class EagerLoadingStrategy:
         for path in request.paths:
             header = gathering.header(path)
             with gathering.clock.stage("read"):
-                file = read_private(header, request.pace, spare=request.spare)
+                file = read_private(header, request.pace, spare=request.spare, opened=request.opened)
             gathering.add(header.path, file.tensors, buffer_bytes=file.nbytes)
         return gathering.result(self.name)

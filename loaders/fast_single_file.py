@@ -23,6 +23,6 @@ class FastSingleFileLoadingStrategy:
         gathering = Gathering(request)
         header = gathering.header(request.paths[0])
         with gathering.clock.stage("read"):
-            file = read_fast(header, request.pace, at_once=request.at_once, spare=request.spare)
+            file = read_fast(header, request.pace, at_once=request.at_once, spare=request.spare, opened=request.opened)
         gathering.add(header.path, file.tensors, buffer_bytes=file.nbytes)
         return gathering.result(self.name)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from .breather import Breather
 from .errors import SafetensorsValidationError, damaged
 from .filling import read_at
-from .opened import FileStamp, open_raw, stamp_of
+from .opened import FileStamp, OpenFiles, open_raw, stamp_of
 from .unique_keys import DuplicateKeyError, unique_object
 
 MAX_HEADER_BYTES = 100_000_000
@@ -93,10 +93,10 @@ _Fields = tuple[Any, Any, Any]
 """dtype, shape and data_offsets of one entry, still unchecked. JSON has no tuples, so nothing else looks like it."""
 
 
-def read_header(path: str | os.PathLike[str]) -> SafetensorsHeader:
+def read_header(path: str | os.PathLike[str], *, opened: OpenFiles | None = None) -> SafetensorsHeader:
     """The header of `path`, or SafetensorsValidationError; a file that is not there is a SafetensorsLoadError."""
     name = os.fspath(path)
-    with open_raw(name) as file:
+    with open_raw(name, opened) as file:
         stamp = stamp_of(file)
         length = _header_length(name, file, stamp.size_bytes)
         raw = bytearray(length)

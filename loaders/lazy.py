@@ -35,7 +35,7 @@ class LazyLoadingStrategy:
             entries = {key: header.tensors[key] for key in gathering.wanted(header)}
             request.pace.allow(path, 0)
             with gathering.clock.stage("map"):
-                mapping = map_file(header)
+                mapping = map_file(header, opened=request.opened)
                 views = view_tensors(path, mapping, entries, header.data_start)
             if self.populate:
                 with gathering.clock.stage("read"):

@@ -7,7 +7,7 @@ import os
 
 from . import kernel
 from .header import SafetensorsHeader, read_header
-from .opened import open_raw, require_stamp
+from .opened import OpenFiles, open_raw, require_stamp
 from .tensor_file import TensorFile
 from .views import view_tensors
 
@@ -26,8 +26,8 @@ def map_tensors(
     return TensorFile(view_tensors(header.path, buffer, header.tensors, header.data_start), header, buffer, "mapped")
 
 
-def map_file(header: SafetensorsHeader) -> mmap.mmap:
+def map_file(header: SafetensorsHeader, *, opened: OpenFiles | None = None) -> mmap.mmap:
     """The whole file, copy-on-write; it may be larger than memory and swap together."""
-    with open_raw(header.path) as file:
+    with open_raw(header.path, opened) as file:
         require_stamp(header.path, file, header.stamp)
         return kernel.map_privately(file.fileno())

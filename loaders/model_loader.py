@@ -27,6 +27,7 @@ from .gguf_load import load_gguf
 from .gguf_numpy import refusal
 from .in_thread import run_in_thread
 from .max_memory import MaxMemory
+from .opened import OpenFiles
 from .pickled import load_pickled
 from .progress import Progress, ProgressMeter
 from .registry import StrategyRegistry
@@ -102,21 +103,27 @@ class ModelLoader:
         """The tensors of `files`, which must agree with each other and with `index` before any weight is read. Without
         files, those that the index names."""
         clock = StageClock()
-        with clock.stage("header"):
-            shards = index if isinstance(index, ShardIndex) or index is None else read_index(index)
-            paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
-            headers = check_shards(paths, shards)
-        request = replace(self._template, paths=paths, headers=headers, pace=Pace(cancelled))
+        with OpenFiles() as opened:
+            with clock.stage("header"):
+                shards = index if isinstance(index, ShardIndex) or index is None else read_index(index)
+                paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
+                headers = check_shards(paths, shards, opened=opened)
+            pace = Pace(cancelled)
+            request = replace(self._template, paths=paths, headers=headers, pace=pace, opened=opened)
+            return _timed(self._load(request, progress), clock)
+
+    def _load(self, request: LoadRequest, progress: Progress | None) -> LoadResult:
+        headers = request.headers
         request, told = self._max_memory.place(request, lambda: handed_out_bytes(headers.values(), request))
         if progress is None and not self._max_memory.limit_bytes:
-            return _timed(load_request(request, self._strategy, self._registry), clock)
+            return load_request(request, self._strategy, self._registry)
         needs = footprint_of(headers.values(), request)
         request = self._limited(request, needs)
         meter = ProgressMeter(needs.read_bytes, headers.values(), progress)
         request = replace(request, pace=replace(request.pace, reached=meter.add))
         result = load_request(request, self._strategy, self._registry)
-        meter.finish(paths[-1])
-        return _timed(replace(result, reasons=(*result.reasons, *told)), clock)
+        meter.finish(request.paths[-1])
+        return replace(result, reasons=(*result.reasons, *told))
 
     def _limited(self, request: LoadRequest, needs: Footprint) -> LoadRequest:
         """`request`, within `max_memory`, or the error that it is not."""

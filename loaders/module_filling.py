@@ -12,6 +12,7 @@ import torch
 from .errors import SafetensorsValidationError
 from .filling import Pace
 from .header import SafetensorsHeader
+from .opened import OpenFiles
 from .placement import on_its_own, place_tensor, require_devices, send_tensors
 from .progress import Progress, ProgressMeter
 from .robust import Device, Path, request_for
@@ -51,9 +52,10 @@ def fill_module(
 
     SafetensorsValidationError before anything is read when the files contradict each other, `index`, or a shape of the
     model. A load that fails later leaves the module partly filled."""
-    headers = check_shards([os.fspath(file) for file in files], index)
-    request = replace(request_for(files, device, device_map, dtype), pace=Pace(cancelled))
-    return fill_from(module, headers, request, float32=float32, max_bytes=max_bytes, progress=progress)
+    with OpenFiles() as opened:
+        headers = check_shards([os.fspath(file) for file in files], index, opened=opened)
+        request = replace(request_for(files, device, device_map, dtype), pace=Pace(cancelled), opened=opened)
+        return fill_from(module, headers, request, float32=float32, max_bytes=max_bytes, progress=progress)
 
 
 def fill_from(
@@ -76,7 +78,7 @@ def fill_from(
     with Uploads() as uploads:
         for header, keys in wanted:
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
-        for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes):
+        for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes, opened=request.opened):
             pace.allow(header.path, 0)
             (place,) = request.devices({key: tensor}).values()
             kept = request.dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)

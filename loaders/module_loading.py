@@ -18,6 +18,7 @@ from .errors import SafetensorsLoadError, SafetensorsValidationError
 from .filling import Pace
 from .model_names import named_for_model
 from .module_filling import fill_from, set_tensor
+from .opened import OpenFiles
 from .progress import Progress
 from .robust import Device, Path, request_for
 from .shards import check_shards, read_index
@@ -50,10 +51,11 @@ def load_module(
     with parameters_on_meta():
         module = build()
     files = (name,) if index is None else index.files
-    request = replace(request_for(files, device, device_map, dtype), pace=Pace(cancelled))
-    headers = named_for_model(module, check_shards(files, index))
-    groups = _tied(module)
-    filled = fill_from(module, headers, request, float32=_kept_in_float32(module, dtype), progress=progress)
+    with OpenFiles() as opened:
+        request = replace(request_for(files, device, device_map, dtype), pace=Pace(cancelled), opened=opened)
+        headers = named_for_model(module, check_shards(files, index, opened=opened))
+        groups = _tied(module)
+        filled = fill_from(module, headers, request, float32=_kept_in_float32(module, dtype), progress=progress)
     for group in groups:
         _tie(name, module, group, filled.missing)
     computed = dict(module.named_buffers(remove_duplicate=False))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
+from types import TracebackType
 from typing import NamedTuple
 
 from .errors import SafetensorsLoadError
+
+_MOST_OPEN = 100
+"""Of one load. A process may have 256 files open on some systems; the shards beyond are opened for each use."""
 
 
 class FileStamp(NamedTuple):
@@ -33,20 +38,55 @@ def stamp_path(path: str) -> FileStamp:
     return FileStamp(found.st_size, found.st_mtime_ns)
 
 
+class OpenFiles:
+    """The files of one load: each is opened at its first use and closed with the load. Thread-safe; readers of one file
+    share its flags, and on systems without preadv its position."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: dict[str, FileIO] = {}
+
+    def __enter__(self) -> OpenFiles:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
+
+    def file(self, path: str) -> FileIO | None:
+        """None when as many are open as may be."""
+        with self._lock:
+            if path not in self._files and len(self._files) < _MOST_OPEN:
+                self._files[path] = _open(path)
+            return self._files.get(path)
+
+
 @contextmanager
-def open_raw(path: str | os.PathLike[str]) -> Iterator[FileIO]:
-    """An unbuffered file, whose `readinto` goes straight into the caller's memory without the GIL."""
+def open_raw(path: str | os.PathLike[str], opened: OpenFiles | None = None) -> Iterator[FileIO]:
+    """An unbuffered file, whose `readinto` goes straight into the caller's memory without the GIL: that of `opened`,
+    which stays open, or one of its own."""
     name = os.fspath(path)
+    shared = None if opened is None else opened.file(name)
     try:
-        _require_weights(name, os.stat(name).st_mode)
-        file = FileIO(name, "rb")
-    except (OSError, ValueError) as error:
-        raise unreadable(name, error) from error
-    try:
-        with file:
+        if shared is not None:
+            yield shared
+            return
+        with _open(name) as file:
             yield file
     except OSError as error:
         raise unreadable(name, error) from error
+
+
+def _open(path: str) -> FileIO:
+    try:
+        _require_weights(path, os.stat(path).st_mode)
+        return FileIO(path, "rb")
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
 
 
 def _require_weights(path: str, mode: int) -> None:

@@ -9,13 +9,13 @@ from io import FileIO
 
 from . import kernel
 from .errors import LoadCancelledError
-from .opened import open_raw, stamp_of
+from .opened import OpenFiles, open_raw, stamp_of
 from .rate_limit import RateLimit
 
 
-def resident_bytes(path: str | os.PathLike[str]) -> int | None:
+def resident_bytes(path: str | os.PathLike[str], *, opened: OpenFiles | None = None) -> int | None:
     """Bytes of `path` in the page cache, to the page; None where the system cannot tell."""
-    with open_raw(path) as file:
+    with open_raw(path, opened) as file:
         size_bytes = stamp_of(file).size_bytes
         pages = _cached_pages(file, 0, size_bytes)
     return None if pages is None else min(pages * mmap.PAGESIZE, size_bytes)

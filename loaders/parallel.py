@@ -8,11 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-from .filling import Pace
 from .gathering import Gathering
 from .header import SafetensorsHeader
 from .private import read_fast
-from .spare_memory import SpareMemory
 from .strategy import Constraints, LoadRequest, LoadResult
 from .tensor_file import TensorFile
 
@@ -38,7 +36,7 @@ class ParallelLoadingStrategy:
         stop = threading.Event()
         pace = replace(request.pace, cancelled=lambda: stop.is_set() or request.pace.stopped)
         with ThreadPoolExecutor(workers, "warmstack-shard") as pool:
-            shards = _Shards(pool, headers, pace, request.spare, workers, self.max_bytes)
+            shards = _Shards(pool, headers, replace(request, pace=pace), workers, self.max_bytes)
             try:
                 while shards.pending:
                     with gathering.clock.stage("read"):
@@ -68,15 +66,13 @@ class _Shards:
         self,
         pool: ThreadPoolExecutor,
         headers: deque[SafetensorsHeader],
-        pace: Pace,
-        spare: SpareMemory | None,
+        request: LoadRequest,
         workers: int,
         max_bytes: int,
     ) -> None:
         self._pool = pool
         self._headers = headers
-        self._pace = pace
-        self._spare = spare
+        self._request = request
         self._workers = workers
         self._max_bytes = max_bytes
         self._reading: deque[_Reading] = deque()
@@ -106,4 +102,5 @@ class _Shards:
             self._reading.append(_Reading(nbytes, self._pool.submit(self._read, self._headers.popleft())))
 
     def _read(self, header: SafetensorsHeader) -> TensorFile:
-        return read_fast(header, self._pace, at_once=self._workers, spare=self._spare)
+        asked = self._request
+        return read_fast(header, asked.pace, at_once=self._workers, spare=asked.spare, opened=asked.opened)

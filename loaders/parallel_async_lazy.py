@@ -32,7 +32,13 @@ class ParallelAsyncLazyLoadingStrategy:
             keys = gathering.wanted(header)
             with gathering.clock.stage("read"):
                 selected = read_selected(
-                    header, keys, request.pace, readers=readers, copiers=copiers, spare=request.spare
+                    header,
+                    keys,
+                    request.pace,
+                    readers=readers,
+                    copiers=copiers,
+                    spare=request.spare,
+                    opened=request.opened,
                 )
             gathering.add(header.path, selected.tensors, buffer_bytes=selected.nbytes)
         return gathering.result(self.name)

@@ -14,7 +14,7 @@ from .filling import Pace, fill
 from .header import SafetensorsHeader, read_header
 from .huge_pages import Patience
 from .huge_pages import ask as ask_for_huge_pages
-from .opened import open_raw, require_stamp
+from .opened import OpenFiles, open_raw, require_stamp
 from .rate_limit import RateLimit
 from .spare_memory import SpareMemory
 from .tensor_file import TensorFile
@@ -43,10 +43,12 @@ def read_tensors(
     return read_private(header, Pace(cancelled, limiter), spare=spare)
 
 
-def read_private(header: SafetensorsHeader, pace: Pace, *, spare: SpareMemory | None = None) -> TensorFile:
+def read_private(
+    header: SafetensorsHeader, pace: Pace, *, spare: SpareMemory | None = None, opened: OpenFiles | None = None
+) -> TensorFile:
     """`read_tensors` at a given pace: one thread and small pages, which disturb the foreground least."""
     path = header.path
-    with open_raw(path) as file:
+    with open_raw(path, opened) as file:
         require_stamp(path, file, header.stamp)
         buffer = allocate(path, header.data_bytes, huge_pages=False, spare=spare)
         with memoryview(buffer) as memory, memory[: header.data_bytes] as target:
@@ -61,12 +63,13 @@ def read_fast(
     *,
     at_once: int = 1,
     spare: SpareMemory | None = None,
+    opened: OpenFiles | None = None,
 ) -> TensorFile:
     """`read_tensors` for somebody who waits: a file that is not in the page cache is read past it by several threads,
     which leaves the cache to others; a cached one is copied by a few. Huge pages in both cases. `at_once` loads, this
     one included, share the disk and the cores."""
     path = header.path
-    with open_raw(path) as file:
+    with open_raw(path, opened) as file:
         require_stamp(path, file, header.stamp)
         direct = should_read_directly(header, file, [(header.data_start, header.file_bytes)])
         # Direct reads fill whole blocks, and the tensors begin somewhere in the first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Literal, overload
 
@@ -13,6 +14,7 @@ from .auto import Choice, choose_strategy
 from .device_map import DISK, DeviceMap, known_device
 from .filling import Pace
 from .in_thread import run_in_thread
+from .opened import OpenFiles
 from .registry import StrategyRegistry
 from .strategy import LoadRequest, LoadResult
 from .telemetry import LoadingMetrics
@@ -88,9 +90,14 @@ def request_for(
 
 
 def load_request(request: LoadRequest, strategy: str, registry: StrategyRegistry | None = None) -> LoadResult:
-    """`request` by the strategy of that name, or by the one that `auto` chooses."""
+    """`request` by the strategy of that name, or by the one that `auto` chooses. Each file is opened once, for its
+    header, for what `auto` asks and for its data."""
     registry = StrategyRegistry.default() if registry is None else registry
-    choice = (
-        choose_strategy(registry, request) if strategy == "auto" else Choice(registry.require(strategy, request), ())
-    )
-    return replace(choice.strategy.load(request), reasons=choice.reasons)
+    with ExitStack() as stack:
+        if request.opened is None:
+            request = replace(request, opened=stack.enter_context(OpenFiles()))
+        if strategy == "auto":
+            choice = choose_strategy(registry, request)
+        else:
+            choice = Choice(registry.require(strategy, request), ())
+        return replace(choice.strategy.load(request), reasons=choice.reasons)

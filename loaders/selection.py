@@ -11,7 +11,7 @@ from .direct import BLOCK_BYTES, fill_directly, should_read_directly
 from .filling import Pace, Span, fill
 from .header import SafetensorsHeader
 from .huge_pages import Patience
-from .opened import open_raw, require_stamp
+from .opened import OpenFiles, open_raw, require_stamp
 from .private import allocate
 from .spare_memory import SpareMemory
 from .views import view_tensors
@@ -52,11 +52,12 @@ def read_selected(
     readers: int = 1,
     copiers: int = 1,
     spare: SpareMemory | None = None,
+    opened: OpenFiles | None = None,
 ) -> Selected:
     """`keys` of a file as views of one private buffer: what is not in the page cache past it by `readers` threads,
     unless it lies in small pieces, else through it by `copiers`. Raises as `read_tensors` does."""
     path = header.path
-    with open_raw(path) as file:
+    with open_raw(path, opened) as file:
         require_stamp(path, file, header.stamp)
         runs = _runs(header, keys, origin=0, alignment_bytes=_ALIGNMENT_BYTES)
         direct = _worth_blocks(runs) and should_read_directly(header, file, _spans(header, runs))

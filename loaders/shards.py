@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .errors import SafetensorsLoadError, SafetensorsValidationError, damaged
 from .header import MAX_HEADER_BYTES, SafetensorsHeader, is_too_dense, read_header
-from .opened import open_raw, stamp_of, unreadable
+from .opened import OpenFiles, open_raw, stamp_of, unreadable
 from .strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
 from .unique_keys import DuplicateKeyError, unique_object
 
@@ -55,7 +55,9 @@ def read_index(path: str | os.PathLike[str]) -> ShardIndex:
     return ShardIndex(name, weight_map)
 
 
-def check_shards(files: Sequence[str], index: ShardIndex | None = None) -> dict[str, SafetensorsHeader]:
+def check_shards(
+    files: Sequence[str], index: ShardIndex | None = None, *, opened: OpenFiles | None = None
+) -> dict[str, SafetensorsHeader]:
     """path -> header of `files`, read before any weight is.
 
     SafetensorsValidationError when a shard is missing, a key stands in two files, or the files and `index` disagree;
@@ -65,7 +67,7 @@ def check_shards(files: Sequence[str], index: ShardIndex | None = None) -> dict[
     if not paths:
         raise ValueError("nothing to load; name the files or their index")
     _require_once(paths)
-    headers = {path: _shard_header(path, index) for path in paths}
+    headers = {path: _shard_header(path, index, opened) for path in paths}
     owners: dict[str, str] = {}
     for path, header in headers.items():
         for key in header.tensors:
@@ -104,14 +106,14 @@ def _has_half_a_pair(text: str) -> bool:
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _shard_header(path: str, index: ShardIndex | None) -> SafetensorsHeader:
+def _shard_header(path: str, index: ShardIndex | None, opened: OpenFiles | None) -> SafetensorsHeader:
     fault = ""
     if path.lower().endswith((*PICKLE_SUFFIXES, GGUF_SUFFIX)):
         fault = "is no safetensors file; convert it to safetensors"
     elif index is not None and not os.path.isfile(path):
         fault = "is missing; download that file"
     if not fault:
-        return read_header(path)
+        return read_header(path, opened=opened)
     if index is None:
         raise SafetensorsLoadError(path, f"{fault}, or load it with load_checkpoint")
     place = os.path.realpath(path)

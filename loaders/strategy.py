@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from .device_map import DeviceMap
 from .filling import Pace
 from .header import SafetensorsHeader, read_header
+from .opened import OpenFiles
 from .spare_memory import SpareMemory
 from .telemetry import LoadingMetrics
 
@@ -39,9 +40,11 @@ class LoadRequest:
     """Loads that go on at the same time, this one included: they share the cores."""
     headers: Mapping[str, SafetensorsHeader] = field(default_factory=dict, hash=False, compare=False)
     """Headers that somebody has read and checked already, by path."""
+    opened: OpenFiles | None = field(default=None, hash=False, compare=False)
+    """The files of this load, each opened once; None: each reader opens its own."""
 
     def header(self, path: str) -> SafetensorsHeader:
-        return self.headers[path] if path in self.headers else read_header(path)
+        return self.headers[path] if path in self.headers else read_header(path, opened=self.opened)
 
     @property
     def copies(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 
 from .filling import Pace, fill
 from .header import SafetensorsHeader
-from .opened import open_raw, require_stamp, unreadable
+from .opened import OpenFiles, open_raw, require_stamp, unreadable
 from .private import allocate
 from .views import Buffer, view_tensors
 
@@ -50,20 +50,28 @@ class StreamedPiece(NamedTuple):
 
 
 def stream_tensors(
-    wanted: Iterable[tuple[SafetensorsHeader, list[str]]], pace: Pace, *, max_bytes: int
+    wanted: Iterable[tuple[SafetensorsHeader, list[str]]],
+    pace: Pace,
+    *,
+    max_bytes: int,
+    opened: OpenFiles | None = None,
 ) -> Generator[StreamedTensor, None, None]:
     """The tensors of each (header, keys), in the order of the files, while the next ones are being read.
 
     At most `max_bytes` are read and not yet taken (one larger tensor passes alone); a tensor counts until the next one
     is asked for, a small one until its neighbours have been. Closing the iterator stops the readers."""
-    for header, tensors, _, waiting_bytes in stream_pieces(wanted, pace, max_bytes=max_bytes):
+    for header, tensors, _, waiting_bytes in stream_pieces(wanted, pace, max_bytes=max_bytes, opened=opened):
         for key in list(tensors):
             # Whatever is still in `tensors` stays in memory until the next piece is there.
             yield StreamedTensor(header, key, tensors.pop(key), waiting_bytes)
 
 
 def stream_pieces(
-    wanted: Iterable[tuple[SafetensorsHeader, list[str]]], pace: Pace, *, max_bytes: int
+    wanted: Iterable[tuple[SafetensorsHeader, list[str]]],
+    pace: Pace,
+    *,
+    max_bytes: int,
+    opened: OpenFiles | None = None,
 ) -> Generator[StreamedPiece, None, None]:
     """As `stream_tensors`, with neighbours of up to 4 MiB together."""
     stop, cancelled = threading.Event(), pace.cancelled
@@ -72,7 +80,8 @@ def stream_pieces(
     # No thread waits for the consumer: one that did would keep the process from ending while somebody held the stream.
     with ExitStack() as files, ThreadPoolExecutor(readers, "warmstack-stream") as pool:
         try:
-            yield from _in_order(_opened(wanted, files, min(_PIECE_BYTES, max_bytes)), pool, pace, max_bytes)
+            upcoming = _with_files(wanted, files, min(_PIECE_BYTES, max_bytes), opened)
+            yield from _in_order(upcoming, pool, pace, max_bytes)
         finally:
             stop.set()
 
@@ -111,12 +120,12 @@ class _Piece(NamedTuple):
         return self.end - self.start
 
 
-def _opened(
-    wanted: Iterable[tuple[SafetensorsHeader, list[str]]], files: ExitStack, most_bytes: int
+def _with_files(
+    wanted: Iterable[tuple[SafetensorsHeader, list[str]]], files: ExitStack, most_bytes: int, opened: OpenFiles | None
 ) -> Iterator[tuple[_Piece, FileIO]]:
     """Every piece with its file, which is opened when its turn comes."""
     for header, keys in wanted:
-        file = files.enter_context(open_raw(header.path))
+        file = files.enter_context(open_raw(header.path, opened))
         require_stamp(header.path, file, header.stamp)
         yield from ((piece, file) for piece in _pieces(header, keys, most_bytes))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def large(tmp_path: Path, large_original: tuple[Path, dict[str, torch.Tensor]]) 
     path, tensors = large_original
     shutil.copyfile(path, tmp_path / "large.safetensors")
     return str(tmp_path / "large.safetensors"), tensors
+
+
+@pytest.fixture(scope="session")
+def audited() -> list[str]:
+    """Every path that is opened; an audit hook cannot be taken back, so there is one."""
+    paths: list[str] = []
+    sys.addaudithook(lambda event, arguments: paths.append(str(arguments[0])) if event == "open" else None)
+    return paths
 
 
 @pytest.fixture

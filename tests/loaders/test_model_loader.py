@@ -212,7 +212,7 @@ class TestShards:
 
     @pytest.mark.parametrize("watched", [False, True])
     def test_reading_the_headers_is_part_of_what_a_load_took(self, sharded, monkeypatch, watched: bool):
-        def slow_check(paths, index):
+        def slow_check(paths, index, **_):
             until_s = time.perf_counter() + 0.02
             while time.perf_counter() < until_s:
                 pass

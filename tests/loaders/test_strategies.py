@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -46,14 +45,6 @@ needs_fadvise = pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="nee
 @pytest.fixture(params=REGISTRY.strategies)
 def strategy(request: pytest.FixtureRequest):
     return REGISTRY.strategies[request.param]
-
-
-@pytest.fixture(scope="session")
-def audited() -> list[str]:
-    """Every path that is opened; an audit hook cannot be taken back, so there is one."""
-    paths: list[str] = []
-    sys.addaudithook(lambda event, arguments: paths.append(str(arguments[0])) if event == "open" else None)
-    return paths
 
 
 @pytest.fixture
@@ -256,7 +247,7 @@ class TestStreaming:
         assert REGISTRY.strategies["eager"].load(request).metrics.peak_bytes == whole_bytes
 
     def test_what_is_read_ahead_counts(self, saved, monkeypatch):
-        def stream(wanted, pace, max_bytes):
+        def stream(wanted, pace, **_):
             for header, keys in wanted:
                 yield StreamedPiece(header, {keys[0]: torch.zeros(10)}, size_bytes=40, waiting_bytes=140)
 
