@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from ..loaders.daemon_pool import DaemonPool
 from .categories import covers, folder_category
 from .errors import AmbiguousLoraError, LoraError, LoraNotFoundError
 from .facts import HeaderFacts, read_facts
@@ -26,6 +27,8 @@ _READERS = 4
 """Enough to hide the latency of a network share; on one disk more only seek."""
 _BATCH_FILES = 1000
 """Headers between two saves of the index: a first scan of a huge library that is cut short is not lost."""
+_JOIN_S = 5.0
+"""How long an end of reading waits for threads that have nothing left to read."""
 _NAMES_FIRST_FILES = 64
 """With more headers to read than this, the names are published before them."""
 _UNREAD = HeaderFacts()
@@ -209,15 +212,17 @@ class LoraCatalog:
         self._settled = None if self._snapshot.doubtful else listing
 
     def _read_headers(self, keys: Sequence[AdapterKey]) -> Iterator[tuple[AdapterKey, HeaderFacts]]:
-        if not keys:
-            return
-        with ThreadPoolExecutor(min(_READERS, len(keys)), "warmstack-headers") as readers:
+        # Daemons: at the end of the process nobody waits for a thousand headers, or for one on a share that is gone.
+        readers = DaemonPool(_READERS, "warmstack-headers")
+        try:
             for start in range(0, len(keys), _BATCH_FILES):
-                batch = keys[start : start + _BATCH_FILES]
-                for key, facts in zip(batch, readers.map(read_facts, [key.path for key in batch]), strict=True):
+                for key, facts in _read_batch(readers, keys[start : start + _BATCH_FILES]):
                     self._index.remember(key, facts)
                     yield key, facts
                 self._index.save()
+        finally:
+            readers.close()
+        readers.join(_JOIN_S)
 
     def _publish(self, listing: Listing, facts: Mapping[AdapterKey, HeaderFacts]) -> None:
         files = tuple(_lora_file(listed, facts) for listed in listing.files)
@@ -238,6 +243,16 @@ class LoraCatalog:
         )
         self._content = content
         self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, unread, doubtful, names)
+
+
+def _read_batch(readers: DaemonPool, keys: Sequence[AdapterKey]) -> Iterator[tuple[AdapterKey, HeaderFacts]]:
+    reads = [readers.submit(partial(read_facts, key.path)) for key in keys]
+    try:
+        for key, read in zip(keys, reads, strict=True):
+            yield key, read.result()
+    finally:
+        for read in reads:
+            read.cancel()  # of what nobody waits for any more, what has not begun
 
 
 def _lora_file(listed: ListedFile, facts: Mapping[AdapterKey, HeaderFacts]) -> LoraFile:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from ..loaders.daemon_pool import DaemonPool
 from ..loaders.errors import SafetensorsLoadError
 from ..loaders.page_cache import warm_file
 from ..loaders.rate_limit import RateLimit
@@ -15,7 +16,6 @@ from ..lora.cache import AdapterCache
 from ..lora.cache_stats import AdapterView
 from ..lora.catalog import Ambiguous, Found, LoraCatalog, Missing
 from ..lora.file import LoraFile
-from ..prefetch.pool import DaemonPool
 
 logger = logging.getLogger("warmstack")
 

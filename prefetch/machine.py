@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ..loaders import disk_kind, disk_probe, host_memory, page_cache
+from ..loaders.daemon_pool import DaemonPool
 from ..loaders.rate_limit import RateLimit
 from .disks import disk_use
-from .pool import DaemonPool, Pool
+from .pool import Pool
 
 
 class WarmFile(Protocol):

@@ -374,7 +374,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
         ),
         Break(
             "the end of the process waits for the reading threads",
-            "prefetch/pool.py",
+            "loaders/daemon_pool.py",
             ", daemon=True)",
             ", daemon=False)",
             ("tests/host/test_pack.py::test_ending_while_a_file_is_being_read_is_quiet",),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from warmstack.loaders.daemon_pool import DaemonPool
 from warmstack.lora.file import LoraFile, as_on_disk
-from warmstack.prefetch.pool import DaemonPool
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from warmstack.prefetch.pool import DaemonPool
+from warmstack.loaders.daemon_pool import DaemonPool
 
 
 def test_calls_run_and_their_errors_arrive() -> None:
@@ -59,7 +59,7 @@ def test_after_close_taken_calls_still_run_and_no_more_are_taken() -> None:
 
 def test_a_stuck_call_does_not_keep_the_process_alive() -> None:
     code = (
-        "import threading; from warmstack.prefetch.pool import DaemonPool\n"
+        "import threading; from warmstack.loaders.daemon_pool import DaemonPool\n"
         "DaemonPool(1, 'stuck').submit(threading.Event().wait)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
