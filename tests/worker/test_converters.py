@@ -275,7 +275,10 @@ def test_a_lora_in_two_spellings_loses_nothing(tmp_path: Path, make_worker: Make
         for ours, theirs in sides.items()
     }
     save_file({**tensors, **again}, tmp_path / "it.safetensors")
-    save_file({**tensors, **{key: value + 1 for key, value in again.items()}}, tmp_path / "other.safetensors")
+    changed = {key: value.clone() for key, value in again.items()}
+    for value in changed.values():
+        value[-1, -1] += 1
+    save_file({**tensors, **changed}, tmp_path / "other.safetensors")
     worker = make_worker(lora_directories=tmp_path)
     pipeline: Any = FluxLike(transformer=[FLUX_OUT_HOME])
     (lora,) = worker.apply_to_pipeline(pipeline, "it").loras
