@@ -14,10 +14,10 @@ from hostkit.models import lora_path
 from hostkit.server import HostServer
 
 from .browser_kit.real_host import NEEDS_COMFYUI, make_base, running
-from .browser_kit.stack_node import add_row, press
+from .browser_kit.stack_node import add_row, press, still
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Locator
 
     from .browser_kit.opened import Opened
 
@@ -33,6 +33,11 @@ LIBRARY = [f"zz_library/{index % 40:02}/lora_{index:05}.safetensors" for index i
 APP = "window.comfyAPI.app.app"
 LOAD = f"async (graph) => {{ await {APP}.loadApiJson(graph, 'mine') }}"
 RUN = f"async () => {{ await {APP}.queuePrompt(0) }}"
+TEXT = f"""() => {APP}.graph.nodes.find((node) => node.type === 'WarmStackLoadLoraStack')
+  .widgets.find((widget) => widget.name === 'loras').value"""
+KEPT = """() => [localStorage, sessionStorage].flatMap((kept) => Object.values(kept))
+  .some((text) => text.includes('ink2.safetensors') && text.includes('0.55'))"""
+"""The front end keeps a change some time after it was made, and a reload before that is one without it."""
 
 
 @pytest.fixture(scope="module")
@@ -125,21 +130,25 @@ def test_a_reload_shows_what_the_server_still_holds(host: HostServer, view: Open
     assert host.client.get("/warmstack/v1/status")["prefetch"]["enabled"] is True
 
 
-def test_what_is_edited_is_what_runs_and_a_reload_keeps_it(host: HostServer, view: Opened) -> None:
+@pytest.fixture
+def persisting(host: HostServer) -> Iterator[None]:
+    """The front end keeps the open workflow over a reload."""
+    host.client.post("/settings", {"Comfy.Workflow.Persist": True})
+    yield
+    host.client.post("/settings", {"Comfy.Workflow.Persist": False})
+
+
+def test_what_is_edited_is_what_runs_and_a_reload_keeps_it(host: HostServer, persisting: None, view: Opened) -> None:
     from playwright.sync_api import expect
 
-    host.client.post("/settings", {"Comfy.Workflow.Persist": True})
-    view.boot()
-    view.page.evaluate(LOAD, sd15_graph([(NAMES[1], 0.5, 0.5)], loader="stack", tag="edited"))
-    editor = view.page.locator(".ws-stack")
-    editor.locator(".ws-strength").first.press("ArrowUp")
-    add_row(editor).fill("ink2")
-    press(editor.get_by_role("option", name="ink2"))
-    expect(editor.locator(".ws-stack-row[data-state]:not([data-state=off])")).to_have_count(2)
     wanted = [
         {"name": NAMES[1], "strength_model": 0.55, "strength_clip": 0.5},
         {"name": NAMES[2], "strength_model": 1, "strength_clip": 1},
     ]
+    view.page.evaluate(LOAD, sd15_graph([(NAMES[1], 0.5, 0.5)], loader="stack", tag="edited"))
+    editor = view.page.locator(".ws-stack")
+    edit_stack(editor)
+    assert json.loads(view.page.evaluate(TEXT)) == wanted
     with view.page.expect_response(lambda answer: answer.url.endswith("/prompt")) as posted:
         view.page.evaluate(RUN)
     ran = posted.value.json()["prompt_id"]
@@ -148,10 +157,26 @@ def test_what_is_edited_is_what_runs_and_a_reload_keeps_it(host: HostServer, vie
     graph = host.client.get(f"/history/{ran}")[ran]["prompt"][2]
     texts = [node["inputs"]["loras"] for node in graph.values() if node["class_type"] == "WarmStackLoadLoraStack"]
     assert [json.loads(text) for text in texts] == [wanted]
+    assert host.client.get("/settings/Comfy.Workflow.Persist") is True
+    view.page.wait_for_function(KEPT)
     view.boot()
     expect(view.page.locator(".ws-stack-row")).to_have_count(2)
+    assert json.loads(view.page.evaluate(TEXT)) == wanted
     expect(view.page.locator(".ws-strength").first).to_have_value("0.55")
-    host.client.post("/settings", {"Comfy.Workflow.Persist": False})
+
+
+def edit_stack(editor: Locator) -> None:
+    """One step up for the strength of the first LoRA, and a second one."""
+    from playwright.sync_api import expect
+
+    expect(editor.locator(".ws-stack-row")).to_have_count(1)
+    still(editor)
+    strength = editor.locator(".ws-strength").first
+    strength.press("ArrowUp")
+    expect(strength).to_have_value("0.55")
+    add_row(editor).fill("ink2")
+    press(editor.get_by_role("option", name="ink2"))
+    expect(editor.locator(".ws-stack-row[data-state]:not([data-state=off])")).to_have_count(2)
 
 
 def test_the_keyboard_alone_opens_warms_pins_and_evicts(host: HostServer, view: Opened) -> None:
