@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from ..loaders.rate_limit import RateLimit
 from ..lora.cache import AdapterCache
 from ..lora.cache_stats import AdapterView
 from ..lora.catalog import Ambiguous, Found, LoraCatalog, Missing
-from ..lora.file import LoraFile
+from ..lora.file import AdapterKey, LoraFile
 
 logger = logging.getLogger("warmstack")
 
@@ -27,11 +28,19 @@ class Actions:
     of their own, and only into free room: ten clicks must neither seek a disk in ten places nor push out what the
     queue needs."""
 
-    def __init__(self, catalog: LoraCatalog, cache: AdapterCache, read_limit: Callable[[], int | None]) -> None:
-        """`read_limit()` is the ceiling of background reads in bytes per second; None for none."""
+    def __init__(
+        self,
+        catalog: LoraCatalog,
+        cache: AdapterCache,
+        read_limit: Callable[[], int | None],
+        warmed: Callable[[AdapterKey, int, float], None] = lambda key, nbytes, seconds: None,
+    ) -> None:
+        """`read_limit()` is the ceiling of background reads in bytes per second; None for none. `warmed` is told, in
+        the thread that reads, what has gone into the page cache and how long it took."""
         self._catalog = catalog
         self._cache = cache
         self._read_limit = read_limit
+        self._warmed = warmed
         self._closed = threading.Event()
         self._pool = DaemonPool(1, "warmstack-asked")
         self._verbs: dict[str, Callable[[LoraFile], Row]] = {
@@ -88,8 +97,10 @@ class Actions:
         limiter = None if rate is None else RateLimit(rate)
         outcome = self._cache.prefetch(file, cancelled=self._closed.is_set, limiter=limiter)
         if outcome == "no_room":
+            started_s = time.monotonic()
             try:
-                warm_file(file.path, cancelled=self._closed.is_set, limiter=limiter)
+                nbytes = warm_file(file.path, cancelled=self._closed.is_set, limiter=limiter)
+                self._warmed(file.key, nbytes, time.monotonic() - started_s)
             except (OSError, SafetensorsLoadError):
                 logger.debug("the pages of %s could not be warmed", file.name)
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..lora.cache import AdapterCache
     from ..lora.catalog import LoraCatalog
     from ..lora.device_shelf import DeviceShelf
+    from ..lora.file import AdapterKey
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Prefetcher:
         self._chores = self._machine.make_pool(CHORES, "warmstack-chore")
         self._diskless = self._machine.make_pool(1, "warmstack-diskless-chore")
         self._readers = self._machine.make_pool(THREADS, "warmstack-read")
+        self._pools = self._chores, self._diskless, self._readers
         clock, self._woken = self._machine.clock, asyncio.Event()
         lookup = Lookup(catalog, self._resolver, lambda call: self._begin(self._offload(call)), clock, self._woken.set)
         self._board = QueueBoard(references, lookup, self._compute)
@@ -151,7 +153,8 @@ class Prefetcher:
         self._call_soon(self._close_asked.set)
         loop = self._loop
         if loop is None:
-            self._close_pools()
+            for pool in self._pools:
+                pool.close()
             self._device.stop()
         elif loop.is_running() and not _is_current(loop):
             self._finished.wait(wait_s)
@@ -165,6 +168,10 @@ class Prefetcher:
         """The last look at the queue, with the cache's numbers of this moment."""
         picture, revision = self._shown
         return self._device.shown(self._settings, picture.status(revision, self._cache.snapshot()))
+
+    def count_warmed(self, key: AdapterKey, nbytes: int, seconds: float) -> None:
+        """Somebody asked for the pages of this file, and they have been read. From any thread."""
+        self._call_soon(lambda: self._warmer.count_asked(key, nbytes, seconds))
 
     def plan_for(self, payload: object) -> list[PlannedLora]:
         """What a job with `payload` would load, and where from. Blocking: it looks at the files."""
@@ -204,7 +211,7 @@ class Prefetcher:
             # New jobs may take a while to read and resolve; what nobody needs any more stops first.
             self._warmer.stop_unneeded(self._board.needs)
         # Not `|=`: it reads before it waits, and would lose what has changed meanwhile.
-        if settings.enabled and await self._board.complete(self._is_stopping):
+        if settings.enabled and await self._board.complete(lambda: self._closed):
             self._dirty = True
         if self._models.observe(self._board.needs if settings.model_tier else ()):
             self._spawn(self._models.look_up())
@@ -346,9 +353,6 @@ class Prefetcher:
     async def _compute(self, call: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._diskless.submit(call))
 
-    def _is_stopping(self) -> bool:
-        return self._closed
-
     def _on_change(self, replan: bool = True) -> None:
         nothing_left = self._settings.predict and not self._warmer.is_reading
         if replan or nothing_left:
@@ -363,10 +367,6 @@ class Prefetcher:
             with suppress(RuntimeError):  # a loop that died without `close` has nobody left to tell
                 loop.call_soon_threadsafe(call)
 
-    def _close_pools(self) -> None:
-        for pool in (self._chores, self._diskless, self._readers):
-            pool.close()
-
     async def _shut_down(self, tasks: set[asyncio.Task[Any]]) -> None:
         self._closed = True
         self._warmer.stop()
@@ -375,7 +375,8 @@ class Prefetcher:
         for task in tasks:
             task.cancel()
         self._forecast.keep()
-        self._close_pools()
+        for pool in self._pools:
+            pool.close()
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
             futures: tuple[Future[Any], ...] = self._warmer.futures + self._models.futures + self._device.futures
@@ -386,8 +387,8 @@ class Prefetcher:
             self._publish()
             self._next_look.stop()
             self._publishing.stop()
-            for pool in (self._chores, self._diskless, self._readers, self._device):
-                if not pool.join(JOIN_S):
+            for threads in (*self._pools, self._device):
+                if not threads.join(JOIN_S):
                     logger.warning("a read does not end; its thread is left behind")
             self._finished.set()
 

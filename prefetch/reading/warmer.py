@@ -182,6 +182,11 @@ class Warmer:
         if self._schedule.is_idle and not self._watch.keeps_off(None):
             self._disks.survey(files, self._schedule.settings, measures=measures)
 
+    def count_asked(self, key: AdapterKey, nbytes: int, seconds: float) -> None:
+        """Pages that somebody asked for by hand have been read; whoever uses them, that was not in vain."""
+        self.tally.count_warmed(key, nbytes, seconds, claimed=True)
+        self._changed(False)
+
     def forget_pages(self, keys: Iterable[AdapterKey]) -> None:
         """The kernel has taken these back, or may: nobody needs them."""
         if keys := self._pages.keys() & keys:

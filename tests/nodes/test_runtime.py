@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from warmstack.loaders import LoadingMetrics
+from warmstack.nodes.adapter_query import AdapterQuery
 from warmstack.nodes.request_body import RequestError
 from warmstack.nodes.runtime import Runtime
 from warmstack.prefetch.machine import Machine
@@ -46,6 +49,29 @@ def test_the_revision_grows_with_events_and_with_nothing_else(plain: PlainHost) 
     runtime.close()
 
 
+async def test_pages_that_were_warmed_by_hand_are_told(plain: PlainHost) -> None:
+    """Else nobody would ask the table anew, which goes by the page cache itself."""
+    runtime = Runtime(plain)
+    runtime.configure({"budget_bytes": 0})
+    running = asyncio.create_task(runtime.run())
+    await until(lambda: runtime.cache.snapshot().limit_bytes == 0 and runtime.catalog.snapshot.files != ())
+    before = runtime.revision()
+    assert runtime.act("warm", ("oil",))["results"][0]["state"] == "loading"
+    await until(lambda: runtime.status()["prefetch"]["page"]["warmed_bytes"])
+    page, (row,) = runtime.status()["prefetch"]["page"], runtime.adapters(AdapterQuery(search="oil"))["adapters"]
+    assert (page["warmed_bytes"], page["wasted_bytes"]) == (row["bytes"], 0)
+    assert runtime.revision() > before
+    runtime.close()
+    await running
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.005)
+
+
 def test_what_the_model_loaders_did_stands_in_the_status(plain: PlainHost) -> None:
     runtime = Runtime(plain)
     assert runtime.status()["loads"] == {}
@@ -66,8 +92,6 @@ def test_what_the_model_loaders_did_stands_in_the_status(plain: PlainHost) -> No
 
 
 def test_no_path_leaves_in_a_status_a_plan_or_a_page(plain: PlainHost, tmp_path: Path) -> None:
-    from warmstack.nodes.adapter_query import AdapterQuery
-
     runtime = Runtime(plain)
     (tmp_path / "loras" / "broken.safetensors").write_bytes(b"\xff" * 100)
     runtime.catalog.refresh()
