@@ -114,7 +114,7 @@ class Schedule:
         """Takes the place of what was due before."""
         paths = [fetch.file.path for fetch in due]
         self._disks.locate(paths)
-        lines = set(map(self.line_of, paths))
+        lines = dict.fromkeys(map(self.line_of, paths))  # in the order of need, whatever the hashes
         self._awaits_disks = None in lines and self.settings.concurrency is None
         self._take_back()
         self._due, self._placed = due, 0
