@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from .progress import Progress, ProgressMeter
 from .robust import Device, Path, request_for
 from .shards import ShardIndex, check_shards
 from .strategy import LoadRequest
-from .stream import stream_tensors
+from .stream import StreamedPiece, stream_pieces
 from .uploads import Uploads
 
 MAX_BYTES = 256 << 20
@@ -78,22 +78,39 @@ def fill_from(
     with Uploads() as uploads:
         for header, keys in wanted:
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
-        for header, key, tensor, _ in stream_tensors(wanted, pace, max_bytes=max_bytes, opened=request.opened):
-            pace.allow(header.path, 0)
-            (place,) = request.devices({key: tensor}).values()
-            kept = request.dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)
-            dtype = torch.float32 if kept else request.dtype
-            sent = send_tensors(header.path, {key: tensor}, {key: place}, dtype, uploads, pace.cancelled)
-            placed = sent.pop(key) if sent else place_tensor(header.path, key, tensor, place, dtype)
-            if placed is tensor and request.copies:
-                # Its neighbours in the file may have been copied, and their memory shall go.
-                placed = on_its_own(header.path, key, tensor)
-            _assign(module, key, placed, targets[key])
-            del tensor, placed
+        for piece in stream_pieces(wanted, pace, max_bytes=max_bytes, opened=request.opened):
+            for key, tensor in _placed(piece, request, float32, uploads, pace):
+                _assign(module, key, tensor, targets[key])
+                del tensor
     meter.finish(request.paths[-1])
     found = {key: None for header in headers.values() for key in header.tensors}
     missing = tuple(key for key in targets if key not in found)
     return Filled(missing, tuple(key for key in found if key not in targets))
+
+
+def _placed(
+    piece: StreamedPiece, request: LoadRequest, float32: Collection[str], uploads: Uploads, pace: Pace
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of `piece` where and as they are wanted. What stays as it was read comes once more, on its own, when
+    others were copied: the memory that it shares with those shall go."""
+    path, tensors = piece.header.path, piece.tensors
+    kept: dict[str, torch.Tensor] = {}
+    devices = request.devices(tensors)
+    for key, device in devices.items():
+        pace.allow(path, 0)
+        tensor = tensors.pop(key)
+        stays_float32 = request.dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)
+        dtype = torch.float32 if stays_float32 else request.dtype
+        sent = send_tensors(path, {key: tensor}, {key: device}, dtype, uploads, pace.cancelled)
+        placed = sent.pop(key) if sent else place_tensor(path, key, tensor, device, dtype)
+        if placed is tensor:
+            kept[key] = tensor
+        del tensor
+        yield key, placed
+        del placed
+    if len(kept) < len(devices):
+        for key, tensor in kept.items():
+            yield key, on_its_own(path, key, tensor)
 
 
 def _size_bytes(wanted: Iterable[tuple[SafetensorsHeader, list[str]]]) -> int:

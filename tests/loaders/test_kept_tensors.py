@@ -119,3 +119,20 @@ def test_a_filled_model_keeps_no_more_than_its_tensors(tmp_path: Path):
     state = model.state_dict()
     assert model.norm.weight.dtype == torch.float32
     assert held_bytes(state) == handed_out_bytes(state)
+
+
+def test_what_a_model_already_is_is_not_copied(tmp_path: Path):
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.nn.Parameter(torch.rand(4).bfloat16())
+            self.blocks = torch.nn.ParameterList(torch.rand(3 << 20).bfloat16() for _ in range(2))
+            self.small = torch.nn.ParameterList(torch.rand(9).bfloat16() for _ in range(2))
+
+    save_file(Model().state_dict(), tmp_path / "model.safetensors")
+    model = Model()
+    fill_module(model, [tmp_path / "model.safetensors"], dtype=torch.bfloat16)
+    storages = [tensor.untyped_storage() for tensor in model.parameters()]
+    # Read as they lie in the file, neighbours together: a copy would have storage of exactly its own size.
+    assert storages[3].data_ptr() == storages[4].data_ptr()
+    assert all(storage.nbytes() > tensor.nbytes for storage, tensor in zip(storages[1:3], model.blocks, strict=True))
