@@ -25,16 +25,16 @@ class DaemonPool:
         self._closed = False
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Raises RuntimeError after `close`."""
+        """Raises RuntimeError after `close`, and when the system gives the first thread that is wanted none."""
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is closed")
-            self._calls.put(lambda: _run(call, future))
             if self._idle:
                 self._idle -= 1
             elif len(self._threads) < self._size:
                 self._start()
+            self._calls.put(lambda: _run(call, future))
         return future
 
     def close(self) -> None:
@@ -51,8 +51,14 @@ class DaemonPool:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # As many as the system allows: one that is there takes the call too.
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

@@ -63,3 +63,20 @@ def test_a_stuck_call_does_not_keep_the_process_alive() -> None:
         "DaemonPool(1, 'stuck').submit(threading.Event().wait)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_a_thread_that_could_not_start_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, start, refusals = DaemonPool(1, "test"), threading.Thread.start, [True]
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if refusals and thread.name.startswith("test"):
+            refusals.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    with pytest.raises(RuntimeError, match="new thread"):
+        pool.submit(lambda: None)
+    assert pool.submit(lambda: "here").result(5) == "here"
+    pool.close()
+    assert pool.join(5)
