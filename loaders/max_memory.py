@@ -49,16 +49,17 @@ class MaxMemory:
         if not self.places:
             return request, ()
         nbytes = sizes()
-        planned = plan_devices(request.paths[0], nbytes, self.limit_bytes)
+        limits = self._numbered_limits()
+        planned = plan_devices(request.paths[0], nbytes, limits)
         total: Counter[str] = Counter()
         for key, device in planned.items():
             total[device] += nbytes[key]
-        told = (f"{total[device]} bytes on {device}" for device in self.limit_bytes if device in total)
+        told = (f"{total[device]} bytes on {device}" for device in limits if device in total)
         return replace(request, device_map=DeviceMap((), planned)), tuple(told)
 
     def check(self, path: str, device_bytes: Mapping[str, int], advice: str = "move a part with device_map") -> None:
         """Raise when a load of `path` would put more on a device than it may: `device_bytes` says how much."""
-        limits = {_numbered(device): limit_bytes for device, limit_bytes in self.limit_bytes.items()}
+        limits = self._numbered_limits()
         needed: Counter[str] = Counter()
         for device, nbytes in device_bytes.items():
             needed[_numbered(device)] += nbytes
@@ -67,6 +68,14 @@ class MaxMemory:
             if limit_bytes is not None and needed_bytes > limit_bytes:
                 reason = f"needs {needed_bytes} bytes on {device} and may take {limit_bytes}; {advice}"
                 raise SafetensorsLoadError(path, reason)
+
+    def _numbered_limits(self) -> dict[str, int]:
+        """Of two limits for one GPU the smaller."""
+        limits: dict[str, int] = {}
+        for device, limit_bytes in self.limit_bytes.items():
+            name = _numbered(device)
+            limits[name] = min(limit_bytes, limits.get(name, limit_bytes))
+        return limits
 
 
 def _numbered(device: str) -> str:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from warmstack.loaders import (
     DeviceMap,
+    LoadRequest,
     ModelLoader,
     NoCapableLoaderError,
     SafetensorsLoadError,
@@ -22,6 +23,7 @@ from warmstack.loaders import (
     drop_file,
     resident_bytes,
 )
+from warmstack.loaders.max_memory import MaxMemory
 
 STRATEGIES = ("auto", *StrategyRegistry.default().strategies)
 BLOCK = {"attn.weight": 400, "ff.weight": 600}
@@ -177,3 +179,10 @@ def test_a_planned_key_goes_before_every_rule():
     assert devices.keeps_on_disk
     assert hash(devices) == hash(DeviceMap(devices.rules))
     assert devices != DeviceMap(devices.rules)
+
+
+def test_two_names_of_one_gpu_are_one_device():
+    limits = MaxMemory.of({"cuda": 10, "cuda:0": 20, "cpu": 100}, places=True)
+    request, told = limits.place(LoadRequest(("model",)), lambda: {"a": 8, "b": 8})
+    assert request.devices({"a": None, "b": None}) == {"a": "cuda:0", "b": "cpu"}
+    assert told == ("8 bytes on cuda:0", "8 bytes on cpu")
