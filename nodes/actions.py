@@ -17,6 +17,7 @@ from ..lora.cache import AdapterCache
 from ..lora.cache_stats import AdapterView
 from ..lora.catalog import Ambiguous, Found, LoraCatalog, Missing
 from ..lora.file import AdapterKey, LoraFile
+from ..prefetch.reading.gate import Gate
 
 logger = logging.getLogger("warmstack")
 
@@ -40,6 +41,7 @@ class Actions:
         self._catalog = catalog
         self._cache = cache
         self._read_limit = read_limit
+        self._limiter: RateLimit | None = None
         self._warmed = warmed
         self._closed = threading.Event()
         self._pool = DaemonPool(1, "warmstack-asked")
@@ -93,8 +95,7 @@ class Actions:
 
     def _read(self, file: LoraFile) -> None:
         """Into memory if there is free room in the budget, else into the page cache. A failure shows in the status."""
-        rate = self._read_limit()
-        limiter = None if rate is None else RateLimit(rate)
+        limiter = Gate(self._limit, self._closed.is_set)
         outcome = self._cache.prefetch(file, cancelled=self._closed.is_set, limiter=limiter)
         if outcome == "no_room":
             started_s = time.monotonic()
@@ -103,6 +104,13 @@ class Actions:
                 self._warmed(file.key, nbytes, time.monotonic() - started_s)
             except (OSError, SafetensorsLoadError):
                 logger.debug("the pages of %s could not be warmed", file.name)
+
+    def _limit(self) -> RateLimit | None:
+        """The ceiling of this moment, the same object while it stays. In the thread that reads."""
+        rate = self._read_limit()
+        if rate != (self._limiter and self._limiter.bytes_per_s):
+            self._limiter = None if rate is None else RateLimit(rate)
+        return self._limiter
 
     def _evict(self, file: LoraFile) -> Row:
         view = self._view_of(file)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from warmstack.loaders.rate_limit import RateLimit
 from warmstack.lora.adapter import load_adapter
 from warmstack.lora.budget import ByteBudget
 from warmstack.lora.cache import AdapterCache
@@ -23,6 +24,7 @@ class Library:
 
     def __init__(self, folder: Path, budget_bytes: int = 1 << 20) -> None:
         self.folder = folder
+        self.read_limit: int | None = None
         for name in ("styles/ink", "styles/oil", "other/ink", "big"):
             self.write(name)
         torch.save({"a": torch.zeros(4)}, folder / "old.pt")
@@ -33,7 +35,7 @@ class Library:
         self.catalog = LoraCatalog(lambda: [str(folder)])
         self.catalog.refresh()
         self.cache = AdapterCache(ByteBudget(budget_bytes), load=self._load)
-        self.actions = Actions(self.catalog, self.cache, lambda: None)
+        self.actions = Actions(self.catalog, self.cache, lambda: self.read_limit)
 
     def write(self, name: str) -> None:
         path = self.folder / f"{name}.safetensors"
@@ -134,6 +136,29 @@ def test_evicting_spares_what_is_pinned_or_in_use(library: Library) -> None:
     assert (unpinned["state"], unpinned["pinned"]) == ("ready", False)
     library.actions.evict_unpinned()
     assert library.states() == {}
+
+
+@pytest.mark.parametrize("budget_bytes", [1 << 20, 0])
+def test_a_limit_that_is_lifted_lets_go_the_read_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget_bytes: int
+) -> None:
+    """Whether it goes into memory or into the page cache."""
+    waits = threading.Event()
+    spend = RateLimit.spend
+
+    def watched(limit: RateLimit, *arguments: Any) -> None:
+        if limit.bytes_per_s == 1:
+            waits.set()
+        spend(limit, *arguments)
+
+    monkeypatch.setattr(RateLimit, "spend", watched)
+    library = Library(tmp_path, budget_bytes)
+    library.read_limit = 1
+    library.act("warm", "big")
+    assert waits.wait(30)
+    library.read_limit = None
+    library.settle()
+    library.actions.close()
 
 
 def test_pinning_brings_into_memory(library: Library) -> None:
