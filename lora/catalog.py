@@ -205,7 +205,8 @@ class LoraCatalog:
         if len(unread) > _NAMES_FIRST_FILES:
             self._publish(listing, facts)
         facts.update(self._read_headers(unread))
-        self._index.retain(lambda key: key in facts or key.path.startswith(listing.absent_folders))
+        absent = tuple(os.path.join(folder, "") for folder in listing.absent_folders)
+        self._index.retain(lambda key: key in facts or os.path.join(key.path, "").startswith(absent))
         self._index.save()
         self._publish(listing, facts)
         # What could not be opened is the same file when it can be: equal listings would not tell.

@@ -223,6 +223,22 @@ def test_an_absent_folder_is_no_error_and_its_headers_stay_known(
     assert [path for path in paths if path.startswith(str(tmp_path))] == [str(index)]
 
 
+def test_beside_an_absent_folder_files_that_are_gone_are_forgotten(
+    tmp_path: Path, write_lora: WriteLora, opens: Callable[[], object]
+) -> None:
+    """Though their names begin as that of the folder."""
+    library, index = tmp_path / "lib", tmp_path / "index.json"
+    path = write_lora(library / "disk.safetensors")
+    (library / "disk").symlink_to(tmp_path / "unplugged")
+    make(library, index=index).refresh()
+    path.rename(tmp_path / "kept")
+    make(library, index=index).refresh()
+    (tmp_path / "kept").rename(path)
+    with opens() as paths:
+        make(library, index=index).refresh()
+    assert str(path) in paths
+
+
 def test_find_gives_a_replaced_file_its_new_key(tmp_path: Path, write_lora: WriteLora) -> None:
     path = write_lora(tmp_path / "x.safetensors", metadata={"ss_base_model_version": "sd_v1"})
     catalog = make(tmp_path)
