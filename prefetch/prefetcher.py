@@ -22,6 +22,7 @@ from .planning.horizon import Horizon
 from .planning.lasting_forecast import LastingForecast
 from .planning.pace import Due
 from .planning.plan import Limits, Plan, speculate
+from .pool import join_all
 from .queue.board import QueueBoard
 from .queue.job import QueuedJob, References
 from .queue.lookup import Lookup
@@ -387,9 +388,8 @@ class Prefetcher:
             self._publish()
             self._next_look.stop()
             self._publishing.stop()
-            for threads in (*self._pools, self._device):
-                if not threads.join(JOIN_S):
-                    logger.warning("a read does not end; its thread is left behind")
+            if not join_all((*self._pools, self._device), JOIN_S):
+                logger.warning("a read does not end; its thread is left behind")
             self._finished.set()
 
 
