@@ -156,8 +156,10 @@ def _down(lora: PlainLora, like: Tensor) -> Tensor:
     if lora.mid is None:
         return down
     mid = _cast(lora.mid, like)
-    # (rank_out, rank_in, kernel) x (rank_in, in) -> (rank_out, in, kernel)
-    return torch.einsum("oik,if->ofk", mid.flatten(2), down).flatten(1)
+    # Only the product that is added in place is out of autocast's reach by itself.
+    with torch.autocast(down.device.type, enabled=False):
+        # (rank_out, rank_in, kernel) x (rank_in, in) -> (rank_out, in, kernel)
+        return torch.einsum("oik,if->ofk", mid.flatten(2), down).flatten(1)
 
 
 def _cast(factor: Tensor, like: Tensor) -> Tensor:

@@ -20,10 +20,11 @@ def restrict(key_map: Mapping[str, Target], file_keys: Iterable[str]) -> dict[st
     that way yields nothing, so leaving it out cannot change the result of the host's matching; the order decides which
     of two entries with one target wins, so it is kept.
     """
+    longest = max(map(len, key_map), default=0)
     stems: set[str] = set()
     for key in file_keys:
-        _add_stems(key, ".", stems)
-        _add_stems(key, "_lora", stems)
+        _add_stems(key, ".", longest, stems)
+        _add_stems(key, "_lora", longest, stems)
     return {x: target for x, target in key_map.items() if x in stems}
 
 
@@ -42,8 +43,9 @@ def fingerprint(key_map: Mapping[str, Target], shapes: Mapping[str, object]) -> 
     return digest.hexdigest()
 
 
-def _add_stems(key: str, separator: str, stems: set[str]) -> None:
-    at = key.rfind(separator)
+def _add_stems(key: str, separator: str, longest: int, stems: set[str]) -> None:
+    # All beginnings of one key of a hostile file would take gigabytes.
+    at = key.rfind(separator, 0, longest + len(separator))
     while at > 0:
         stems.add(key[:at])
         at = key.rfind(separator, 0, at)

@@ -83,7 +83,9 @@ def _norm_share(tensors: Tensors, modules: Mapping[str, list[str]], matched: set
         return float(bool(matched))
     norms = update_norms(tensors, modules)
     total = math.fsum(norms.values())
-    return math.fsum(norms[module] for module in matched) / total if total > 0 else len(matched) / len(modules)
+    # What is infinite, in a broken file, says nothing of the others.
+    tells = 0 < total < math.inf
+    return math.fsum(norms[module] for module in matched) / total if tells else len(matched) / len(modules)
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:

@@ -121,6 +121,15 @@ def test_the_scale_is_not_rounded_to_the_factors_dtype() -> None:
     assert (add_fused_(torch.zeros(64, 64), loras).double() - expected).norm() <= 1e-6 * expected.norm()
 
 
+@settings(deadline=None, max_examples=40)
+@given(stacks())
+def test_autocast_around_it_changes_no_bit(stack: tuple[tuple[int, ...], list[PlainLora]]) -> None:
+    shape, loras = stack
+    expected = add_fused_(torch.zeros(shape), loras)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(add_fused_(torch.zeros(shape), loras), expected)
+
+
 def test_nothing_to_add_changes_nothing() -> None:
     weight = torch.randn(4, 4)
     before = weight.clone()

@@ -35,6 +35,12 @@ def test_only_entries_that_the_file_extends_are_kept() -> None:
     assert kept == {"lora_unet_7": "w7", "lora_unet_12": "w12"}
 
 
+def test_a_very_long_key_costs_no_more_than_its_length() -> None:
+    """Each of its beginnings once would be 40 GB."""
+    long = "lora_unet_7" + ".a" * 100_000 + "_lora" * 50_000
+    assert restrict({"lora_unet_7": "w7", "lora_unet_8": "w8"}, [long]) == {"lora_unet_7": "w7"}
+
+
 def test_a_prefix_that_is_not_followed_by_a_separator_does_not_match() -> None:
     assert restrict({"lora_unet_down_blocks_2": "w"}, ["lora_unet_down_blocks_20.lora_up.weight"]) == {}
 

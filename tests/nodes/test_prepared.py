@@ -74,6 +74,13 @@ def test_a_patch_with_a_function_and_a_patch_of_another_kind_stay_the_hosts_own(
     assert fusable == {"model.a": True, ("model.f", None, _swap): False, "model.p": False}
 
 
+@pytest.mark.parametrize("broken", ["unet_a", "te_a"])
+def test_where_the_update_is_infinite_the_share_is_one_of_the_modules(broken: str) -> None:
+    tensors = _tensors("unet_a", "te_a")
+    tensors[f"{broken}.lora_up.weight"][0, 0] = torch.inf
+    assert _prepare(tensors, Targets(MODEL, None)).match.norm_share == 0.5
+
+
 def test_the_matched_share_is_one_of_the_update_and_not_of_the_keys() -> None:
     tensors = _tensors("unet_a", "te_a")
     tensors["te_a.lora_up.weight"] *= 3
