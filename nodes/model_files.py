@@ -66,9 +66,9 @@ def file_below(folders: Sequence[str], name: str) -> str | None:
     """The weight file of that name in the first of `folders` that has it; None also for a name that leads out of
     them."""
     if _is_below(name):
-        # On most systems a backslash may also be part of a file's own name.
-        spellings = dict.fromkeys((name.replace("\\", "/"), name))
-        for path in (os.path.join(folder, *one.split("/")) for folder in folders for one in spellings):
+        # As it is first: on most systems a backslash may also be part of a file's own name.
+        spellings = dict.fromkeys((name, name.replace("\\", "/")))
+        for path in (os.path.join(folder, *one.split("/")) for one in spellings for folder in folders):
             if os.path.isfile(path):
                 return path
     return None

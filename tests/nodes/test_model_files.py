@@ -86,6 +86,13 @@ def test_the_first_folder_wins_and_either_separator_is_understood(
     assert files.find("flux\\b.gguf") == files.find("flux/b.gguf") == str(folders[0] / "flux/b.gguf")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is no letter there")
+def test_a_backslash_of_a_files_own_name_is_no_separator(files: ModelFiles, folders: tuple[Path, Path]) -> None:
+    touch(folders[1] / "flux\\b.gguf")
+    assert files.find("flux\\b.gguf") == str(folders[1] / "flux\\b.gguf")
+    assert files.find("flux/b.gguf") == str(folders[0] / "flux/b.gguf")
+
+
 def test_whatever_is_listed_is_found(files: ModelFiles, folders: tuple[Path, Path]) -> None:
     if os.name != "nt":
         for name in ("flux:q4.gguf", "a:/b:c.sft", "back\\slash.gguf", "..\\dots.gguf"):
