@@ -117,11 +117,21 @@ class NameIndex:
             # Answered by a part of what is written: all of it would come first.
             paths = (_below(folder, one) for one in _fuller(tidy, found.how) for folder in self._folders)
             yield from (path for path in paths if self._at(path) is None)
+            full = self._answering(tidy, found)
         for folder in self._folders:
-            path = _below(folder, full or found.file.name)
+            path = _below(folder, full)
             if path == found.file.path:
                 return
             yield path
+
+    def _answering(self, tidy: str, found: Found) -> str:
+        """The full name by which `found` answered to a part of one: its own, or that of a link to it."""
+        bares = (tidy, _bare(tidy))
+        if found.how == "extension" and _bare(with_slashes(found.file.name)) not in bares:
+            for name in (bare + end for bare in bares for end in EXTENSIONS):
+                if self._named(name):
+                    return name
+        return found.file.name
 
     def _rungs(self, name: str) -> Iterator[tuple[str, Matches]]:
         yield "exact", self._named(name)

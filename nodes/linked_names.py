@@ -15,6 +15,9 @@ from ..lora.row import LoraRow
 _MOST_NAMES = 4096
 """More than a sweep over a library has: to forget one counts as a change, and would run all of it again each time."""
 
+_LINKS_ANSWER = frozenset({"exact", "separators", "extension"})
+"""Rungs of the ladder of names that know links; the others know a file by its own name alone."""
+
 State = TypeVar("State")
 
 
@@ -77,8 +80,8 @@ def lora_state(catalog: LoraCatalog, written: WrittenName, known: AdapterKey | N
         if not isinstance(match, Found) or match.file.path != known.path:
             return None
         full = catalog.resolve(match.file.name)
-        # Otherwise the name of a file that another one shadows, which only its path reaches.
-        if isinstance(full, Found) and full.file.path == known.path:
+        # Otherwise a name that a link may have, which can lead elsewhere, or of a file that another one shadows.
+        if match.how not in _LINKS_ANSWER and isinstance(full, Found) and full.file.path == known.path:
             written = WrittenName(full.file.name)
     try:
         return catalog.find(*written).key

@@ -100,6 +100,19 @@ def test_a_link_means_what_it_leads_to_now(catalog: LoraCatalog, folders: list[P
     assert Path(catalog.find("link/ink.safetensors").path).samefile(other)
 
 
+@pytest.mark.parametrize("name", ["latest.safetensors", "latest", "latest.pt", ".\\latest", "linked/ink"])
+def test_a_link_to_a_file_means_what_it_leads_to_now(
+    catalog: LoraCatalog, folders: list[Path], write_lora: WriteLora, name: str
+) -> None:
+    second = folders[1]
+    targets = [write_lora(second / f"{run}/ink.safetensors") for run in ("1", "2")]
+    for target in (*targets, targets[0]):
+        for link, leads_to in ((second / "latest.safetensors", target), (second / "linked", target.parent)):
+            link.unlink(missing_ok=True)
+            link.symlink_to(leads_to)
+        assert Path(catalog.find(name).path).samefile(target)
+
+
 def test_what_the_last_scan_has_seen_costs_no_other(
     catalog: LoraCatalog, folders: list[Path], write_lora: WriteLora, scans: list[int]
 ) -> None:
@@ -121,6 +134,9 @@ def test_what_the_last_scan_has_seen_costs_no_other(
         "a/oil.safetensors",
         "link/oil.safetensors",
         "again.safetensors",
+        "again",
+        "again.pt",
+        "link/oil",
     ]
     for name in (*names, str(third / "ink.safetensors"), str(second / "a/oil.safetensors")):
         catalog.find(name)

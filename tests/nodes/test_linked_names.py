@@ -97,6 +97,22 @@ def test_a_name_that_a_scan_gives_to_another_file_has_changed(
     assert linked.changes() == before + 1
 
 
+@pytest.mark.parametrize("name", ["latest.safetensors", "latest", "current/one.safetensors", "current\\one"])
+def test_a_link_that_leads_elsewhere_has_changed(
+    library: Path, tmp_path: Path, linked: LinkedNames[AdapterKey], name: str
+) -> None:
+    for version in ("v1", "v2"):
+        write_lora(library, f"{version}/one.safetensors")
+    (library / "latest.safetensors").symlink_to(library / "one.safetensors")
+    (library / "current").symlink_to(library / "v1")
+    linked.note([LoraRow(name)])
+    before = linked.changes()
+    for link, target in (("latest.safetensors", "two.safetensors"), ("current", "v2")):
+        (tmp_path / "next").symlink_to(library / target)
+        (tmp_path / "next").replace(library / link)
+    assert linked.changes() == before + 1
+
+
 def test_a_file_that_only_its_path_reaches_stays_the_same(
     library: Path, tmp_path: Path, linked: LinkedNames[AdapterKey]
 ) -> None:
