@@ -200,12 +200,14 @@ def _with_positive_alphas(name: str, tensors: Mapping[str, torch.Tensor]) -> Map
     negative = {key.removesuffix(".alpha") for key, alpha in alphas.items() if alpha < 0}
     if not negative:
         return tensors
+    # In other spellings no factor would take the sign; there converters leave the scale alone.
+    negative &= {factor["module"] for factor in map(_FACTOR.fullmatch, tensors) if factor}
 
     def positive(key: str, tensor: torch.Tensor) -> torch.Tensor:
         factor = _FACTOR.fullmatch(key)
-        turns = factor and factor["module"] in negative and factor["side"] in _UP_SIDES
+        module = factor["module"] if factor and factor["side"] in _UP_SIDES else key.removesuffix(".alpha")
         # By way of float64, which is exact: eight-bit floats cannot be negated.
-        return (-tensor.double()).to(tensor.dtype) if turns or alphas.get(key, 0.0) < 0 else tensor
+        return (-tensor.double()).to(tensor.dtype) if module in negative else tensor
 
     return {key: positive(key, tensor) for key, tensor in tensors.items()}
 

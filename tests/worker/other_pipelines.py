@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline, WanPipeline
+from diffusers import FluxPipeline, StableDiffusionXLPipeline, WanPipeline
 
 FEATURES = 8
 
@@ -36,6 +36,11 @@ class OtherFluxLike(FluxLike):
 class WanLike(OtherPipeline):
     _lora_loadable_modules = WanPipeline._lora_loadable_modules
     lora_state_dict: Any = WanPipeline.lora_state_dict
+
+
+class StableDiffusionXLLike(OtherPipeline):
+    _lora_loadable_modules = StableDiffusionXLPipeline._lora_loadable_modules
+    lora_state_dict: Any = StableDiffusionXLPipeline.lora_state_dict
 
 
 def tree(paths: Sequence[str]) -> torch.nn.Module:

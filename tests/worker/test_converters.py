@@ -15,7 +15,16 @@ from safetensors.torch import save_file
 from warmstack.worker.application import StackError
 from warmstack.worker.lora_worker import LoRAWorker
 
-from .other_pipelines import FluxLike, OtherFluxLike, OtherPipeline, WanLike, delta, kohya_pair
+from .other_pipelines import (
+    FluxLike,
+    OtherFluxLike,
+    OtherPipeline,
+    StableDiffusionXLLike,
+    WanLike,
+    delta,
+    kohya_pair,
+    pair,
+)
 
 MakeWorker = Callable[..., LoRAWorker]
 Tensors = dict[str, torch.Tensor]
@@ -318,3 +327,27 @@ def test_the_time_to_apply_holds_the_conversion_and_no_load(
     monkeypatch.setattr(worker.cache, "acquire", slow_load)
     monkeypatch.setattr("warmstack.worker.lora_worker.time", SimpleNamespace(perf_counter=lambda: now_s))
     assert worker.apply_to_pipeline(Slow(transformer=["a"]), "it").apply_s == 5.0
+
+
+@pytest.mark.parametrize("alpha", [2.0, -2.0])
+def test_an_alpha_beside_keys_of_old_diffusers_keeps_its_sign(
+    alpha: float, tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    module = f"text_encoder.{CLIP_HOME}"
+    sides = {"down": "lora_linear_layer.down", "up": "lora_linear_layer.up"}
+    tensors = pair(module, 1, alpha=alpha, **sides)
+    save_file(tensors, tmp_path / "it.safetensors")
+    up, down = (tensors[f"{module}.{sides[side]}.weight"] for side in ("up", "down"))
+    pipeline = StableDiffusionXLLike(text_encoder=[CLIP_HOME])
+    found = updates(make_worker(lora_directories=tmp_path), pipeline, {module: ("text_encoder", CLIP_HOME)})
+    torch.testing.assert_close(found[module], alpha / 4 * up @ down, rtol=1e-5, atol=1e-5)
+
+
+def test_a_negative_alpha_without_the_factor_that_takes_its_sign_is_refused(
+    tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    """And not for ever on its way through a converter."""
+    tensors = kohya_pair(FLUX_OUT, 2, alpha=-2.0)
+    save_file({key: value for key, value in tensors.items() if "lora_up" not in key}, tmp_path / "it.safetensors")
+    with pytest.raises(StackError, match=r"'it\.safetensors'"):
+        make_worker(lora_directories=tmp_path).apply_to_pipeline(flux(), "it")
