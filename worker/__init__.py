@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .application import Application, AppliedLora, StackError, WorkerStatus
-    from .base_weights import OffloadedError
+    from .base_weights import OffloadedError, QuantisedError
     from .batch import Batch, run_batch
     from .config import LoRAWorkerConfig
-    from .fitting import QuantisedError, WrongModelError
+    from .fitting import WrongModelError
     from .lora_worker import LoRAWorker
     from .naming import UnsupportedLoraError
     from .report import RequestReport, RunReport
@@ -24,7 +24,7 @@ _HOMES = {
     "LoRAWorkerConfig": "config",
     "MalformedLine": "request",
     "OffloadedError": "base_weights",
-    "QuantisedError": "fitting",
+    "QuantisedError": "base_weights",
     "QueueRequest": "request",
     "RequestReport": "report",
     "RunReport": "report",

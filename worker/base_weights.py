@@ -18,10 +18,16 @@ from .originals import Originals, weight_of
 
 _COMPILED = "_orig_mod"
 """What `torch.compile` puts into the path of the module that it wraps."""
+_WRAPPED = (_COMPILED, "base_layer")
+"""Where wrappers keep the module whose weight they hand out as theirs; the second is PEFT's."""
 
 
 class OffloadedError(LoraError):
     """Weights to write are not in memory now, so that writing would change nothing."""
+
+
+class QuantisedError(LoraError):
+    """The weights that the LoRA is for are packed, or computed from others: nothing can be added to them."""
 
 
 class BaseWeights:
@@ -33,7 +39,8 @@ class BaseWeights:
     def __init__(self, pipeline: LoraPipeline, originals: Originals) -> None:
         self._originals = originals
         self._modules: dict[Place, torch.nn.Module] = {}
-        self._quantised: set[Place] = set()
+        self._closed: dict[Place, torch.nn.Module] = {}
+        """Those of which nothing can be added to the weight."""
         self._on_disk: set[str] = set()
         for component in pipeline._lora_loadable_modules:
             model = getattr(pipeline, component, None)
@@ -42,9 +49,9 @@ class BaseWeights:
 
     @cached_property
     def signature(self) -> tuple[tuple[Place, tuple[int, ...]], ...]:
-        """What a LoRA can match: equal for pipelines of equal architecture. Quantised weights have no shape."""
+        """What a LoRA can match: equal for pipelines of equal architecture. Closed weights have no shape."""
         shapes = ((place, self.shape(place)) for place in self._modules)
-        return (*shapes, *((place, ()) for place in sorted(self._quantised)))
+        return (*shapes, *((place, ()) for place in sorted(self._closed)))
 
     @property
     def device(self) -> torch.device | None:
@@ -56,9 +63,9 @@ class BaseWeights:
         """`place` as this pipeline spells it: transformers has flattened `text_model.` out of some encoders."""
         return next((spelling for spelling in _spellings(place) if spelling in self._modules), None)
 
-    def quantised(self, place: Place) -> bool:
-        """Whether the weight there is packed, so that nothing can be added to it."""
-        return not self._quantised.isdisjoint(_spellings(place))
+    def closed(self, place: Place) -> bool:
+        """Whether the weight there is packed, or computed from others, so that nothing can be added to it."""
+        return any(spelling in self._closed for spelling in _spellings(place))
 
     def shape(self, place: Place) -> tuple[int, ...]:
         return tuple(weight_of(self._modules[place]).shape)
@@ -67,8 +74,8 @@ class BaseWeights:
     def update(self, updates: Mapping[Place, Sequence[PlainLora]]) -> None:
         """Every weight becomes its original plus its `updates`; weights without any become the original.
 
-        The sum is rounded once. Originals are copied aside at a weight's first update. Raises OffloadedError, with
-        nothing changed."""
+        The sum is rounded once. Originals are copied aside at a weight's first update. Raises OffloadedError and
+        QuantisedError, with nothing changed."""
         changed = self._changed()
         self._require_here([*updates, *changed])
         for place in changed:
@@ -79,19 +86,25 @@ class BaseWeights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """The original bits everywhere. Raises OffloadedError, with nothing changed."""
+        """The original bits everywhere. Raises OffloadedError and QuantisedError, with nothing changed."""
         changed = self._changed()
         self._require_here(changed)
         for place in changed:
             self._originals.restore(self._modules[place])
 
     def forget(self) -> None:
-        """`restore`, and the copies go. Raises OffloadedError, with nothing changed."""
+        """`restore`, and the copies go. Raises OffloadedError and QuantisedError, with nothing changed."""
         self.restore()
-        for module in self._modules.values():
+        for module in (*self._modules.values(), *self._closed.values()):
             self._originals.drop(module)
 
     def _changed(self) -> list[Place]:
+        for place, module in self._closed.items():
+            if self._originals.changed(module):
+                raise QuantisedError(
+                    f"the {place.component} was quantised or parametrized while a stack was on, which cannot be taken "
+                    "off any more; reload it, and take the stack off (remove_from_pipeline) before that next time"
+                )
         return [place for place, module in self._modules.items() if self._originals.changed(module)]
 
     def _require_here(self, places: Iterable[Place]) -> None:
@@ -105,18 +118,44 @@ class BaseWeights:
                 )
 
     def _take(self, component: str, model: torch.nn.Module) -> None:
+        taken: set[torch.nn.Module] = set()
         for name, module in model.named_modules():
             if _lies_on_disk(module):
                 self._on_disk.add(component)
             weight = getattr(module, "weight", None)
             if not isinstance(weight, torch.Tensor):
                 continue
+            owner = _behind_wrappers(module)
+            if owner in taken:
+                continue
+            taken.add(owner)
             place = Place(component, _without_compiled(name) if _COMPILED in name else name)
-            # Packed weights are integers, or of a class of their own, whatever dtype that claims.
-            if not weight.is_floating_point() or type(weight) not in (torch.Tensor, torch.nn.Parameter):
-                self._quantised.add(place)
+            if not _owns_weight(owner) or _is_packed(weight):
+                self._closed[place] = owner
             elif weight.dim() >= 2:
-                self._modules[place] = module
+                self._modules[place] = owner
+
+
+def _behind_wrappers(module: torch.nn.Module) -> torch.nn.Module:
+    """The module that a weight stays with: wrappers come and go, and their copy of the original would go with them."""
+    while not _owns_weight(module):
+        inner = next((found for name in _WRAPPED if (found := module._modules.get(name)) is not None), None)
+        if inner is None:
+            break
+        module = inner
+    return module
+
+
+def _owns_weight(module: torch.nn.Module) -> bool:
+    """Not so for wrappers, which hand out another's, and parametrizations, which compute it."""
+    return "weight" in module._parameters or "weight" in module._buffers
+
+
+def _is_packed(weight: torch.Tensor) -> bool:
+    """Packed weights are integers, or of a class of their own, whatever dtype that claims. Floats of eight bits are
+    codes whose scale is elsewhere, or too coarse to take an update."""
+    own_class = type(weight) not in (torch.Tensor, torch.nn.Parameter)
+    return own_class or not weight.is_floating_point() or weight.element_size() < 2
 
 
 def _without_compiled(path: str) -> str:

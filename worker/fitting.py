@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from ..lora.budget import Reservation
 from ..lora.cache import AdapterCache
 from ..lora.errors import LoraError
 from ..lora.fuse import PlainLora, fits
-from .base_weights import BaseWeights
+from .base_weights import BaseWeights, QuantisedError
 from .naming import LoraPipeline, Place, named_lora
 
 _SECOND_TRANSFORMER = "transformer_2"
@@ -21,10 +21,6 @@ _SECOND_TRANSFORMER = "transformer_2"
 
 class WrongModelError(LoraError):
     """The LoRA was made for another model: nothing of it, or not its shapes, meets this pipeline."""
-
-
-class QuantisedError(LoraError):
-    """The weights that the LoRA is for are packed; nothing can be added to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +35,17 @@ class Fit:
     """Share of the update's Frobenius norm that applies; 1.0 when everything matched."""
     left_out: tuple[str, ...] = ()
     """Components that the file may be for as well: diffusers takes keys without a component for the first of two."""
+    closed: frozenset[str] = frozenset()
+    """Components that the file is for and whose weights take no update."""
+
+    def require_open(self, name: str, strength_of: Callable[[str], float]) -> None:
+        """Raises QuantisedError when a component that takes no update should have one."""
+        wanted = sorted(filter(strength_of, self.closed))
+        if wanted:
+            raise QuantisedError(
+                f"LoRA {name!r} cannot be applied here: the {wanted[0]} is quantised or parametrized; use "
+                "pipeline.load_lora_weights"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,8 @@ def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter
     Factors that the converter computed take about as much memory as the adapter itself: `cache` has to have room for
     them, beside what queued jobs name, or the fit is worked out each time.
 
-    Raises UnsupportedLoraError for formats that are no plain LoRA, WrongModelError when it was made for another model,
-    and QuantisedError when it is for weights that are quantised here.
+    Raises UnsupportedLoraError for formats that are no plain LoRA and WrongModelError when it was made for another
+    model.
     """
     key = ("diffusers", type(pipeline).__name__, weights.signature)
     kept = adapter.prepared.get(key)
@@ -82,24 +89,22 @@ def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapt
     named = named_lora(pipeline, name, adapter.tensors, adapter.metadata)
     loras: dict[Place, PlainLora] = {}
     homeless = dict(named.homeless)
+    closed: set[str] = set()
     for place, lora in named.loras.items():
-        if weights.quantised(place):
-            raise QuantisedError(
-                f"LoRA {name!r} cannot be applied here: the {place.component} is quantised; use "
-                "pipeline.load_lora_weights"
-            )
         found = weights.find(place)
-        if found is None:
+        if weights.closed(place):
+            closed.add(place.component)
+        elif found is None:
             homeless[f"{place.component}.{place.module}"] = lora
         else:
             loras[found] = _fitting(pipeline, name, found, lora, weights.shape(found))
-    if not loras:
+    if not loras and not closed:
         raise WrongModelError(
             f"LoRA {name!r} was made for another model: none of its {len(homeless) or len(named.leftover)} parts is in "
             f"{type(pipeline).__name__}; use a LoRA for this model"
         )
     share = _share(loras.values(), homeless.values())
-    return Fit(loras, (*homeless, *named.leftover), share, _left_out(weights, loras))
+    return Fit(loras, (*homeless, *named.leftover), share, _left_out(weights, loras), frozenset(closed))
 
 
 def _left_out(weights: BaseWeights, loras: Iterable[Place]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import psutil
@@ -83,7 +84,8 @@ class LoRAWorker:
         UNet or transformer take a row's `strength_model`, text encoders its `strength_clip`. The weights are computed
         from the originals and rounded once. Raises LoraSyntaxError for what cannot be read, and StackError when any row
         is missing, ambiguous, unreadable or for another model: the pipeline then has its base weights. Raises
-        OffloadedError, and changes nothing, for weights that are offloaded layer by layer or to disk.
+        OffloadedError, and changes nothing, for weights that are offloaded layer by layer or to disk, and
+        QuantisedError for those that were quantised while a stack was on.
         """
         stack = stack_of(adapter_names, strengths, category_of=self.catalog.category_of)
         with self._lock, ExitStack() as leases:
@@ -107,7 +109,7 @@ class LoRAWorker:
 
     def remove_from_pipeline(self, pipeline: LoraPipeline) -> None:
         """Gives the pipeline its own weights back, bit for bit, whoever of those that share them has applied a stack.
-        Raises OffloadedError. A component that was replaced since keeps what it had."""
+        Raises OffloadedError and QuantisedError. A component that was replaced since keeps what it had."""
         with self._lock:
             BaseWeights(pipeline, self._originals).restore()
 
@@ -160,6 +162,7 @@ class LoRAWorker:
                 lease = leases.enter_context(self.cache.acquire(file))
                 started_s = time.perf_counter()
                 fit = fit_adapter(pipeline, weights, file.name, lease.adapter, self.cache)
+                fit.require_open(file.name, partial(_strength, row))
                 fitted.append(_Fitted(row, file, lease, fit, time.perf_counter() - started_s))
             except LoraError as problem:
                 problems.append(problem)
@@ -216,12 +219,15 @@ def _updates(fitted: Sequence[_Fitted], used: Sequence[DeviceAdapter | None]) ->
     for item, there in zip(fitted, used, strict=True):
         twin = None if there is None else there.twins(item.lease.adapter)
         for place, lora in item.fit.loras.items():
-            text = place.component.startswith("text_encoder")
-            strength = item.row.strength_clip if text else item.row.strength_model
+            strength = _strength(item.row, place.component)
             if strength and lora.scale:
                 moved = lora if twin is None else _moved(lora, twin)
                 updates.setdefault(place, []).append(replace(moved, scale=lora.scale * strength))
     return updates
+
+
+def _strength(row: LoraRow, component: str) -> float:
+    return row.strength_clip if component.startswith("text_encoder") else row.strength_model
 
 
 def _moved(lora: PlainLora, twin: Twin) -> PlainLora:

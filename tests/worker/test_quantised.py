@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from warmstack.worker import QuantisedError
 from warmstack.worker.application import StackError
 from warmstack.worker.lora_worker import LoRAWorker
 
@@ -31,6 +33,7 @@ def packed(dtype: torch.dtype, kind: type[torch.nn.Parameter] = torch.nn.Paramet
 PACKED = {
     "uint8": lambda: packed(torch.uint8),
     "int8": lambda: torch.nn.Parameter(torch.zeros(8, 8, dtype=torch.int8), requires_grad=False),
+    "float8": lambda: torch.nn.Parameter(torch.zeros(8, 8, dtype=torch.float8_e4m3fn), requires_grad=False),
     "packed as bfloat16": lambda: packed(torch.bfloat16, Params4bit),
 }
 
@@ -72,3 +75,51 @@ def test_what_was_found_for_a_pipeline_without_the_model_is_not_taken_for_this_o
 def test_a_quantised_model_is_in_nobodys_way(quantised: Any, worker: LoRAWorker) -> None:
     (lora,) = worker.apply_to_pipeline(quantised, "text").loras
     assert (lora.matched, lora.unmatched) == (1, ())
+
+
+@pytest.mark.parametrize(("name", "updated"), [("both", 1), ("model", 0)])
+def test_a_quantised_model_is_in_nobodys_way_at_strength_0(
+    name: str, updated: int, quantised: Any, worker: LoRAWorker
+) -> None:
+    assert worker.apply_to_pipeline(quantised, [(name, 0.0, 1.0)]).weights_updated == updated
+    with pytest.raises(StackError, match=REFUSAL.format(name)):
+        worker.apply_to_pipeline(quantised, [(name, 1.0, 0.0)])
+
+
+def quantise_in_place(pipeline: Any, kind: str) -> None:
+    """As torchao's `quantize_`: the module stays, its weight is another."""
+    pipeline.transformer.get_submodule(PATH).weight = PACKED[kind]()
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_stack_that_was_quantised_with_its_model_is_told(kind: str, worker: LoRAWorker) -> None:
+    """Its bits are no longer the base's, and the copy no longer fits."""
+    pipeline: Any = FluxLike(transformer=[PATH], text_encoder=[CLIP])
+    worker.apply_to_pipeline(pipeline, "both")
+    text = pipeline.text_encoder.get_submodule(CLIP).weight.detach().clone()
+    quantise_in_place(pipeline, kind)
+    for call in (
+        lambda: worker.remove_from_pipeline(pipeline),
+        lambda: worker.forget(pipeline),
+        lambda: worker.apply_to_pipeline(pipeline, []),
+        lambda: worker.apply_to_pipeline(pipeline, "text"),
+    ):
+        with pytest.raises(QuantisedError, match=r"transformer was quantised .*while a stack was on.*reload"):
+            call()
+    assert torch.equal(pipeline.text_encoder.get_submodule(CLIP).weight, text)
+    pipeline.transformer = FluxLike(transformer=[PATH]).transformer  # type: ignore[attr-defined]
+    gc.collect()
+    worker.forget(pipeline)
+    assert worker.status().base_copy_bytes == 0
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_copies_of_weights_that_were_quantised_without_a_stack_are_dropped(kind: str, worker: LoRAWorker) -> None:
+    pipeline: Any = FluxLike(transformer=[PATH])
+    worker.apply_to_pipeline(pipeline, "model")
+    worker.remove_from_pipeline(pipeline)
+    quantise_in_place(pipeline, kind)
+    assert worker.apply_to_pipeline(pipeline, []).loras == ()
+    assert worker.status().base_copy_bytes > 0
+    worker.forget(pipeline)
+    assert worker.status().base_copy_bytes == 0
