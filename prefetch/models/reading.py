@@ -24,11 +24,16 @@ class ModelReading:
     """Made on the event loop, `run` in a thread. Both `pause` and `cancel` take effect within one chunk; a read that
     was paused goes on where it stopped."""
 
-    def __init__(self, fetch: ModelFetch, limiter: Callable[[], RateLimit | None]) -> None:
+    def __init__(
+        self,
+        fetch: ModelFetch,
+        limiter: Callable[[], RateLimit | None],
+        clock: Callable[[], float],
+    ) -> None:
         self.fetch = fetch
         self.has_begun = False
         self.is_cancelled = False
-        self.gate = Gate(limiter, self._must_stop)
+        self.gate = Gate(limiter, self._must_stop, clock=clock)
 
     def pause(self) -> None:
         self.gate.is_open = False
@@ -43,7 +48,8 @@ class ModelReading:
         self.has_begun = True
         if self.is_cancelled:
             return Outcome("cancelled")
-        started_s, file = machine.clock(), self.fetch.file
+        started_s = self.gate.passed_at_s = machine.clock()
+        file = self.fetch.file
         outcome = warm_pages(
             file.path,
             file.size_bytes,
@@ -52,7 +58,10 @@ class ModelReading:
             self.gate,
             negligible_bytes=negligible_bytes(file.size_bytes),
         )
-        return outcome._replace(seconds=machine.clock() - started_s - self.gate.held_s)
+        ended_s = machine.clock()
+        return outcome._replace(
+            seconds=ended_s - started_s - self.gate.held_s, last_chunk_s=ended_s - self.gate.passed_at_s
+        )
 
     def _must_stop(self) -> bool:
         return self.is_cancelled

@@ -141,7 +141,7 @@ class ModelTier:
         else:
             fetch = next((fetch for fetch in self._due if self._is_cold(fetch.file.key)), None)
             if fetch is not None and not self._must_wait(fetch):
-                self._start(ModelReading(fetch, lambda: self._warmer.limiter))
+                self._start(ModelReading(fetch, lambda: self._warmer.limiter, self._machine.clock))
 
     def stop(self) -> None:
         """Cancels everything."""

@@ -31,6 +31,8 @@ class Gate(RateLimit):
         self.done_bytes = 0
         self.held_s = 0.0
         """How long somebody has stood before it."""
+        self.passed_at_s = 0.0
+        """When it let the last chunk through; whoever begins to read sets it."""
         self.is_open = True
         self.is_demanded = False
         self._limiter = limiter
@@ -50,6 +52,7 @@ class Gate(RateLimit):
         if not self.is_open:
             self._hold(released)
         self._pay(nbytes, released)
+        self.passed_at_s = self._clock()
 
     def _hold(self, released: Callable[[], bool]) -> None:
         started_s = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,13 +33,19 @@ class Outcome(NamedTuple):
     """False where the page cache does not show what was just read, so that asking it again means nothing."""
     problem: str = ""
     seconds: float = 0.0
+    last_chunk_s: float = 0.0
+    """How much of it went by since the last chunk was asked for: where a read has failed, it is the one that did."""
 
 
 class Reading:
     """Made on the event loop, `run` in a thread. `cancel` and `pause` take effect within one chunk."""
 
     def __init__(
-        self, fetch: Fetch, limiter: Callable[[], RateLimit | None], joined: Callable[[], None] = lambda: None
+        self,
+        fetch: Fetch,
+        limiter: Callable[[], RateLimit | None],
+        joined: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`joined` is called in the reading thread when a demand begins to wait for this read."""
         self.fetch = fetch
@@ -49,7 +56,7 @@ class Reading:
         self.beside = 1
         """How many shared the disk when it began, itself included."""
         self.is_cancelled = False
-        self.gate = Gate(limiter, self._must_stop, joined)
+        self.gate = Gate(limiter, self._must_stop, joined, clock)
         self._has_begun = False
 
     @property
@@ -82,13 +89,16 @@ class Reading:
         self._has_begun = True
         if self.is_cancelled:
             return Outcome("cancelled")
-        started_s = machine.clock()
+        started_s = self.gate.passed_at_s = machine.clock()
         if self.fetch.tier == "resident":
             outcome = self._make_resident(cache)
         else:
             file = self.fetch.file
             outcome = warm_pages(file.path, file.size_bytes, machine, self._must_stop, self.gate)
-        return outcome._replace(seconds=machine.clock() - started_s - self.gate.held_s)
+        ended_s = machine.clock()
+        return outcome._replace(
+            seconds=ended_s - started_s - self.gate.held_s, last_chunk_s=ended_s - self.gate.passed_at_s
+        )
 
     def _must_stop(self) -> bool:
         return self.is_cancelled

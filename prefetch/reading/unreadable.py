@@ -12,7 +12,10 @@ from .reading import Outcome
 RETRY_S = 30.0
 """A drive that is gone for a while keeps a thread waiting at each try."""
 REST_SHARE = 20
-"""So many times as long as a try took nothing is tried: a bad sector holds up its disk for a twentieth of the time."""
+"""So many times as long as the chunk that failed took nothing is tried: a bad sector holds up its disk for a twentieth
+of the time."""
+LONGEST_REST_S = 480.0
+"""Whatever it took: a drive that has come back is not left alone for hours."""
 _MOST_FILES = 4096
 _NEVER_S = math.inf
 
@@ -46,7 +49,7 @@ class Unreadable:
         if outcome.state in ("failed", "unavailable"):
             self._problems = {**dict(islice(self._problems.items(), _MOST_FILES)), key: outcome.problem}
         if outcome.state == "unavailable":
-            self._retry_at_s[key] = now_s + max(RETRY_S, REST_SHARE * outcome.seconds)
+            self._retry_at_s[key] = now_s + min(max(RETRY_S, REST_SHARE * outcome.last_chunk_s), LONGEST_REST_S)
 
     def retry(self, now_s: float) -> None:
         """Forgets those whose time has come."""

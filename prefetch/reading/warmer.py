@@ -206,7 +206,7 @@ class Warmer:
         self._changed(False)
 
     def _make(self, fetch: Fetch) -> Reading:
-        return Reading(fetch, self._limit, self._joined)
+        return Reading(fetch, self._limit, self._joined, self._machine.clock)
 
     def _launch(self, first: Reading, ahead: deque[Reading]) -> None:
         lane = self._pool.submit(partial(read_on, first, ahead, self._read, self._tell))

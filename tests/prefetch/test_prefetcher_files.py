@@ -138,6 +138,23 @@ async def test_a_bad_sector_takes_little_of_its_disk_and_is_counted_once(world: 
     assert world.prefetcher.status().page.wasted_bytes == 2 * CHUNK_BYTES
 
 
+async def test_a_read_that_fails_late_rests_for_what_failed_and_not_for_what_was_read(world: World) -> None:
+    name = world.lora("a", 8 * CHUNK_BYTES)
+
+    def fail(path: str, done: int) -> None:
+        if done == 3 * CHUNK_BYTES:
+            raise OSError(112, "Host is down", path)
+        world.now_s += 10.0
+
+    world.on_chunk = fail
+    world.submit("1", name)
+    await world.settle()
+    for reads in (1, 2, 3):
+        assert len(world.page_reads) == reads
+        world.now_s += RETRY_S
+        await world.settle()
+
+
 async def test_memory_that_was_not_there_is_tried_again_after_a_while(tmp_path: Path) -> None:
     world = World(tmp_path / "loras", load=(load := RefusedOnce()))
     name = world.lora("a")

@@ -265,6 +265,25 @@ async def test_a_bad_sector_takes_little_of_its_disk_and_is_counted_once(world: 
         world.now_s += 10.0
 
 
+async def test_a_read_that_fails_late_rests_for_what_failed_and_not_for_what_was_read(world: ModelWorld) -> None:
+    model = world.model("a.safetensors")
+
+    def fail(path: str, done: int) -> None:
+        if done == 3 * CHUNK_BYTES:
+            raise OSError(112, "Host is down", path)
+        world.now_s += 10.0
+
+    world.on_chunk = fail
+    world.submit_models("1")
+    world.start("1")
+    world.submit_models("2", model)
+    await world.settle()
+    for reads in (1, 2, 3):
+        assert len(world.read_models()) == reads
+        world.now_s += RETRY_S
+        await world.settle()
+
+
 async def test_pages_that_the_kernel_takes_back_are_read_again(world: ModelWorld) -> None:
     model = world.model("a.safetensors")
     world.submit_models("1")

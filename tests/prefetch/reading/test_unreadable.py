@@ -6,18 +6,20 @@ import pytest
 
 from warmstack.lora.file import AdapterKey
 from warmstack.prefetch.reading.reading import Outcome
-from warmstack.prefetch.reading.unreadable import REST_SHARE, RETRY_S, Unreadable
+from warmstack.prefetch.reading.unreadable import LONGEST_REST_S, REST_SHARE, RETRY_S, Unreadable
 
 KEY = AdapterKey("/loras/a.safetensors", 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("took_s", "rests_s"), [(0.0, RETRY_S), (1.0, RETRY_S), (3.0, 3 * REST_SHARE), (60.0, 60 * REST_SHARE)]
+    ("took_s", "rests_s"), [(0.0, RETRY_S), (1.0, RETRY_S), (3.0, 3 * REST_SHARE), (60.0, LONGEST_REST_S)]
 )
 def test_what_took_long_rests_long_and_every_time_alike(took_s: float, rests_s: float) -> None:
     unreadable, now_s = Unreadable(), 100.0
     for _ in range(3):
-        unreadable.note(KEY, Outcome("unavailable", problem="Input/output error", seconds=took_s), now_s)
+        unreadable.note(
+            KEY, Outcome("unavailable", problem="Input/output error", seconds=1000.0, last_chunk_s=took_s), now_s
+        )
         assert unreadable.retry_at_s == now_s + rests_s
         now_s = unreadable.retry_at_s
         unreadable.retry(now_s - 0.001)
