@@ -26,6 +26,9 @@ logger = logging.getLogger("warmstack")
 class DetachedHost:
     """The host's folders and memory without its server: enough for nodes that load LoRAs on demand."""
 
+    _asked_bytes = 0
+    """RAM that the last prompt seen wanted to stay free."""
+
     def lora_folders(self) -> tuple[str, ...]:
         """Folders in the host's own order, so that a name in two of them means the same file to both. Read anew each
         time: users add some."""
@@ -46,7 +49,11 @@ class DetachedHost:
         """RAM from psutil, device memory from the host's own accounting."""
         ram = psutil.virtual_memory()
         page_cache_bytes = getattr(ram, "cached", None)
-        return MemoryState(ram.total, ram.available, page_cache_bytes, _headroom_bytes(ram.total), _devices())
+        return MemoryState(ram.total, ram.available, page_cache_bytes, self._headroom_bytes(ram.total), _devices())
+
+    def headroom_bytes(self) -> int:
+        """The RAM that the host wants to keep free. Cheaper than `memory`."""
+        return self._headroom_bytes(psutil.virtual_memory().total)
 
     def step_progress(self) -> float | None:
         """How far the node is that works step by step just now, 0 to 1, by the host's own record of the running job;
@@ -75,6 +82,16 @@ class DetachedHost:
         if getattr(model_management, "NUM_STREAMS", 0) > 0:
             return "the host brings patches to the device itself (async offload)"
         return "the host's account of device memory would not see them"
+
+    def _headroom_bytes(self, total_bytes: int) -> int:
+        """What the host says while a prompt runs (`--cache-ram`), which holds as long as the process; until then its
+        default, a tenth of RAM within 2 and 10 GiB."""
+        from comfy import memory_management
+
+        asked_bytes = int(getattr(memory_management, "RAM_CACHE_HEADROOM", 0))
+        if asked_bytes:
+            self._asked_bytes = asked_bytes
+        return self._asked_bytes or min(max(total_bytes // 10, 2 << 30), 10 << 30)
 
 
 class ComfyHost(DetachedHost):
@@ -153,15 +170,6 @@ class ComfyHost(DetachedHost):
 async def _asks_to_free(request: web.Request) -> bool:
     body = await request.json()
     return isinstance(body, dict) and bool(body.get("unload_models") or body.get("free_memory"))
-
-
-def _headroom_bytes(total_bytes: int) -> int:
-    """The RAM that the host wants to keep free: what it says while a prompt runs, else its default, a tenth of RAM
-    within 2 and 10 GB."""
-    from comfy import memory_management
-
-    asked_bytes = int(getattr(memory_management, "RAM_CACHE_HEADROOM", 0))
-    return asked_bytes or min(max(total_bytes // 10, 2 * 10**9), 10 * 10**9)
 
 
 def _devices() -> tuple[DeviceMemory, ...]:

@@ -18,7 +18,7 @@ from ..lora.catalog import Found, LoraCatalog
 from ..lora.checkpoint_base import read_base_model
 from ..lora.file import LoraFile
 from ..lora.memory import default_budget_bytes
-from ..prefetch.machine import Machine
+from ..prefetch.machine import Machine, default_headroom_bytes
 from ..prefetch.prefetcher import Prefetcher
 from ..prefetch.queue.job import QueuedJob
 from ..prefetch.references import payload_references
@@ -52,6 +52,8 @@ class Host(Protocol):
     def queued_jobs(self) -> Sequence[QueuedJob]: ...
 
     def memory(self) -> MemoryState: ...
+
+    def headroom_bytes(self) -> int: ...
 
     def step_progress(self) -> float | None: ...
 
@@ -88,9 +90,7 @@ class Runtime:
             cache=self.cache,
             models=FoundModels(host.model_folders).find,
             settings=self.settings,
-            machine=Machine(
-                headroom_bytes=_headroom_bytes(self._memory()), state_folder=directory, progress=self._step_progress
-            ),
+            machine=Machine(headroom_bytes=self._headroom_bytes, state_folder=directory, progress=self._step_progress),
             shelf_refusal=_refusal(host.device_tier_refusal),
             default_budget_bytes=default_bytes,
         )
@@ -196,6 +196,14 @@ class Runtime:
         except Exception:
             return None
 
+    def _headroom_bytes(self) -> int:
+        """Below its headroom the host drops its own caches, which are dearer than ours: ours go first."""
+        default_bytes = default_headroom_bytes()
+        try:
+            return max(default_bytes, self._host.headroom_bytes())
+        except Exception:
+            return default_bytes
+
     def _memory(self) -> MemoryState | None:
         """None where the host's account has changed or fails: the status and the budget do without."""
         try:
@@ -207,12 +215,6 @@ class Runtime:
     def _file_of(self, name: str) -> LoraFile | None:
         match = self.catalog.resolve(name)
         return match.file if isinstance(match, Found) else None
-
-
-def _headroom_bytes(memory: MemoryState | None) -> int:
-    """Below its headroom the host drops its own caches, which are dearer than ours: ours go first."""
-    default_bytes = Machine().headroom_bytes
-    return default_bytes if memory is None else max(default_bytes, memory.headroom_bytes)
 
 
 def _refusal(reason: Callable[[], str]) -> str:

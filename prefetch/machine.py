@@ -35,6 +35,11 @@ def unknown_progress() -> float | None:
     return None
 
 
+def default_headroom_bytes() -> int:
+    """What stays available beside nobody who needs more."""
+    return 1 << 30
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """The real one by default."""
@@ -48,8 +53,8 @@ class Machine:
     probe: Probe = disk_probe.probe_rates
     foreign_read_bytes: Callable[[], int | None] = disk_use.foreign_read_bytes
     """What this process has read from disks so far, less what our readers have; None where nobody counts."""
-    headroom_bytes: int = 1 << 30
-    """Memory that stays available when no setting says how much."""
+    headroom_bytes: Callable[[], int] = default_headroom_bytes
+    """Memory that stays available when no setting says how much; asked again at each look. In a thread."""
     state_folder: Path | None = None
     """Where what was measured of this machine outlives a restart; None: nowhere."""
     progress: Callable[[], float | None] = unknown_progress

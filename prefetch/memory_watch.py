@@ -33,6 +33,7 @@ class MemoryWatch:
         built_bytes = cache.snapshot().limit_bytes
         self._default_budget_bytes = built_bytes if default_budget_bytes is None else default_budget_bytes
         self._available_bytes = 0
+        self._machine_headroom_bytes = 0
         self._looked = False
         self._looked_at_s = float("-inf")
 
@@ -55,7 +56,7 @@ class MemoryWatch:
     async def look(self, settings: PrefetchSettings) -> bool:
         """True when the resident budget was changed."""
         cached = self._cache.snapshot()
-        self._available_bytes = await self._offload(self._available)
+        self._available_bytes, self._machine_headroom_bytes = await self._offload(self._measure)
         self._looked = True
         target_bytes = self._default_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
         limit_bytes = next_limit_bytes(
@@ -67,12 +68,12 @@ class MemoryWatch:
         return limit_bytes != cached.limit_bytes
 
     def _headroom_bytes(self, settings: PrefetchSettings) -> int:
-        return self._machine.headroom_bytes if settings.headroom_bytes is None else settings.headroom_bytes
+        return self._machine_headroom_bytes if settings.headroom_bytes is None else settings.headroom_bytes
 
-    def _available(self) -> int:
+    def _measure(self) -> tuple[int, int]:
         # What was evicted for a load has been taken by that load, or is not needed.
         self._cache.release_spare()
-        return self._machine.available_bytes()
+        return self._machine.available_bytes(), self._machine.headroom_bytes()
 
     def is_short(self, settings: PrefetchSettings) -> bool:
         return self._looked and self._available_bytes < self._headroom_bytes(settings)

@@ -340,8 +340,8 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
         Break(
             "ours yield memory after the host's",
             "nodes/runtime.py",
-            "max(default_bytes, memory.headroom_bytes)",
-            "min(default_bytes, memory.headroom_bytes)",
+            "max(default_bytes, self._host.headroom_bytes())",
+            "min(default_bytes, self._host.headroom_bytes())",
             ("tests/nodes/test_runtime.py::test_ours_yields_memory_before_the_host_does",),
         ),
         Break(

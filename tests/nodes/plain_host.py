@@ -37,7 +37,7 @@ class PlainHost:
         self.jobs: tuple[QueuedJob, ...] = ()
         self.state: Callable[[], Path | None] = lambda: folder / "state"
         self.memory_fails = False
-        self.headroom_bytes = 6 << 30
+        self.kept_free_bytes = 6 << 30
 
     def lora_folders(self) -> tuple[str, ...]:
         return (str(self.folder / "loras"), str(self.folder / "not there"))
@@ -54,7 +54,12 @@ class PlainHost:
     def memory(self) -> MemoryState:
         if self.memory_fails:
             raise OSError("no /proc")
-        return MemoryState(64 << 30, 32 << 30, 8 << 30, self.headroom_bytes)
+        return MemoryState(64 << 30, 32 << 30, 8 << 30, self.headroom_bytes())
+
+    def headroom_bytes(self) -> int:
+        if self.memory_fails:
+            raise ImportError("an older host")
+        return self.kept_free_bytes
 
     def step_progress(self) -> float | None:
         if self.memory_fails:

@@ -116,8 +116,25 @@ async def test_what_is_started_when_serving_waits_for_the_server(server: fake_ho
 async def test_memory_of_a_machine_without_a_device(host: Any) -> None:
     memory = host.memory()
     assert memory.devices == ()
-    assert 2 * 10**9 <= memory.headroom_bytes <= 10 * 10**9
+    assert 2 << 30 <= memory.headroom_bytes <= 10 << 30
     assert 0 < memory.available_bytes <= memory.total_bytes
+
+
+@pytest.mark.parametrize(
+    ("ram_bytes", "expected_bytes"), [(16 << 30, 2 << 30), (50 << 30, 5 << 30), (256 << 30, 10 << 30)]
+)
+async def test_headroom_is_counted_as_the_host_counts_it(
+    host: Any, monkeypatch: pytest.MonkeyPatch, ram_bytes: int, expected_bytes: int
+) -> None:
+    memory = types.SimpleNamespace(total=ram_bytes, available=1 << 30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    assert host.headroom_bytes() == host.memory().headroom_bytes == expected_bytes
+
+
+async def test_headroom_that_a_prompt_asked_for_holds_after_it(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked_bytes in (3 << 30, 0):
+        monkeypatch.setattr(sys.modules["comfy.memory_management"], "RAM_CACHE_HEADROOM", asked_bytes)
+        assert host.headroom_bytes() == host.memory().headroom_bytes == 3 << 30
 
 
 @pytest.mark.parametrize(

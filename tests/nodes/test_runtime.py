@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -208,8 +209,24 @@ def short_host(plain: PlainHost, monkeypatch: pytest.MonkeyPatch) -> PlainHost:
 
 async def test_ours_yields_memory_before_the_host_does(short_host: PlainHost) -> None:
     assert await _is_short(Runtime(short_host))
-    short_host.headroom_bytes = 0
+    short_host.kept_free_bytes = 0
     assert not await _is_short(Runtime(short_host))
+
+
+async def test_what_the_host_comes_to_keep_free_is_followed(short_host: PlainHost) -> None:
+    runtime = Runtime(short_host)
+    running = asyncio.create_task(runtime.run())
+    for kept_free_bytes, is_short in ((3 << 30, False), (6 << 30, True), (3 << 30, False)):
+        short_host.kept_free_bytes = kept_free_bytes
+        await until(lambda is_short=is_short: _looks_short(runtime) == is_short)
+    runtime.close()
+    await running
+
+
+def _looks_short(runtime: Runtime) -> bool:
+    # Settings of their own, since it looks at once when they are others, and else when seconds have passed.
+    runtime.prefetcher.configure(replace(runtime.settings))
+    return runtime.prefetcher.status().under_pressure
 
 
 @pytest.mark.parametrize("said", ["1GiB", "3 GiB"])
