@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -140,4 +140,9 @@ def _assign(module: torch.nn.Module, key: str, tensor: torch.Tensor, old: torch.
 def set_tensor(module: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:
     """Make `tensor` the parameter or buffer `key` of `module`."""
     owner, _, name = key.rpartition(".")
-    setattr(module.get_submodule(owner), name, tensor)
+    place = module.get_submodule(owner)
+    setattr(place, name, tensor)
+    # Whatever hooks and patches the process has by now: while another thread is inside of accelerate's
+    # `init_empty_weights`, what is registered goes to `meta`.
+    held: dict[str, Any] = place._parameters if isinstance(tensor, torch.nn.Parameter) else place._buffers
+    held[name] = tensor

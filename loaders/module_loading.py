@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -67,18 +67,38 @@ def load_module(
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
     """Modules that this thread builds meanwhile have parameters without memory, and buffers as ever."""
-    thread = threading.get_ident()
-
-    def without_memory(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> Any:
-        if parameter is None or parameter.is_meta or threading.get_ident() != thread:
-            return parameter
-        return torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    hook = register_module_parameter_registration_hook(without_memory)
+    _HOOK.install()
+    before, _HOOK.wanted = _HOOK.wanted, True
     try:
         yield
     finally:
-        hook.remove()
+        _HOOK.wanted = before
+
+
+class _Hook(threading.local):
+    """Torch asks it about every parameter of the process, from the first load on: to take it out again, or to put
+    another in, would break the loops of threads that are registering one."""
+
+    wanted = False
+    """Of this thread."""
+    _installing = threading.Lock()
+    _is_installed = False
+
+    @classmethod
+    def install(cls) -> None:
+        with cls._installing:
+            if not cls._is_installed:
+                register_module_parameter_registration_hook(_without_memory)
+                cls._is_installed = True
+
+
+_HOOK = _Hook()
+
+
+def _without_memory(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> Any:
+    if not _HOOK.wanted or parameter.is_meta:
+        return parameter
+    return torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
 
 
 def _kept_in_float32(module: torch.nn.Module, dtype: torch.dtype | None) -> Collection[str]:
@@ -97,10 +117,12 @@ def _kept_in_float32(module: torch.nn.Module, dtype: torch.dtype | None) -> Coll
 
 
 def _tied(module: torch.nn.Module) -> list[list[str]]:
-    """The keys of each parameter: one, or more where it is tied."""
-    keys: dict[int, list[str]] = {}
-    for key, parameter in module.named_parameters(remove_duplicate=False):
-        keys.setdefault(id(parameter), []).append(key)
+    """The keys of each parameter: one, or more where it is tied. By their memory, which they have in common on `meta`
+    too: while another thread is inside of accelerate's `init_empty_weights`, what is registered is another object."""
+    keys: dict[Hashable, list[str]] = {}
+    for key, tensor in module.named_parameters(remove_duplicate=False):
+        place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride())
+        keys.setdefault(place, []).append(key)
     return list(keys.values())
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from accelerate import init_empty_weights
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from safetensors.torch import save_file
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import T5Config, T5EncoderModel
 
 from warmstack.loaders import (
@@ -205,3 +210,88 @@ def test_only_what_this_thread_builds_meanwhile_is_without_memory():
     assert ours.weight.is_meta and ours.bias.is_meta
     assert not built[0].weight.is_meta
     assert not torch.nn.Linear(2, 2).weight.is_meta
+
+
+def test_a_load_does_not_break_the_thread_that_registers_a_parameter(tmp_path: Path):
+    """Torch loops over its hooks for each: one that came or went meanwhile would end the loop with an error."""
+    save_file(torch.nn.Linear(2, 2).state_dict(), tmp_path / "model.safetensors")
+    registering, loaded = threading.Event(), threading.Event()
+
+    def wait_once(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
+        if not registering.is_set():
+            registering.set()
+            loaded.wait()
+
+    load_module(lambda: torch.nn.Linear(2, 2), tmp_path)
+    hooks = [register_module_parameter_registration_hook(wait_once) for _ in range(2)]
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            building = pool.submit(torch.nn.Linear, 2, 2)
+            try:
+                registering.wait()
+                load_module(lambda: torch.nn.Linear(2, 2), tmp_path)
+            finally:
+                loaded.set()
+            assert not building.result().weight.is_meta
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def elsewhere_empty_weights() -> Iterator[None]:
+    """Another thread is inside of what `from_pretrained` of diffusers builds its models in."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def build() -> None:
+        with init_empty_weights():
+            inside.set()
+            leave.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(build)
+        try:
+            inside.wait()
+            yield
+        finally:
+            leave.set()
+        building.result()
+
+
+def test_another_thread_that_builds_an_empty_model_empties_none_of_ours(tmp_path: Path):
+    source = tiny_unet()
+    source.save_pretrained(tmp_path)
+    with elsewhere_empty_weights():
+        target = load_module(tiny_unet, tmp_path).state_dict()
+    state = source.state_dict()
+    assert target.keys() == state.keys()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in target.items())
+
+
+@pytest.mark.parametrize("name", ["embed.weight", "head.weight"])
+def test_another_thread_that_builds_an_empty_model_does_not_untie_ours(tmp_path: Path, name: str):
+    """Whatever is registered meanwhile becomes another parameter."""
+    weight = torch.rand(6, 4)
+    save_file({name: weight}, tmp_path / "model.safetensors")
+    with elsewhere_empty_weights():
+        model = load_module(Tied, tmp_path)
+    assert model.head.weight is model.embed.weight
+    assert torch.equal(model.head.weight, weight)
+
+
+def test_a_module_that_keeps_its_weights_in_a_list_too_has_them_there(tmp_path: Path):
+    source = torch.nn.LSTM(2, 3).eval()
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    with elsewhere_empty_weights():
+        target = load_module(lambda: torch.nn.LSTM(2, 3), tmp_path)
+    with torch.no_grad():
+        assert torch.equal(target(torch.ones(4, 2))[0], source(torch.ones(4, 2))[0])
+
+
+def test_a_module_that_is_loaded_while_another_is_built_has_its_weights(tmp_path: Path):
+    save_file({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, tmp_path / "model.safetensors")
+    with parameters_on_meta():
+        inner = load_module(lambda: torch.nn.Linear(2, 2), tmp_path)
+        outer = torch.nn.Linear(2, 2)
+    assert inner.weight.sum() == 4
+    assert outer.weight.is_meta
