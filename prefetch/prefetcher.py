@@ -16,7 +16,7 @@ from .device_warmer import DeviceWarmer
 from .machine import Machine
 from .memory_watch import MemoryWatch
 from .models.file import ModelFinder
-from .models.tier import ModelTier
+from .models.tier import MODEL_THREADS, ModelTier
 from .page_watch import PageWatch
 from .planning.horizon import Horizon
 from .planning.lasting_forecast import LastingForecast
@@ -93,7 +93,7 @@ class Prefetcher:
         self._resolver = Resolver(catalog)
         self._chores = self._machine.make_pool(CHORES, "warmstack-chore")
         self._diskless = self._machine.make_pool(1, "warmstack-diskless-chore")
-        self._readers = self._machine.make_pool(THREADS, "warmstack-read")
+        self._readers = self._machine.make_pool(THREADS + MODEL_THREADS, "warmstack-read")
         self._pools = self._chores, self._diskless, self._readers
         clock, self._woken = self._machine.clock, asyncio.Event()
         lookup = Lookup(catalog, self._resolver, lambda call: self._begin(self._offload(call)), clock, self._woken.set)
@@ -189,7 +189,7 @@ class Prefetcher:
         while not self._closed:
             self._woken.clear()
             await self._reconcile()
-            busy = self._queued_jobs or self._warmer.is_reading or self._models.futures
+            busy = self._queued_jobs or self._warmer.readings or self._models.readings
             # Not wait_for: before Python 3.12 it may swallow the cancellation that ends this loop.
             self._next_look.within(BUSY_POLL_S if busy else IDLE_POLL_S)
             await self._woken.wait()
@@ -221,8 +221,8 @@ class Prefetcher:
             self._forecast.follow(settings)
             self._scan.follow(self._board.needs)
             self._warmer.look_at_job(self._board.needs, self._models.read_by_job)
-            if not self._models.futures:
-                self._warmer.survey(self._resolver.files, measures=not self._scan.is_going_on)
+            if not self._models.readings:
+                self._warmer.survey(self._resolver.files, self._models.paths_read, measures=not self._scan.is_going_on)
         await self._look_at_memory()
         stats = self._cache.stats()
         self._history.observe(running, demands(stats, self._warmer.tally.figures), self._machine.clock())
@@ -355,7 +355,7 @@ class Prefetcher:
         return await asyncio.wrap_future(self._diskless.submit(call))
 
     def _on_change(self, replan: bool = True) -> None:
-        nothing_left = self._settings.predict and not self._warmer.is_reading
+        nothing_left = self._settings.predict and not self._warmer.readings
         if replan or nothing_left:
             self._dirty = True
             self._woken.set()

@@ -152,7 +152,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
             ("tests/lora/test_policies.py::test_a_guess_goes_first_under_every_policy",),
         ),
     ),
-    "Models are read last, in order of need, only into memory that neither LoRAs nor the running job need": (
+    "Models are read last on a disk, in order of need, only into memory that neither LoRAs nor the running job need": (
         Break(
             "the memory of the running job's models is given away",
             "prefetch/models/plan.py",
@@ -163,7 +163,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
         Break(
             "a model is read beside the LoRAs",
             "prefetch/models/tier.py",
-            "return self._warmer.is_reading or self._warmer.keeps_off",
+            "return self._warmer.is_reading(fetch.file.path) or self._warmer.keeps_off",
             "return self._warmer.keeps_off",
             (
                 "tests/prefetch/models/test_tier_yields.py::test_loras_come_first_whoever_needs_them",

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -98,24 +98,31 @@ class Disks:
             locate = partial(_locate, fresh, self._machine.disk_under)
             self._run(locate, self._take_places, dict.fromkeys(fresh, NOWHERE))
 
-    def survey(self, files: Sequence[LoraFile], settings: PrefetchSettings, *, measures: bool = True) -> None:
+    def survey(
+        self,
+        files: Sequence[LoraFile],
+        settings: PrefetchSettings,
+        *,
+        measures: bool = True,
+        busy: Container[Disk | None] = (),
+    ) -> None:
         """For a moment in which nobody reads: gets to know the disks of the library, one step at a time. Without
-        `measures`, how many readers they take is left for another time."""
+        `measures`, how many readers they take is left for another time, and so it is for disks that are `busy`."""
         if self._is_surveying or self._measuring is not None:
             return
         if files is not self._surveyed:
             self._surveyed, self._is_surveying = files, True
             self._run(partial(_survey, files, self._machine.disk_under, self._memory), self._take_survey, EMPTY)
         elif measures and settings.readers_flash is None and settings.concurrency is None:
-            self._measure_next()
+            self._measure_next(busy)
 
     def stop_measuring(self) -> None:
         """Somebody needs the disk: the measurement ends within a block and is made up for another time."""
         self._stop.set()
 
-    def _measure_next(self) -> None:
+    def _measure_next(self, busy: Container[Disk | None]) -> None:
         for disk, paths in self._samples.items():
-            if disk.kind in ("flash", "unknown") and disk not in self._measured:
+            if disk.kind in ("flash", "unknown") and disk not in self._measured and disk not in busy:
                 self._measuring = disk
                 self._stop.clear()
                 probe = partial(self._machine.probe, paths, cancelled=self._stop.is_set)

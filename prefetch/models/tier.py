@@ -1,8 +1,9 @@
-"""ModelTier: keeps the model files of the next jobs in the page cache, whenever no LoRA is being read."""
+"""ModelTier: keeps the models of the next jobs in the page cache, whenever no LoRA of their disk is being read."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from itertools import takewhile
@@ -13,6 +14,7 @@ from ..pool import Pool
 from ..queue.job import JobKey
 from ..queue.need import JobNeeds
 from ..reading.reading import Outcome
+from ..reading.schedule import Line
 from ..reading.unreadable import Unreadable
 from ..reading.warmer import Warmer
 from ..reports.metrics import PageTally
@@ -24,9 +26,14 @@ from .plan import JobModels, ModelFetch, ModelPlan, Needed, Room, needed_models,
 from .reading import ModelReading
 from .view import ModelPicture
 
+MODEL_THREADS = 8
+"""Reads of models that have not ended, with those that hang and were told to stop."""
+_LEFT_BEHIND = 2
+"""So many of these in one line, and another read may begin there."""
+
 
 class ModelTier:
-    """Owned by the event loop. One reader, which waits while the LoRAs' warmer reads."""
+    """Owned by the event loop. On each disk one reader, which waits while the LoRAs' warmer reads there."""
 
     def __init__(
         self,
@@ -52,7 +59,7 @@ class ModelTier:
         self._seen_held: frozenset[AdapterKey] = frozenset()
         self._needed = Needed()
         self._plan = ModelPlan()
-        self._due: tuple[ModelFetch, ...] = ()
+        self._due: Mapping[Line, tuple[ModelFetch, ...]] = {}
         self._held: frozenset[AdapterKey] = frozenset()
         """Models of the job that started last: the host has them."""
         self._uncounted: set[JobKey] = set()
@@ -60,13 +67,22 @@ class ModelTier:
         self._unreadable = Unreadable()
         # Replaced and never changed, so that a picture of the state can keep them.
         self._pages: Mapping[AdapterKey, bool] = {}
-        self._reading: ModelReading | None = None
-        self._future: Future[Outcome] | None = None
+        self._under_way: dict[ModelReading, Future[Outcome]] = {}
 
     @property
     def futures(self) -> tuple[Future[Outcome], ...]:
-        """The read that has not ended, told to stop or not."""
-        return () if self._future is None else (self._future,)
+        """Of reads that have not ended, told to stop or not."""
+        return tuple(self._under_way.values())
+
+    @property
+    def paths_read(self) -> tuple[str, ...]:
+        """What these reads read."""
+        return tuple(reading.fetch.file.path for reading in self._under_way)
+
+    @property
+    def readings(self) -> tuple[ModelReading, ...]:
+        """Reads going on or paused; those told to stop are left out: one may hang for ever."""
+        return tuple(reading for reading in self._under_way if not reading.is_cancelled)
 
     @property
     def retry_at_s(self) -> float:
@@ -95,7 +111,7 @@ class ModelTier:
         if job.files is None:
             self._uncounted.add(started)
             return
-        loading = () if self._reading is None else (self._reading.fetch.file.key,)
+        loading = [reading.fetch.file.key for reading in self._under_way]
         keys = frozenset(file.key for file in job.files)
         for key in keys - self._held:
             self._tally.count_demand(key, self._pages, loading)
@@ -114,40 +130,41 @@ class ModelTier:
         self._look_ahead()
         self._unreadable.retry(now_s)
         if not self._needed.fetches:
-            self._plan, self._due = ModelPlan(), ()
+            self._plan, self._due = ModelPlan(), {}
             return None
         failed = self._unreadable.problems
         self._plan = plan_models(self._needed, room(), warm=self._pages, failed=failed, depth_jobs=settings.depth_jobs)
         self._warmer.locate(fetch.file.path for fetch in self._plan.fetches)
-        self._due, wait_s = self._plan.fetches, None
-        if self._due and settings.just_in_time:
-            reads = [(fetch.file.size_bytes, fetch.position) for fetch in self._due]
+        due, wait_s = self._plan.fetches, None
+        if due and settings.just_in_time:
+            reads = [(fetch.file.size_bytes, fetch.position) for fetch in due]
             count, wait_s = self._warmer.meter.pace(now_s).due_count(reads)
-            self._due = self._due[:count]
+            due = due[:count]
+        lines: dict[Line, list[ModelFetch]] = {}
+        for fetch in due:
+            lines.setdefault(self._warmer.line_of(fetch.file.path), []).append(fetch)
+        self._due = {line: tuple(fetches) for line, fetches in lines.items()}
         return wait_s
 
     def proceed(self) -> None:
-        """Starts the next read, or holds up the one going on: LoRAs come first, and so does what the running job reads
-        from the same disk."""
-        reading = self._reading
-        if reading is not None:
-            must_wait = self._must_wait(reading.fetch)
-            if reading.fetch.file.key not in self._plan.wanted or (must_wait and not reading.has_begun):
-                reading.cancel()
-            elif must_wait:
-                reading.pause()
-            else:
-                reading.resume()
-        else:
-            fetch = next((fetch for fetch in self._due if self._is_cold(fetch.file.key)), None)
-            if fetch is not None and not self._must_wait(fetch):
-                self._start(ModelReading(fetch, lambda: self._warmer.limiter, self._machine.clock))
+        """On each disk, starts the next read, or holds up the one going on: LoRAs come first, and so does what the
+        running job reads from there."""
+        taken: Counter[Line] = Counter()
+        for reading in self._under_way:
+            self._steer(reading)
+            line = self._warmer.line_of(reading.fetch.file.path)
+            taken[line] += 1 if reading.is_cancelled else 1 + _LEFT_BEHIND
+        for line in self._due:
+            if taken[line] <= _LEFT_BEHIND and len(self._under_way) < MODEL_THREADS:
+                fetch = next(self._cold(line), None)
+                if fetch is not None and not self._must_wait(fetch):
+                    self._start(ModelReading(fetch, lambda: self._warmer.limiter, self._machine.clock))
 
     def stop(self) -> None:
         """Cancels everything."""
-        self._due = ()
-        if self._reading is not None:
-            self._reading.cancel()
+        self._due = {}
+        for reading in self._under_way:
+            reading.cancel()
 
     def warm_keys(self, jobs: int) -> set[AdapterKey]:
         """Files of the first `jobs` whose pages are warm and can be asked for again."""
@@ -160,15 +177,13 @@ class ModelTier:
 
     def picture(self) -> ModelPicture:
         """The state at this moment."""
-        reading = self._reading
-        if reading is not None and reading.is_cancelled:
-            reading = None
+        readings = self.readings
         return ModelPicture(
             jobs=self._board.jobs,
             pages=self._pages,
             failed=self._unreadable.problems,
-            loading=None if reading is None else reading.fetch.file.key,
-            in_flight=() if reading is None else (_fetch_status(reading),),
+            loading=frozenset(reading.fetch.file.key for reading in readings),
+            in_flight=tuple(map(_fetch_status, readings)),
             page=self._tally.figures,
         )
 
@@ -184,24 +199,37 @@ class ModelTier:
             self._pages = {key: asks for key, asks in self._pages.items() if key in named}
             self._tally.write_off(named)
 
-    def _must_wait(self, fetch: ModelFetch) -> bool:
-        return self._warmer.is_reading or self._warmer.keeps_off(fetch.file.key.path)
+    def _steer(self, reading: ModelReading) -> None:
+        must_wait = self._must_wait(reading.fetch)
+        if reading.fetch.file.key not in self._plan.wanted or (must_wait and not reading.has_begun):
+            reading.cancel()
+        elif must_wait:
+            reading.pause()
+        else:
+            reading.resume()
 
-    def _is_cold(self, key: AdapterKey) -> bool:
-        return key not in self._pages and key not in self._unreadable.problems
+    def _must_wait(self, fetch: ModelFetch) -> bool:
+        return self._warmer.is_reading(fetch.file.path) or self._warmer.keeps_off(fetch.file.path)
+
+    def _cold(self, line: Line) -> Iterator[ModelFetch]:
+        """What may be read there, in the order of need. A read that hangs is not begun a second time."""
+        under_way = {reading.fetch.file.key for reading in self._under_way}
+        for fetch in self._due[line]:
+            key = fetch.file.key
+            if not (key in self._pages or key in self._unreadable.problems or key in under_way):
+                yield fetch
 
     def _start(self, reading: ModelReading) -> None:
-        self._reading = reading
-        self._future = self._pool.submit(partial(reading.run, self._machine))
-        self._future.add_done_callback(partial(self._landed, reading.fetch))
+        future = self._under_way[reading] = self._pool.submit(partial(reading.run, self._machine))
+        future.add_done_callback(partial(self._landed, reading))
 
-    def _landed(self, fetch: ModelFetch, future: Future[Outcome]) -> None:
+    def _landed(self, reading: ModelReading, future: Future[Outcome]) -> None:
         """In the thread that has read."""
-        self._call_soon(partial(self._ended, fetch, future))
+        self._call_soon(partial(self._ended, reading, future))
 
-    def _ended(self, fetch: ModelFetch, future: Future[Outcome]) -> None:
-        self._reading = self._future = None
-        key = fetch.file.key
+    def _ended(self, reading: ModelReading, future: Future[Outcome]) -> None:
+        del self._under_way[reading]
+        key = reading.fetch.file.key
         error = None if future.cancelled() else future.exception()
         if future.cancelled():
             outcome = Outcome("cancelled")

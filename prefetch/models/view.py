@@ -18,7 +18,7 @@ class ModelPicture(NamedTuple):
     jobs: tuple[JobModels, ...] = ()
     pages: Mapping[AdapterKey, bool] = {}
     failed: Mapping[AdapterKey, str] = {}
-    loading: AdapterKey | None = None
+    loading: frozenset[AdapterKey] = frozenset()
     in_flight: tuple[FetchStatus, ...] = ()
     page: PageStatus = PageStatus()
 
@@ -42,6 +42,6 @@ class ModelPicture(NamedTuple):
     def _state_of(self, file: ModelFile) -> ModelState:
         if file.key in self.failed:
             return "failed"
-        if file.key == self.loading:
+        if file.key in self.loading:
             return "loading"
         return "ready" if file.key in self.pages else "cold"

@@ -91,7 +91,9 @@ class Schedule:
 
     @property
     def is_idle(self) -> bool:
-        return self.has_placed_all and not (self._readings or self._awaits_disks)
+        """Nothing is due or being read; what was told to stop may hang for ever, and does not count."""
+        is_reading = any(not reading.is_cancelled for reading in self._readings.values())
+        return self.has_placed_all and not (is_reading or self._awaits_disks)
 
     def line_of(self, path: str) -> Line:
         return None if self.settings.concurrency is not None else self._disks.under(path)

@@ -23,7 +23,7 @@ from ..reports.view import Shelves
 from ..settings import PrefetchSettings
 from .lane import Ended, read_on
 from .reading import Outcome, Reading
-from .schedule import Schedule
+from .schedule import Line, Schedule
 from .unreadable import Unreadable
 
 if TYPE_CHECKING:
@@ -89,11 +89,6 @@ class Warmer:
     def readings(self) -> tuple[Reading, ...]:
         """Reads going on or paused for somebody; those told to stop are left out."""
         return tuple(reading for reading in self._schedule.readings if not reading.is_cancelled)
-
-    @property
-    def is_reading(self) -> bool:
-        """Some read has not ended, told to stop or not."""
-        return bool(self._schedule.readings)
 
     @property
     def futures(self) -> tuple[Future[None], ...]:
@@ -173,14 +168,27 @@ class Warmer:
     def _is_urgent(self, fetch: Fetch) -> bool:
         return self.meter.pace(self._machine.clock()).is_urgent(fetch)
 
+    def line_of(self, path: str) -> Line:
+        """The files that this one is read in one order with."""
+        return self._schedule.line_of(path)
+
+    def is_reading(self, path: str) -> bool:
+        """Whether a LoRA of its line is being read, or paused for another. One that was told to stop does not count: on
+        a share that is gone it never ends. Of a file whose disk is not known, anything may be in the line."""
+        line = self.line_of(path)
+        return any(line is None or self.line_of(reading.fetch.file.path) in (line, None) for reading in self.readings)
+
     def keeps_off(self, path: str) -> bool:
         """Whether a file of a later job should be left alone because the running job reads the same disk."""
         return self._watch.keeps_off(self._disks.under(path))
 
-    def survey(self, files: Sequence[LoraFile], *, measures: bool) -> None:
-        """Uses a moment in which nothing is read to get to know the disks of the library."""
+    def survey(self, files: Sequence[LoraFile], read: Iterable[str], *, measures: bool) -> None:
+        """Uses a moment in which nothing is read to get to know the disks of the library. `read`: models whose read was
+        told to stop and has not ended."""
         if self._schedule.is_idle and not self._watch.keeps_off(None):
-            self._disks.survey(files, self._schedule.settings, measures=measures)
+            paths = (*read, *(reading.fetch.file.path for reading in self._schedule.readings))
+            busy = frozenset(map(self._disks.under, paths))
+            self._disks.survey(files, self._schedule.settings, measures=measures, busy=busy)
 
     def count_asked(self, key: AdapterKey, nbytes: int, seconds: float) -> None:
         """Pages that somebody asked for by hand have been read; whoever uses them, that was not in vain."""

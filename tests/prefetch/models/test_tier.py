@@ -105,8 +105,7 @@ async def test_a_job_that_goes_takes_its_read_with_it_and_what_was_read_was_in_v
     def leave(path: str, done_bytes: int) -> None:
         if done_bytes == 2 * CHUNK_BYTES:
             world.remove("3")
-            (reading,) = (world.prefetcher._models._reading,)
-            assert reading is not None
+            (reading,) = world.prefetcher._models.readings
             reading.cancel()
 
     world.on_chunk = leave

@@ -1,0 +1,130 @@
+"""A share that is gone: a read or a look there may take for ever, and models elsewhere are read all the same. Real
+threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from warmstack.loaders.daemon_pool import DaemonPool
+from warmstack.loaders.disk_kind import Disk
+
+from .model_world import ModelWorld
+
+DEADLINE_S = 30.0
+
+
+class Share:
+    """What lies on it has a name with `far`, and whoever looks at it stands still until it is back."""
+
+    def __init__(self) -> None:
+        self.looks: list[str] = []
+        self.is_back = threading.Event()
+
+    def look(self, path: str) -> None:
+        if "far" in Path(path).name:
+            self.looks.append(Path(path).name)
+            assert self.is_back.wait(DEADLINE_S)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[ModelWorld]:
+    """Everything runs in threads; a job without files is running."""
+    world = ModelWorld(tmp_path)
+    world.machine = replace(world.machine, make_pool=DaemonPool)
+    world.disk_under = lambda path: Disk("far" if "far" in path else "near", "network")
+    world.build()
+    world.submit_models("running")
+    world.start("running")
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+async def share(world: ModelWorld) -> AsyncIterator[Share]:
+    """Reads stand still."""
+    share = Share()
+    world.on_chunk = lambda path, done: share.look(path)
+    yield share
+    share.is_back.set()
+
+
+async def until(world: ModelWorld, is_so: Callable[[], bool]) -> None:
+    """Looks at the queue again and again, until it is so."""
+    if world.task is None:
+        world.task = asyncio.get_running_loop().create_task(world.prefetcher.run())
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert not world.task.done() and time.monotonic() < deadline_s
+        world.prefetcher.wake()
+        await asyncio.sleep(0.002)
+
+
+async def until_ready(world: ModelWorld, job_id: str, model: str) -> None:
+    await until(world, lambda: world.model_states().get(job_id, {}).get(model) == "ready")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_lora_whose_read_hangs_holds_up_no_model_of_another_disk(
+    world: ModelWorld, share: Share, is_there: bool
+) -> None:
+    """Nor any at all once nobody needs it."""
+    if not is_there:
+        world.disk_under = lambda path: Disk("near", "network")
+    world.submit("lora", world.lora("far/far"))
+    await until(world, lambda: bool(share.looks))
+    if not is_there:
+        world.remove("lora")
+    world.submit_models("2", model := world.model("near.safetensors"))
+    await until_ready(world, "2", model)
+
+
+async def test_a_model_whose_read_hangs_holds_up_none_of_another_disk(world: ModelWorld, share: Share) -> None:
+    far, near = world.model("far/far.safetensors"), world.model("near.safetensors")
+    world.submit_models("2", far, near)
+    await until_ready(world, "2", near)
+    assert world.model_states()["2"][far] == "loading"
+    world.submit_models("3", later := world.model("later.safetensors"))
+    await until_ready(world, "3", later)
+    assert share.looks == ["far.safetensors"]
+
+
+async def test_a_model_that_nobody_needs_any_more_holds_up_none_and_is_not_begun_twice(
+    world: ModelWorld, share: Share
+) -> None:
+    world.disk_under = lambda path: Disk("near", "network")
+    world.submit_models("2", far := world.model("far.safetensors"))
+    await until(world, lambda: bool(share.looks))
+    world.remove("2")
+    await until(world, lambda: not world.prefetcher.status().in_flight)
+    world.submit_models("3", far, near := world.model("near.safetensors"))
+    await until_ready(world, "3", near)
+    assert share.looks == [far]
+    share.is_back.set()
+    await until_ready(world, "3", far)
+
+
+async def test_disks_are_measured_beside_a_read_that_hangs_but_not_its_own(world: ModelWorld, share: Share) -> None:
+    probed: list[str] = []
+
+    def probe(paths: Sequence[str], cancelled: Callable[[], bool]) -> tuple[float, ...]:
+        probed.extend(Path(path).name for path in paths)
+        return (1.0,)
+
+    world.probe = probe
+    world.disk_under = lambda path: Disk("far" if "far" in path else "near", "flash")
+    world.submit("lora", world.lora("far/far"))
+    world.lora("near")
+    world.catalog.refresh()
+    await until(world, lambda: bool(share.looks))
+    world.queue.clear()
+    await until(world, lambda: bool(probed))
+    assert probed == ["near.safetensors"]
+    share.is_back.set()
+    await until(world, lambda: len(probed) == 2)
