@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
 from ...lora.file import AdapterKey
@@ -13,8 +15,43 @@ from .plan import JobModels
 
 RELOOK_S = 10.0
 """How late a replaced file may be noticed."""
+PATIENCE_S = 0.25
+"""How long other names wait for one that is being looked up."""
+LOOKS = 8
+"""Names that may hang at a time, each in a thread: on a share that is gone for ever."""
 
-Found: TypeAlias = Mapping[tuple[str, str], tuple[ModelFile, ...]]
+Name: TypeAlias = tuple[str, str]
+"""Kind and name."""
+
+
+class _Look:
+    """Names being looked up by one thread, nearest need first."""
+
+    def __init__(self, find: ModelFinder, names: Iterable[Name]) -> None:
+        self.names = set(names)
+        """Less those that were taken back."""
+        self.is_late = False
+        self._find = find
+        self._ahead = deque(names)
+        self._done: deque[tuple[Name, tuple[ModelFile, ...]]] = deque()
+
+    def run(self) -> None:
+        """For a thread."""
+        while (name := _taken(self._ahead.popleft)) is not None:
+            self._done.append((name, tuple(self._find(*name))))
+
+    def take_back(self) -> None:
+        """Leaves it the name that it is at."""
+        self.is_late = True
+        while (name := _taken(self._ahead.pop)) is not None:
+            self.names.discard(name)
+
+    def take(self) -> dict[Name, tuple[ModelFile, ...]]:
+        """What was found since the last call."""
+        found = {}
+        while self._done:
+            name, found[name] = self._done.popleft()
+        return found
 
 
 class ModelBoard:
@@ -23,7 +60,7 @@ class ModelBoard:
     def __init__(
         self,
         find: ModelFinder,
-        offload: Callable[[Callable[[], Found]], Awaitable[Found]],
+        offload: Callable[[Callable[[], None]], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
         """`offload` runs a blocking call in a thread."""
@@ -32,9 +69,9 @@ class ModelBoard:
         self._clock = clock
         self._needs: tuple[JobNeeds, ...] = ()
         self._jobs: tuple[JobModels, ...] = ()
-        self._found: dict[tuple[str, str], tuple[ModelFile, ...]] = {}
+        self._found: dict[Name, tuple[ModelFile, ...]] = {}
         self._waits = False
-        self._looking = False
+        self._looks: list[_Look] = []
         self._looked_at_s = clock()
 
     @property
@@ -47,23 +84,51 @@ class ModelBoard:
         if needs is not self._needs:
             before, self._needs = self._needs, needs
             self._follow(before)
-        is_old = bool(needs) and self._clock() - self._looked_at_s >= RELOOK_S
-        return (self._waits or is_old) and not self._looking
+        if self._looks:
+            may_look = len(self._looks) < LOOKS and all(look.is_late for look in self._looks)
+            return may_look and self._waits and bool(self._unseen())
+        return self._waits or (bool(needs) and self._clock() - self._looked_at_s >= RELOOK_S)
 
-    async def look_up(self) -> None:
-        """The names that are new; all of them when it is time."""
-        names = {(model.kind, model.name) for job in self._needs for model in job.references.models}
-        if self._clock() - self._looked_at_s >= RELOOK_S:
+    async def look_up(self, found: Callable[[], None] = lambda: None) -> None:
+        """The names that are new; all of them when it is time, and none hangs. `found()` is called when `jobs` has
+        changed."""
+        if not self._looks and self._clock() - self._looked_at_s >= RELOOK_S:
             self._looked_at_s = self._clock()
+            names = self._names()
             self._found = {name: files for name, files in self._found.items() if name in names}
         else:
-            names -= self._found.keys()
-        self._looking = True
+            names = self._unseen()
+        if names:
+            await self._run(_Look(self._find, names), found)
+
+    async def _run(self, look: _Look, found: Callable[[], None]) -> None:
+        self._looks.append(look)
+        overdue = asyncio.get_running_loop().call_later(PATIENCE_S, self._on_overdue, look, found)
         try:
-            self._found |= await self._offload(lambda: {name: tuple(self._find(*name)) for name in names})
+            await self._offload(look.run)
         finally:
-            self._looking = False
+            overdue.cancel()
+            self._looks.remove(look)
+            self._take_in(look, found)
+
+    def _on_overdue(self, look: _Look, found: Callable[[], None]) -> None:
+        look.take_back()
+        self._take_in(look, found)
+
+    def _names(self) -> dict[Name, None]:
+        """In the order of need."""
+        return dict.fromkeys((model.kind, model.name) for job in self._needs for model in job.references.models)
+
+    def _unseen(self) -> list[Name]:
+        held = set[Name]().union(*(look.names for look in self._looks))
+        return [name for name in self._names() if name not in self._found and name not in held]
+
+    def _take_in(self, look: _Look, found: Callable[[], None]) -> None:
+        before = self._jobs
+        self._found |= look.take()
         self._take(tuple(map(self._models_of, self._needs)))
+        if self._jobs != before:
+            found()
 
     def job(self, key: JobKey) -> JobModels | None:
         """None for a job that is not visible."""
@@ -96,3 +161,10 @@ class ModelBoard:
             for file in found:
                 files.setdefault(file.key, file)
         return tuple(files.values())
+
+
+def _taken(take: Callable[[], Name]) -> Name | None:
+    try:
+        return take()
+    except IndexError:  # asking for the length first would let another thread come between
+        return None

@@ -20,7 +20,7 @@ from ..reading.warmer import Warmer
 from ..reports.metrics import PageTally
 from ..reports.status import FetchStatus
 from ..settings import PrefetchSettings
-from .board import Found, ModelBoard
+from .board import ModelBoard
 from .file import ModelFile, ModelFinder
 from .plan import JobModels, ModelFetch, ModelPlan, Needed, Room, needed_models, plan_models
 from .reading import ModelReading
@@ -41,7 +41,7 @@ class ModelTier:
         warmer: Warmer,
         machine: Machine,
         pool: Pool,
-        offload: Callable[[Callable[[], Found]], Awaitable[Found]],
+        offload: Callable[[Callable[[], None]], Awaitable[None]],
         call_soon: Callable[[Callable[[], None]], None],
         changed: Callable[[], None],
     ) -> None:
@@ -95,13 +95,13 @@ class ModelTier:
 
     async def look_up(self) -> None:
         """Finds the files of new names, in a thread."""
-        before = self._board.jobs
-        await self._board.look_up()
+        await self._board.look_up(self._on_found)
+
+    def _on_found(self) -> None:
         uncounted, self._uncounted = self._uncounted, set()
         for key in uncounted:
             self.count_start(key)
-        if self._board.jobs != before:
-            self._changed()
+        self._changed()
 
     def count_start(self, started: JobKey) -> None:
         """A job has started: what it needs beyond the models of the job before was there in time, or was not."""

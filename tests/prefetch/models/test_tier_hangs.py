@@ -14,6 +14,8 @@ import pytest
 
 from warmstack.loaders.daemon_pool import DaemonPool
 from warmstack.loaders.disk_kind import Disk
+from warmstack.prefetch.models.board import RELOOK_S
+from warmstack.prefetch.models.file import ModelFile
 
 from .model_world import ModelWorld
 
@@ -128,3 +130,30 @@ async def test_disks_are_measured_beside_a_read_that_hangs_but_not_its_own(world
     assert probed == ["near.safetensors"]
     share.is_back.set()
     await until(world, lambda: len(probed) == 2)
+
+
+async def test_a_model_that_cannot_be_looked_up_holds_up_no_other_name(world: ModelWorld) -> None:
+    """Neither one that was named before it, nor one that comes later."""
+    share = Share()
+
+    def find(kind: str, name: str) -> tuple[ModelFile, ...]:
+        share.look(name)
+        return world.find(kind, name)
+
+    world.build(models=find)
+    names = [world.model(f"{name}.safetensors") for name in ("first", "far", "second", "later", "far2", "last")]
+    world.submit_models("1", names[0])
+    world.submit_models("2", names[1])
+    world.submit_models("3", names[2])
+    await until_ready(world, "1", names[0])
+    await until_ready(world, "3", names[2])
+    world.submit_models("4", names[3])
+    await until_ready(world, "4", names[3])
+    world.now_s += RELOOK_S
+    world.submit_models("5", names[4])
+    world.submit_models("6", names[5])
+    await until_ready(world, "6", names[5])
+    assert share.looks == [names[1], names[4]], "each hangs once"
+    share.is_back.set()
+    await until_ready(world, "2", names[1])
+    await until_ready(world, "5", names[4])
