@@ -14,7 +14,7 @@ import torch
 from .errors import LoadCancelledError, SafetensorsLoadError
 from .filling import Pace
 from .footprint import footprint_of
-from .in_thread import on_this_gpu, run_in_thread
+from .in_thread import as_here, run_in_thread
 from .robust import Device, Path, load_request, request_for
 from .spare_memory import SpareMemory
 from .strategy import LoadRequest
@@ -85,7 +85,7 @@ def load_loras_batch(
         # Views are all Python: a second thread would only wait for the first.
         return _batch({name: load(name) for name in names}, continue_on_error)
     with ThreadPoolExecutor(workers, "warmstack-batch") as pool:
-        outcomes = dict(zip(names, pool.map(on_this_gpu(load), names), strict=True))
+        outcomes = dict(zip(names, pool.map(as_here(load), names), strict=True))
     return _batch(outcomes, continue_on_error)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -22,21 +23,28 @@ async def run_in_thread(load: Callable[[Callable[[], bool]], T]) -> T:
     still runs to its next look at `cancelled`, and what it raises then is dropped."""
     stop = threading.Event()
     try:
-        return await asyncio.to_thread(on_this_gpu(load), stop.is_set)
+        return await asyncio.to_thread(as_here(load), stop.is_set)
     finally:
         stop.set()
 
 
-def on_this_gpu(load: Callable[P, T]) -> Callable[P, T]:
-    """`load` for another thread. "cuda" means the GPU that is current here: a thread begins with the first one."""
-    if not torch.cuda.is_initialized():
-        # Nobody has chosen another.
-        return load
-    gpu = torch.cuda.current_device()
+def as_here(call: Callable[P, T]) -> Callable[P, T]:
+    """`call` for another thread, as torch is set in this one: inference mode, gradients and autocast, each of which a
+    thread begins without, and the GPU that "cuda" means, which is the first one there."""
+    is_inference, has_gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    # Before somebody has used CUDA nobody has chosen another GPU.
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
-    @wraps(load)
+    @wraps(call)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with torch.cuda.device(gpu):
-            return load(*args, **kwargs)
+        with ExitStack() as stack:
+            if gpu is not None:
+                stack.enter_context(torch.cuda.device(gpu))
+            stack.enter_context(torch.inference_mode(is_inference))
+            stack.enter_context(torch.set_grad_enabled(has_gradients))
+            for kind, dtype in casts:
+                stack.enter_context(torch.autocast(kind, dtype))
+            return call(*args, **kwargs)
 
     return run

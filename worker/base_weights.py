@@ -70,7 +70,8 @@ class BaseWeights:
     def shape(self, place: Place) -> tuple[int, ...]:
         return tuple(weight_of(self._modules[place]).shape)
 
-    @torch.no_grad()
+    # Weights made in inference mode take writes only in it, others anywhere.
+    @torch.inference_mode()
     def update(self, updates: Mapping[Place, Sequence[PlainLora]]) -> None:
         """Every weight becomes its original plus its `updates`; weights without any become the original.
 
@@ -84,7 +85,7 @@ class BaseWeights:
         for place, loras in updates.items():
             add_fused_(self._originals.give_back(self._modules[place]), loras)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def restore(self) -> None:
         """The original bits everywhere. Raises OffloadedError and QuantisedError, with nothing changed."""
         changed = self._changed()

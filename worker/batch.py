@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from ..loaders.in_thread import as_here
 from ..lora.errors import LoraError
 from ..lora.flight import never
 from ..prefetch.machine import Machine
@@ -73,8 +74,8 @@ def run_batch(
     """Runs every request in order; the pipeline has its own weights afterwards.
 
     A request that fails (a missing name, a LoRA for another model) is reported and the queue goes on. `on_report` is
-    called as each request ends, in a thread of the run. Once `stopped()` is true no other request is begun. Blocking;
-    owns an event loop.
+    called as each request ends, in a thread of the run, where torch is set as here (inference mode, gradients,
+    autocast, GPU). Once `stopped()` is true no other request is begun. Blocking; owns an event loop.
     """
     batch.images.mkdir(parents=True, exist_ok=True)
     run = _Run(worker, batch, on_report or _ignore, stopped)
@@ -143,7 +144,7 @@ class _Run:
     async def _run(self, request: QueueRequest) -> RequestReport:
         if self._stopped():
             return RequestReport(id=request.id, line=request.line, prompt=request.prompt, ran=False)
-        work = asyncio.create_task(asyncio.to_thread(self._request, request))
+        work = asyncio.create_task(asyncio.to_thread(as_here(self._request), request))
         while not work.done():
             await asyncio.wait({work}, timeout=_SIGNALS_S)
         return work.result()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -132,11 +132,14 @@ def _fitting(pipeline: LoraPipeline, name: str, place: Place, lora: PlainLora, s
     )
 
 
-def _share(matched: Iterable[PlainLora], lost: Iterable[PlainLora]) -> float:
+def _share(matched: Collection[PlainLora], lost: Collection[PlainLora]) -> float:
     lost_square = sum(map(_square_norm, lost))
     if not lost_square:
         return 1.0
     matched_square = sum(map(_square_norm, matched))
+    if not math.isfinite(matched_square + lost_square):
+        # What is infinite, in a broken file, says nothing of the others.
+        return len(matched) / (len(matched) + len(lost))
     return math.sqrt(matched_square / (matched_square + lost_square))
 
 
@@ -147,4 +150,5 @@ def _square_norm(lora: PlainLora) -> float:
         return 0.0
     up = lora.up.detach().flatten(1).float()
     down = lora.down.detach().flatten(1).float()
-    return max(0.0, float(((up.T @ up) * (down @ down.T)).sum())) * lora.scale**2
+    square = float(((up.T @ up) * (down @ down.T)).sum()) * lora.scale**2
+    return max(0.0, square) if math.isfinite(square) else math.inf

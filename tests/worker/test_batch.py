@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import threading
@@ -68,6 +69,39 @@ def test_pictures_do_not_depend_on_prefetch_cache_or_budget(
 def test_the_pipeline_has_its_own_weights_after_a_run(pipeline: Any, tmp_path: Path, make_worker: MakeWorker) -> None:
     before = {key: value.clone() for key, value in pipeline.unet.state_dict().items()}
     run_batch(make_worker(), Batch(parse_queue(QUEUE), pipeline, Generator(), tmp_path), "prefetch")
+    assert all(torch.equal(value, before[key]) for key, value in pipeline.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "prefetch"])
+def test_a_picture_is_made_as_the_caller_would_make_it(
+    mode: Any, pipeline: Any, tmp_path: Path, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inference mode and autocast hold for a thread: weights made in the one take writes nowhere else."""
+    seen: list[tuple[bool, bool, bool]] = []
+
+    def generate(pipeline: Any, request: QueueRequest) -> Image.Image:
+        states = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+        seen.append(states)
+        return paint(pipeline, request)
+
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        monkeypatch.setattr(pipeline, "unet", copy.deepcopy(pipeline.unet))
+        assert all(weight.is_inference() for weight in pipeline.unet.parameters())
+        report = run_batch(make_worker(), Batch(parse_queue(QUEUE), pipeline, generate, tmp_path), mode)
+    assert [request.problems for request in report.requests] == [()] * len(QUEUE)
+    assert seen == [(True, False, True)] * len(QUEUE)
+
+
+def test_weights_made_in_inference_mode_are_updated_and_restored_outside_of_it(
+    pipeline: Any, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.inference_mode():
+        monkeypatch.setattr(pipeline, "unet", copy.deepcopy(pipeline.unet))
+    before, worker = {key: value.clone() for key, value in pipeline.unet.state_dict().items()}, make_worker()
+    (applied,) = worker.apply_to_pipeline(pipeline, "ink").loras
+    assert applied.matched
+    assert any(not torch.equal(value, before[key]) for key, value in pipeline.unet.state_dict().items())
+    worker.remove_from_pipeline(pipeline)
     assert all(torch.equal(value, before[key]) for key, value in pipeline.unet.state_dict().items())
 
 

@@ -211,6 +211,15 @@ def test_what_a_converter_drops_or_gives_no_component_is_told_and_counted(
     assert 0 < lora.matched_share < 1
 
 
+@pytest.mark.parametrize("broken", [T5, FLUX_OUT])
+def test_what_is_infinite_makes_no_share_of_nan(broken: str, tmp_path: Path, make_worker: MakeWorker) -> None:
+    file = {**flux_file(1.0), **kohya_pair(T5, 3)}
+    file[f"{broken}.lora_up.weight"][0, 0] = torch.inf
+    save_file(file, tmp_path / "it.safetensors")
+    (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(flux(), "it").loras
+    assert lora.matched_share == pytest.approx(2 / 3)
+
+
 def test_parts_without_effect_are_not_told_when_they_are_dropped(tmp_path: Path, make_worker: MakeWorker) -> None:
     nothing = {key: value * 0 if "lora_up" in key else value for key, value in kohya_pair(T5, 3).items()}
     save_file({**flux_file(1.0), **nothing}, tmp_path / "it.safetensors")
