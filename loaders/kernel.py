@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import sys
+from typing import Any
 
 _CACHESTAT = 451
 """System call number on every Linux architecture; Linux 6.5 and later."""
@@ -39,11 +40,13 @@ def cached_pages(fd: int, start: int = 0, nbytes: int = 0) -> int | None:
 def map_privately(fd: int, nbytes: int = 0, start: int = 0) -> mmap.mmap:
     """`nbytes` of the open file from byte `start` on, 0 for all to its end, copy-on-write: torch and ctypes want
     writable memory, and a write must never reach the file. OSError or ValueError when it cannot be mapped."""
+    # Else every mapping keeps a file open, and 256 may be on some systems.
+    untracked: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) and sys.platform != "win32" else {}
     if not sys.platform.startswith("linux"):
-        return mmap.mmap(fd, nbytes, access=mmap.ACCESS_COPY, offset=start)
+        return mmap.mmap(fd, nbytes, access=mmap.ACCESS_COPY, offset=start, **untracked)
     # Else the kernel counts each page as one that will be written to, and refuses a file larger than memory and swap.
     flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
-    return mmap.mmap(fd, nbytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=start)
+    return mmap.mmap(fd, nbytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=start, **untracked)
 
 
 def mapped_resident_pages(fd: int, nbytes: int, start: int = 0) -> int | None:

@@ -28,6 +28,6 @@ def map_tensors(
 
 def map_file(header: SafetensorsHeader, *, opened: OpenFiles | None = None) -> mmap.mmap:
     """The whole file, copy-on-write; it may be larger than memory and swap together."""
-    with open_raw(header.path, opened) as file:
+    with open_raw(header.path, opened, last=True) as file:
         require_stamp(header.path, file, header.stamp)
         return kernel.map_privately(file.fileno())

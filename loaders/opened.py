@@ -14,7 +14,8 @@ from typing import NamedTuple
 from .errors import SafetensorsLoadError
 
 _MOST_OPEN = 100
-"""Of one load. A process may have 256 files open on some systems; the shards beyond are opened for each use."""
+"""Of one load. A process may have 256 files open on some systems; the shards beyond are opened once more for their
+data."""
 
 
 class FileStamp(NamedTuple):
@@ -39,8 +40,8 @@ def stamp_path(path: str) -> FileStamp:
 
 
 class OpenFiles:
-    """The files of one load: each is opened at its first use and closed with the load. Thread-safe; readers of one file
-    share its flags, and on systems without preadv its position."""
+    """The files of one load: each is opened at its first use and closed after its last, or with the load. Thread-safe;
+    readers of one file share its flags, and on systems without preadv its position."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,18 +65,23 @@ class OpenFiles:
                 self._files[path] = _open(path)
             return self._files.get(path)
 
+    def take(self, path: str) -> FileIO | None:
+        """The file of `path`, if it is open, to be closed by the caller."""
+        with self._lock:
+            return self._files.pop(path, None)
+
 
 @contextmanager
-def open_raw(path: str | os.PathLike[str], opened: OpenFiles | None = None) -> Iterator[FileIO]:
+def open_raw(path: str | os.PathLike[str], opened: OpenFiles | None = None, *, last: bool = False) -> Iterator[FileIO]:
     """An unbuffered file, whose `readinto` goes straight into the caller's memory without the GIL: that of `opened`,
-    which stays open, or one of its own."""
+    which stays open unless this is its `last` use, or one of its own."""
     name = os.fspath(path)
-    shared = None if opened is None else opened.file(name)
+    shared = None if opened is None or last else opened.file(name)
     try:
         if shared is not None:
             yield shared
             return
-        with _open(name) as file:
+        with (opened.take(name) if opened is not None else None) or _open(name) as file:
             yield file
     except OSError as error:
         raise unreadable(name, error) from error

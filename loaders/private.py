@@ -48,7 +48,7 @@ def read_private(
 ) -> TensorFile:
     """`read_tensors` at a given pace: one thread and small pages, which disturb the foreground least."""
     path = header.path
-    with open_raw(path, opened) as file:
+    with open_raw(path, opened, last=True) as file:
         require_stamp(path, file, header.stamp)
         buffer = allocate(path, header.data_bytes, huge_pages=False, spare=spare)
         with memoryview(buffer) as memory, memory[: header.data_bytes] as target:
@@ -69,7 +69,7 @@ def read_fast(
     which leaves the cache to others; a cached one is copied by a few. Huge pages in both cases. `at_once` loads, this
     one included, share the disk and the cores."""
     path = header.path
-    with open_raw(path, opened) as file:
+    with open_raw(path, opened, last=True) as file:
         require_stamp(path, file, header.stamp)
         direct = should_read_directly(header, file, [(header.data_start, header.file_bytes)])
         # Direct reads fill whole blocks, and the tensors begin somewhere in the first.

@@ -57,7 +57,7 @@ def read_selected(
     """`keys` of a file as views of one private buffer: what is not in the page cache past it by `readers` threads,
     unless it lies in small pieces, else through it by `copiers`. Raises as `read_tensors` does."""
     path = header.path
-    with open_raw(path, opened) as file:
+    with open_raw(path, opened, last=True) as file:
         require_stamp(path, file, header.stamp)
         runs = _runs(header, keys, origin=0, alignment_bytes=_ALIGNMENT_BYTES)
         direct = _worth_blocks(runs) and should_read_directly(header, file, _spans(header, runs))

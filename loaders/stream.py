@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from io import FileIO
 from typing import NamedTuple
@@ -80,14 +80,14 @@ def stream_pieces(
     # No thread waits for the consumer: one that did would keep the process from ending while somebody held the stream.
     with ExitStack() as files, ThreadPoolExecutor(readers, "warmstack-stream") as pool:
         try:
-            upcoming = _with_files(wanted, files, min(_PIECE_BYTES, max_bytes), opened)
+            upcoming = _with_sources(wanted, files, min(_PIECE_BYTES, max_bytes), opened)
             yield from _in_order(upcoming, pool, pace, max_bytes)
         finally:
             stop.set()
 
 
 def _in_order(
-    upcoming: Iterator[tuple[_Piece, FileIO]], pool: ThreadPoolExecutor, pace: Pace, max_bytes: int
+    upcoming: Iterator[tuple[_Piece, _Source]], pool: ThreadPoolExecutor, pace: Pace, max_bytes: int
 ) -> Generator[StreamedPiece, None, None]:
     """The pieces, each asked for from the readers as soon as there is room for it."""
     asked: deque[tuple[_Piece, Future[dict[str, torch.Tensor]]]] = deque()
@@ -95,8 +95,8 @@ def _in_order(
     following = next(upcoming, None)
     while asked or following is not None:
         while following is not None and (not waiting_bytes or waiting_bytes + following[0].size_bytes <= max_bytes):
-            piece, file = following
-            asked.append((piece, pool.submit(_read, piece, file, pace)))
+            piece, source = following
+            asked.append((piece, pool.submit(_read, piece, source, pace)))
             waiting_bytes += piece.size_bytes
             following = next(upcoming, None)
         piece, reading = asked.popleft()
@@ -120,14 +120,44 @@ class _Piece(NamedTuple):
         return self.end - self.start
 
 
-def _with_files(
+class _Source:
+    """A file, open from the first of its pieces to the last. Thread-safe."""
+
+    def __init__(self, header: SafetensorsHeader, pieces: int, opened: OpenFiles | None) -> None:
+        self._header = header
+        self._left = pieces
+        self._opened = opened
+        self._lock = threading.Lock()
+        self._closing = ExitStack()
+        self._file: FileIO | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[FileIO]:
+        """For one piece."""
+        path = self._header.path
+        with self._lock:
+            if self._file is None:
+                self._file = self._closing.enter_context(open_raw(path, self._opened, last=True))
+                require_stamp(path, self._file, self._header.stamp)
+        yield self._file
+        with self._lock:
+            self._left -= 1
+            if not self._left:
+                self.close()
+
+    def close(self) -> None:
+        self._closing.close()
+
+
+def _with_sources(
     wanted: Iterable[tuple[SafetensorsHeader, list[str]]], files: ExitStack, most_bytes: int, opened: OpenFiles | None
-) -> Iterator[tuple[_Piece, FileIO]]:
-    """Every piece with its file, which is opened when its turn comes."""
+) -> Iterator[tuple[_Piece, _Source]]:
+    """Every piece with its file, which `files` closes if a reader does not."""
     for header, keys in wanted:
-        file = files.enter_context(open_raw(header.path, opened))
-        require_stamp(header.path, file, header.stamp)
-        yield from ((piece, file) for piece in _pieces(header, keys, most_bytes))
+        pieces = list(_pieces(header, keys, most_bytes))
+        source = _Source(header, len(pieces), opened)
+        files.callback(source.close)
+        yield from ((piece, source) for piece in pieces)
 
 
 def _pieces(header: SafetensorsHeader, keys: Sequence[str], most_bytes: int) -> Iterator[_Piece]:
@@ -145,15 +175,17 @@ def _pieces(header: SafetensorsHeader, keys: Sequence[str], most_bytes: int) -> 
         yield piece
 
 
-def _read(piece: _Piece, file: FileIO, pace: Pace) -> dict[str, torch.Tensor]:
+def _read(piece: _Piece, source: _Source, pace: Pace) -> dict[str, torch.Tensor]:
     header, path = piece.header, piece.header.path
+    pace.allow(path, 0)
     # Aligned as in the file, whose writer aligned each tensor to its elements as a rule.
     lead_bytes = piece.start % _ALIGNMENT_BYTES
     buffer = _memory(path, lead_bytes + piece.size_bytes)
     try:
-        with memoryview(buffer) as memory, memory[lead_bytes : lead_bytes + piece.size_bytes] as target:
-            fill(path, file, [(target, header.data_start + piece.start)], pace)
-        require_stamp(path, file, header.stamp)
+        with source.open() as file, memoryview(buffer) as memory:
+            with memory[lead_bytes : lead_bytes + piece.size_bytes] as target:
+                fill(path, file, [(target, header.data_start + piece.start)], pace)
+            require_stamp(path, file, header.stamp)
     except OSError as error:
         raise unreadable(path, error) from error
     entries = {key: header.tensors[key].moved(lead_bytes - piece.start) for key in piece.keys}

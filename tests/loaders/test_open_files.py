@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -17,6 +19,7 @@ from safetensors.torch import save_file
 from warmstack.loaders import (
     DeviceMap,
     LoadCancelledError,
+    LoadProgress,
     LoadRequest,
     ModelLoader,
     Pace,
@@ -28,6 +31,8 @@ from warmstack.loaders import (
     load_module,
     load_safetensors_robust,
     opened,
+    read_header,
+    stream_tensors,
 )
 from warmstack.loaders.opened import OpenFiles
 from warmstack.loaders.robust import load_request
@@ -140,6 +145,84 @@ def test_more_files_than_may_be_open_are_opened_as_needed(tmp_path: Path, opens,
     before = [opens(path) for path in files]
     assert len(ModelLoader("parallel").load_shards(files)) == 4
     assert [opens(path) - count for path, count in zip(files, before, strict=True)] == [1, 1, 2, 2]
+
+
+class Many(NamedTuple):
+    files: list[str]
+    build: Callable[[], torch.nn.Module]
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch) -> Many:
+    """40 shards of a model, 2 of which may be open at once, in a folder of their own."""
+    monkeypatch.setattr(opened, "_MOST_OPEN", 2)
+    (tmp_path / "many").mkdir()
+    files = [str(tmp_path / "many" / f"{number}.safetensors") for number in range(40)]
+    for number, path in enumerate(files):
+        save_file({f"{number}.weight": torch.ones(2, 2), f"{number}.bias": torch.ones(2)}, path)
+    return Many(files, lambda: torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in files)))
+
+
+class Watch:
+    """A progress that counts the descriptors of `files`, a mapping's own included."""
+
+    def __init__(self, files: list[str]) -> None:
+        self._files = {os.path.realpath(path) for path in files}
+        self.calls = self.most = 0
+
+    def __call__(self, _: LoadProgress) -> None:
+        self.calls += 1
+        self.most = max(self.most, sum(file.path in self._files for file in psutil.Process().open_files()))
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ("lazy", "fast_single_file")])
+@pytest.mark.parametrize("choice", [{}, {"dtype": torch.float16}])
+def test_few_of_many_files_are_open_at_once(many: Many, strategy: str, choice: dict[str, Any]):
+    watch = Watch(many.files)
+    assert len(ModelLoader(strategy, **choice).load_shards(many.files, progress=watch)) == 80
+    assert watch.calls > 20
+    # Two that their headers were read from, and those of the readers.
+    assert watch.most <= 2 + 5
+
+
+def test_filling_opens_few_of_many_files_at_once(many: Many):
+    for fill in (
+        lambda progress: fill_module(many.build(), many.files, progress=progress),
+        lambda progress: load_module(many.build, index_of(many.files), progress=progress),
+    ):
+        watch = Watch(many.files)
+        fill(watch)
+        assert watch.calls > 20
+        assert watch.most <= 2 + 5
+
+
+@pytest.mark.parametrize("populate", [False, True])
+def test_a_file_that_is_mapped_is_not_open_beside(many: Many, monkeypatch, populate: bool):
+    monkeypatch.setattr(opened, "_MOST_OPEN", 100)
+    watch = Watch(many.files)
+    loaded = ModelLoader("lazy", populate=populate).load_shards(many.files, progress=watch)
+    assert len(loaded) == 80
+    # Before Python 3.13 a mapping keeps a descriptor of its own. The headers of all are read before any is mapped.
+    assert watch.most <= 40 + 1
+    last = Watch(many.files)
+    last(LoadProgress(0, 0, "", ""))
+    assert last.most == (0 if sys.version_info >= (3, 13) and sys.platform != "win32" else 40)
+
+
+def index_of(files: list[str]) -> str:
+    """One index of `files`, beside them."""
+    names = {f"{Path(path).stem}.{key}": Path(path).name for path in files for key in ("weight", "bias")}
+    index = Path(files[0]).with_name("model.safetensors.index.json")
+    index.write_text(json.dumps({"weight_map": names}))
+    return str(index)
+
+
+def test_a_stream_that_stops_half_way_leaves_no_file_open(many: Many):
+    wanted = [(header, list(header.tensors)) for header in map(read_header, many.files)]
+    stream = stream_tensors(wanted, Pace(), max_bytes=1)
+    next(stream)
+    stream.close()
+    assert not open_now(many.files)
 
 
 def test_threads_share_one_file(saved: str, opens):

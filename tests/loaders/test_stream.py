@@ -155,7 +155,7 @@ def test_a_disk_that_fails_is_an_error_of_the_file(saved, large, monkeypatch):
     opened: list[str] = []
 
     @contextmanager
-    def open_noted(path: str, _: object) -> Iterator[FileIO]:
+    def open_noted(path: str, *_: object, **__: object) -> Iterator[FileIO]:
         with open_raw(path) as file:
             opened.append(path)
             yield file
