@@ -15,7 +15,7 @@ from ..loaders.errors import LoadCancelledError
 from ..loaders.progress import LoadProgress
 from .linked_names import LinkedNames
 from .model_files import ModelFileError, ModelFiles
-from .model_weights import ModelState, ModelWeights, check_weights, read_weights, weights_state
+from .model_weights import LinkedModel, ModelWeights, check_weights, read_weights, weights_state
 from .runtime import get_runtime
 
 
@@ -39,7 +39,7 @@ async def verdict(files: ModelFiles, name: str | None, strategy: str | None) -> 
     return True if name is None else await asyncio.to_thread(_verdict, files, name, strategy or "auto")
 
 
-def state(files: ModelFiles, linked: LinkedNames[ModelState], name: str | None) -> str:
+def state(files: ModelFiles, linked: LinkedNames[LinkedModel], name: str | None) -> str:
     """Changes whenever the model's files do. A name that comes over a link is None here: then whenever the files of a
     model do that was loaded before, of those that `linked` knows."""
     if name is None:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -41,6 +41,13 @@ class ModelWeights:
     metadata: dict[str, str]
     metrics: LoadingMetrics
     report: str
+
+
+class LinkedModel(NamedTuple):
+    """What a name means, and how that was."""
+
+    path: str
+    state: ModelState
 
 
 def strategy_names() -> list[str]:
@@ -84,11 +91,12 @@ def read_weights(
     return ModelWeights(result.tensors, dict(result.metadata), result.metrics, report)
 
 
-def model_state(files: ModelFiles, written: WrittenName, known: ModelState | None) -> ModelState | None:
+def model_state(files: ModelFiles, written: WrittenName, known: LinkedModel | None) -> LinkedModel | None:
     """For `LinkedNames`, of what the model loaders load."""
     del known
     try:
-        return weights_state(files.find(written.name))
+        path = files.find(written.name)
+        return LinkedModel(path, weights_state(path))
     except ModelFileError:
         return None
 

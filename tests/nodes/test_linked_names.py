@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,12 @@ from warmstack.nodes.model_weights import model_state
 from ..lora.scan_kit import FILES, held_scan
 from .model_writer import write_shards
 from .plain_host import write_lora
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stalls for a moment fails no test."""
+    monkeypatch.setattr(module, "_PATIENCE_S", 30.0)
 
 
 @pytest.fixture
@@ -199,6 +207,72 @@ def test_a_look_waits_for_no_scan(library: Path, catalog: LoraCatalog, linked: L
         write_lora(library, f"{number}.safetensors")
     with held_scan(catalog) as scan:
         assert scan.ask(linked.changes) == (before, False)
+
+
+class Share:
+    """Files of the folder `share`, which is a device of its own. While `is_gone`, whoever looks at one waits."""
+
+    def __init__(self, catalog: LoraCatalog) -> None:
+        self._catalog = catalog
+        self.is_gone = False
+        self.back = threading.Event()
+        self.hung: list[str] = []
+
+    def look(self, written: WrittenName, known: AdapterKey | None) -> AdapterKey | None:
+        if self.is_gone and known is not None and self.device_of(known.path):
+            self.hung.append(written.name)
+            assert self.back.wait(60)
+        return lora_state(self._catalog, written, known)
+
+    @staticmethod
+    def device_of(path: str) -> int:
+        return int("share" in Path(path).parts)
+
+
+@pytest.fixture
+def share(library: Path, catalog: LoraCatalog) -> Iterator[Share]:
+    for name in ("far.safetensors", "further.safetensors"):
+        write_lora(library / "share", name)
+    share = Share(catalog)
+    yield share
+    share.back.set()
+
+
+def test_a_share_that_is_gone_holds_up_no_job_with_files_elsewhere(
+    library: Path, share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = LinkedNames(share.look, share.device_of)
+    linked.note([LoraRow("far"), LoraRow("one"), LoraRow("further")])
+    before = linked.changes()
+    share.is_gone = True
+    monkeypatch.setattr(module, "_PATIENCE_S", 2.0)
+    assert linked.changes() == before + 2, "what may have changed has"
+    monkeypatch.setattr(module, "_PATIENCE_S", 30.0)
+    assert linked.changes() == before + 2
+    linked.note([LoraRow("further")])
+    assert linked.changes() == before + 3, "nor is that waited for"
+    assert share.hung == ["far"]
+    replace_file(library / "one.safetensors")
+    assert linked.changes() == before + 4, "what lies elsewhere is watched as before"
+
+
+def test_a_share_that_is_back_is_watched_again(library: Path, share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    linked = LinkedNames(share.look, share.device_of)
+    linked.note([LoraRow("far")])
+    share.is_gone = True
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_PATIENCE_S", 0.01)
+        linked.changes()
+    share.is_gone = False
+    share.back.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("warmstack-look"):
+            thread.join(30)
+    linked.note([LoraRow("far")])
+    before = linked.changes()
+    assert linked.changes() == before
+    replace_file(library / "share/far.safetensors")
+    assert linked.changes() == before + 1
 
 
 def test_no_process_counts_as_another_does(linked: LinkedNames[AdapterKey], catalog: LoraCatalog) -> None:
