@@ -16,6 +16,7 @@ SHOW = """async () => {
   const t = (word) => word
   const rows = ['a', 'b'].map((name) => ({ name, category: '', baseModel: '', state: '' }))
   window.picked = []
+  window.rows = rows
   const picker = new LoraPicker({
     t, rows: () => rows, fitting: () => new Set(), filters: new PickerFilters({ t }),
     onPick: (name) => picked.push(name), onPaste: () => false,
@@ -24,6 +25,7 @@ SHOW = """async () => {
     const event = new KeyboardEvent('keydown', { bubbles: true, cancelable: true, ...key })
     return picker.input.dispatchEvent(event)
   }
+  window.picker = picker
   document.body.replaceChildren(picker.input, picker.popup)
   picker.setValue('styles/ink.safetensors', '')
   picker.input.focus()
@@ -63,3 +65,17 @@ def test_a_name_that_was_not_changed_is_no_choice(component: Callable[..., Compo
     name.fill("other")
     name.press("Enter")
     assert page.evaluate("picked") == ["other"]
+
+
+def test_the_mark_stays_on_its_name_when_the_library_changes(component: Callable[..., ComponentPage]) -> None:
+    page = component().page
+    page.evaluate(SHOW)
+    for key in ("ArrowDown", "ArrowDown"):
+        page.evaluate("(key) => press(key)", {"key": key})
+    page.evaluate("rows.unshift({ ...rows[0], name: '0' }); void picker.refresh()")
+    assert page.locator("[aria-selected=true]").text_content() == "b"
+    page.evaluate("press({ key: 'Enter' })")
+    assert page.evaluate("picked") == ["b"]
+    page.evaluate(SHOW)
+    page.evaluate("press({ key: 'ArrowDown' }); rows.shift(); void picker.refresh()")
+    assert page.locator("[aria-selected=true]").count() == 0, "the name that was marked is gone"

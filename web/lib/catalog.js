@@ -6,11 +6,15 @@ import { parseAdapter } from './status.js'
 const PAGE_ROWS = 1000
 /** What was read ahead changes with every file; a library of 10,000 is not fetched for each of them. */
 const PAGES_MS = 15_000
+/** A download moves the catalog all the time, and the first page looks at the folders, which finds that it has moved again. */
+const REST_MS = 5000
 
 export class CatalogRows {
   #store
   #watchers = new Set()
   #edition = ''
+  #wanted = ''
+  #isCatchingUp = false
   #isCurrent = false
   #pages = 0
   #fetchedAt = -Infinity
@@ -46,14 +50,22 @@ export class CatalogRows {
 
   /** The rows may be those of long ago: the next status that is followed fetches them again. */
   expire() {
-    this.#edition = ''
+    this.#edition = this.#wanted = ''
   }
 
   #followNames({ boot, catalogRevision }) {
-    const edition = `${boot} ${catalogRevision}`
-    if (edition === this.#edition) return
-    this.#edition = edition
-    this.refresh()
+    this.#wanted = `${boot} ${catalogRevision}`
+    if (!this.#isCatchingUp) this.#catchUp()
+  }
+
+  async #catchUp() {
+    this.#isCatchingUp = true
+    while (this.#edition !== this.#wanted) {
+      this.#edition = this.#wanted
+      await this.refresh()
+      await new Promise((done) => setTimeout(done, REST_MS))
+    }
+    this.#isCatchingUp = false
   }
 
   async #fetch() {

@@ -2,7 +2,7 @@
 
 /**
  * `ask` as a function that runs it once at a time: while it runs, all who call share one more run after it, since what is on
- * its way can be older than what they ask for. @param ask `() => Promise` that never rejects
+ * its way can be older than what they ask for. A run that fails fails for those who share it. @param ask `() => Promise`
  */
 export function latest(ask) {
   let running = null
@@ -13,7 +13,7 @@ export function latest(ask) {
     return running
   }
   return () => {
-    if (running && !next) next = running.then(start)
+    if (running && !next) next = running.then(start, start)
     return next ?? start()
   }
 }

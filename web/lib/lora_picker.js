@@ -55,10 +55,10 @@ export class LoraPicker {
 
   /** The rows are others now. */
   refresh() {
-    if (this.#typed || !this.popup.hidden) this.#show(this.#typed ? this.input.value : '')
+    if (this.#typed || !this.popup.hidden) this.#show(this.#typed ? this.input.value : '', this.#found[this.#at]?.name)
   }
 
-  #show(search) {
+  #show(search, marked) {
     const [rows, bases] = [this.#rows(), this.#fitting()]
     const fits = (row) => bases.size === 0 || !row.baseModel || bases.has(row.baseModel)
     if (this.popup.hidden) this.popup.prepend(this.#filters.element)
@@ -67,7 +67,7 @@ export class LoraPicker {
     // What fits comes first; the rest stays within reach, since the metadata of a file can be wrong.
     const ordered = [...found.filter(fits), ...found.filter((row) => !fits(row))]
     this.#found = ordered.slice(0, SHOWN_NAMES).map((row) => ({ ...row, fit: bases.size > 0 && row.baseModel ? (fits(row) ? 'good' : 'bad') : null }))
-    this.#at = -1
+    this.#at = this.#found.findIndex(({ name }) => name === marked)
     setText(this.note, this.#noteFor(found.length, search))
     this.note.hidden = this.note.textContent === ''
     this.#draw(rows.length > 0)

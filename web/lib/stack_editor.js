@@ -1,17 +1,13 @@
 /** The rows of a `loras` input: on/off, name, strengths, order. Edits the same text that an API client writes. */
 
 import { h, icon, keyed, setAttribute, setIcon, setText } from './dom.js'
+import { Inquiry } from './inquiry.js'
 import { LoraPicker } from './lora_picker.js'
 import { PickerFilters } from './picker_filters.js'
 import { dragRow } from './row_drag.js'
 import { StackReport, fittingBases } from './stack_report.js'
 import { looksLikeStack, moved, plannedRows, readRows, strength, writeRows } from './stack_text.js'
 
-/** Typing in the text must not ask the server at every letter. */
-const PLAN_DELAY_MS = 250
-/** A server that starts again takes longer than one answer; one that never answers is not asked for ever. */
-const RETRY_MS = 1000
-const RETRIES = 6
 /** Pixels of a sideways drag per step of 0.05. */
 const DRAG_PX = 6
 
@@ -29,14 +25,17 @@ export class StackEditor {
   #reported = null
   #modelBase = ''
   #isLinked = false
-  #timer = 0
-  #asked = 0
+  #inquiry
   #ids = 0
 
-  /** @param plan `(text) => Promise<{ loras }>`, the server's view of the text; `onEdit(text)` after every change here; `refused(error)` */
-  constructor({ t, catalog, plan, onEdit, refused }) {
+  /**
+   * @param plan `(text) => Promise<{ loras }>`, the server's view of the text; `inTurn(work)` waits for the other editors;
+   * `onEdit(text)` after every change here; `refused(error)`
+   */
+  constructor({ t, catalog, plan, inTurn, onEdit, refused }) {
     this.#t = t
     this.#plan = plan
+    this.#inquiry = new Inquiry(() => inTurn(() => this.#lookUp()))
     this.#onEdit = onEdit
     this.#refused = refused
     this.#catalog = catalog
@@ -60,7 +59,7 @@ export class StackEditor {
     this.#text = text
     this.#rows = this.#withIds(readRows(text) ?? [])
     this.#draw()
-    this.#askSoon()
+    this.#inquiry.soon()
   }
 
   /** True while a link feeds the input: the text, and with it the rows, then mean nothing. */
@@ -82,8 +81,13 @@ export class StackEditor {
     this.#draw()
   }
 
+  /** Whether the server can be reached. */
+  online(isOnline) {
+    this.#inquiry.online(isOnline)
+  }
+
   catalogChanged() {
-    this.#askSoon()
+    this.#inquiry.soon()
     this.#draw()
     for (const row of this.list.children) row.picker.refresh()
   }
@@ -92,13 +96,13 @@ export class StackEditor {
   ran(report) {
     this.#reported = report
     this.report.update(report)
-    this.#askSoon()
+    this.#inquiry.soon()
     this.#draw()
   }
 
   /** What the node says beside the text has changed, and with it perhaps which files the names mean. */
   planChanged() {
-    this.#askSoon()
+    this.#inquiry.soon()
   }
 
   /** The base model that the file of the node's model is; '' when nobody can tell. */
@@ -114,7 +118,7 @@ export class StackEditor {
     this.#rows = rows
     this.#text = writeRows(named(rows))
     this.#draw()
-    this.#askSoon()
+    this.#inquiry.soon()
     this.#onEdit(this.#text)
   }
 
@@ -131,20 +135,22 @@ export class StackEditor {
   }
 
   async #convert() {
+    const asker = document.activeElement
     const rows = await this.#read(this.#text)
     if (!rows) return
     this.#edit(rows)
-    this.#focus(0)
+    this.#focusFrom(asker, 0)
   }
 
   /** A stack that is pasted where a name goes takes the place of its row. True when `text` is one. */
   #paste(id, text) {
     if (!looksLikeStack(text)) return false
+    const asker = document.activeElement
     this.#read(text).then((rows) => {
       const index = this.#indexOf(id)
       if (!rows || index < 0) return
       this.#edit(this.#rows.flatMap((row) => (row.id === id ? rows : [row])))
-      this.#focus(index)
+      this.#focusFrom(asker, index)
     })
     return true
   }
@@ -285,6 +291,11 @@ export class StackEditor {
     target.focus({ preventScroll: true })
   }
 
+  /** For who has waited where they asked: others have gone on, and type into something else. */
+  #focusFrom(asker, index) {
+    if ([asker, document.body].includes(document.activeElement)) this.#focus(index)
+  }
+
   #pick(id, name) {
     const row = this.#row(id)
     if (row && row.name !== name) this.#change(id, { name })
@@ -342,22 +353,12 @@ export class StackEditor {
   }
 
   /** What a name means, and where its file is, changes with the rows, the library, the server and every run. */
-  #askSoon(delayMs = PLAN_DELAY_MS, tries = 0) {
-    clearTimeout(this.#timer)
-    if (named(this.#rows).length > 0) this.#timer = setTimeout(() => this.#ask(tries), delayMs)
-  }
-
-  async #ask(tries) {
-    this.#timer = 0
-    const asked = (this.#asked += 1)
+  async #lookUp() {
     const rows = named(this.#rows)
-    const answer = await this.#plan(writeRows(rows)).catch(() => null)
-    if (asked !== this.#asked) return
-    if (answer === null) {
-      if (tries < RETRIES && this.#timer === 0) this.#askSoon(RETRY_MS * 2 ** tries, tries + 1)
-      return
-    }
-    this.#planned = matched(rows, answer.loras)
+    if (rows.length === 0) return
+    const { loras } = await this.#plan(writeRows(rows))
+    // Also when the rows are others by now: it holds for those that it is about.
+    this.#planned = matched(rows, loras)
     this.#draw()
   }
 }

@@ -18,7 +18,7 @@ export function attachEditor(node, { store, catalog, bases, host }) {
   addStyles('panel', CSS)
   addStyles('stack', STACK_CSS)
   const editor = new StackEditor({
-    t: translator(host.locale()), catalog, plan: (value) => planned(store, value, categoryOf(node)), refused: host.refused,
+    t: translator(host.locale()), catalog, plan: (value) => planned(store, value, categoryOf(node)), inTurn: store.inTurn, refused: host.refused,
     onEdit: (value) => {
       write(text, value)
       host.edited()
@@ -82,7 +82,8 @@ function followWarmth(node, store, editor) {
   after(node, 'onRemoved', watchWeakly(store, editor, showWarmth))
 }
 
-function showWarmth(editor, { status }) {
+function showWarmth(editor, { link, status }) {
+  editor.online(link === 'live')
   if (status) editor.warmth(new Map(status.adapters.map((adapter) => [adapter.name, adapter.state])), status.tellsAllAdapters)
 }
 

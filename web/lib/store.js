@@ -2,11 +2,14 @@
 
 import { latest } from './latest.js'
 import { isNewer, parseStatus } from './status.js'
+import { turns } from './turns.js'
 
 const ROOT = '/warmstack/v1'
 const EVENT = 'warmstack.status'
 /** Events carry every change; the poll only finds out that they stopped. */
 const POLL_MS = 15_000
+/** A browser has six connections to a server, and Run needs one of them, however slow the answers are. */
+const TURNS = 2
 
 /**
  * `state` is `{ link, status, message }`.
@@ -20,6 +23,8 @@ export class StatusStore {
   #isCut = false
   /** Resolves when an answer from after the call was taken in, whatever it was. */
   refresh = latest(() => this.#fetchStatus())
+  /** Runs `work` once few others run: for what asks by itself and not because a person does. */
+  inTurn = turns(TURNS)
 
   /** @param api the host's `api`: an EventTarget with `fetchApi(route, init)` */
   constructor(api) {
