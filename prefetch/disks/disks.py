@@ -28,6 +28,18 @@ Places = Mapping[str, Disk]
 
 SAMPLES = 8
 """Files that a measurement reads from, the largest ones."""
+LOCATES = 4
+"""Groups that may hang at a time, each in a thread."""
+
+
+class Group(NamedTuple):
+    """Files that are located one after the other: those of a folder, or links that lead into one."""
+
+    folder: str
+    is_linked: bool = False
+
+
+Groups = dict[Group, list[str]]
 
 
 class Survey(NamedTuple):
@@ -63,6 +75,9 @@ class Disks:
         self._memory = DiskMemory(machine.state_folder)
         self._places: dict[str, Disk] = {}
         self._asked: set[str] = set()
+        self._waiting: Groups = {}
+        """Of `_asked` what is not being located yet."""
+        self._locating: set[Group] = set()
         self._surveyed: Sequence[LoraFile] | None = None
         self._is_surveying = False
         self._samples: Mapping[Disk, tuple[str, ...]] = {}
@@ -91,12 +106,12 @@ class Disks:
         return settings.readers_flash or self._measured.get(disk, 1)
 
     def locate(self, paths: Iterable[str]) -> None:
-        """Finds out where these lie."""
+        """Finds out where these lie, each folder by itself: on a share that is gone it may take for ever."""
         fresh = [path for path in paths if path not in self._places and path not in self._asked]
         if fresh:
             self._asked.update(fresh)
-            locate = partial(_locate, fresh, self._machine.disk_under)
-            self._run(locate, self._take_places, dict.fromkeys(fresh, NOWHERE))
+            self._wait(_by_folder(fresh))
+            self._locate_next()
 
     def survey(
         self,
@@ -138,6 +153,32 @@ class Disks:
                 self._run(keep, lambda _: None, None)
         self._found()
 
+    def _locate_next(self) -> None:
+        for group in [group for group in self._waiting if group not in self._locating]:
+            if len(self._locating) == LOCATES:
+                return
+            self._locating.add(group)
+            paths = self._waiting.pop(group)
+            locate = partial(_locate, group, paths, self._machine.disk_under, self._hand_over)
+            self._run(locate, partial(self._on_located, group, paths), None)
+
+    def _wait(self, groups: Groups) -> None:
+        for group, paths in groups.items():
+            self._waiting.setdefault(group, []).extend(paths)
+
+    def _hand_over(self, places: Places) -> None:
+        """In a thread."""
+        self._call_soon(partial(self._take_places, places))
+
+    def _on_located(self, group: Group, paths: Iterable[str], links: Groups | None) -> None:
+        """`links`: what is left, by the folders that they lead into; None when the files could not be located."""
+        self._locating.discard(group)
+        if links is None:
+            self._take_places({path: NOWHERE for path in paths if path not in self._places})
+        else:
+            self._wait(links)
+        self._locate_next()
+
     def _take_places(self, places: Places) -> None:
         self._places |= places
         self._asked -= places.keys()
@@ -161,20 +202,39 @@ class Disks:
             self._chores.submit(call).add_done_callback(landed)
 
 
-def _locate(paths: Iterable[str], disk_under: Callable[[str], Disk]) -> dict[str, Disk]:
-    """A stat per folder; a linked file may lie elsewhere than its folder and has one of its own."""
-    disks: dict[str, Disk] = {}
-    places: dict[str, Disk] = {}
+def _by_folder(paths: Iterable[str]) -> Groups:
+    groups: Groups = {}
     for path in paths:
-        place = path if os.path.islink(path) else os.path.dirname(path)
-        if place not in disks:
-            disks[place] = disk_under(place)
-        places[path] = disks[place]
-    return places
+        groups.setdefault(Group(os.path.dirname(path)), []).append(path)
+    return groups
+
+
+def _locate(
+    group: Group, paths: Iterable[str], disk_under: Callable[[str], Disk], found: Callable[[Places], None]
+) -> Groups:
+    """A stat per folder. Linked files, which may lie elsewhere, are left, and have one each when it is their turn."""
+    if group.is_linked:
+        for path in paths:
+            found({path: disk_under(path)})
+        return {}
+    beside: list[str] = []
+    links: Groups = {}
+    for path in paths:
+        if os.path.islink(path):
+            target = os.path.join(group.folder, os.readlink(path))
+            links.setdefault(Group(os.path.dirname(target), is_linked=True), []).append(path)
+        else:
+            beside.append(path)
+    if beside:
+        found(dict.fromkeys(beside, disk_under(group.folder)))
+    return links
 
 
 def _survey(files: Sequence[LoraFile], disk_under: Callable[[str], Disk], memory: DiskMemory) -> Survey:
-    places = _locate((file.path for file in files), disk_under)
+    places: dict[str, Disk] = {}
+    for group, paths in _by_folder(file.path for file in files).items():
+        for links in _locate(group, paths, disk_under, places.update).items():
+            _locate(*links, disk_under, places.update)
     by_disk: dict[Disk, list[LoraFile]] = {}
     for file in files:
         by_disk.setdefault(places[file.path], []).append(file)

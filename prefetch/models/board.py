@@ -92,12 +92,11 @@ class ModelBoard:
     async def look_up(self, found: Callable[[], None] = lambda: None) -> None:
         """The names that are new; all of them when it is time, and none hangs. `found()` is called when `jobs` has
         changed."""
+        names = self._unseen()
         if not self._looks and self._clock() - self._looked_at_s >= RELOOK_S:
             self._looked_at_s = self._clock()
-            names = self._names()
-            self._found = {name: files for name, files in self._found.items() if name in names}
-        else:
-            names = self._unseen()
+            names = list(known := self._names())
+            self._found = {name: files for name, files in self._found.items() if name in known}
         if names:
             await self._run(_Look(self._find, names), found)
 

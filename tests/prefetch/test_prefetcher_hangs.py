@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from warmstack.loaders.daemon_pool import DaemonPool
+from warmstack.loaders.disk_kind import Disk
 from warmstack.lora.file import LoraFile, as_on_disk
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S
@@ -128,3 +130,33 @@ async def test_pages_that_nobody_can_ask_for_take_one_thread(world: World, monke
         await until(world, lambda is_short=is_short: world.prefetcher.status().under_pressure == is_short)
     assert share.looks == 1
     share.is_back.set()
+
+
+async def test_a_folder_of_which_the_disk_cannot_be_told_holds_up_no_other(world: World) -> None:
+    """Nor does a link that leads there, and however many files of it come: there is one look at a time."""
+    share = Share(world.path("far"))
+    link = world.path("linked.safetensors")
+    linked = Share(link)
+
+    def disk_under(path: str) -> Disk:
+        share.look(path)
+        linked.look(path)
+        return Disk("8:0", "rotating")
+
+    world.disk_under = disk_under
+    for number in range(6):
+        world.lora(f"far/{number}")
+        world.lora(f"near{number}")
+    world.lora("../store/linked")
+    os.symlink(world.path("../store/linked.safetensors"), link)
+    world.catalog.refresh()
+    world.submit("first", "linked", "far/0", "near")
+    for number in range(1, 6):
+        world.submit(f"far{number}", f"far/{number}")
+        world.submit(f"near{number}", f"near{number}")
+        await until(world, lambda number=number: state(world, f"near{number}") == "ready")
+    assert world.states()["first"]["near.safetensors"] == "ready"
+    assert max(share.looks, linked.looks) <= 2, "one for what is due, and one for the survey of the library"
+    share.is_back.set()
+    linked.is_back.set()
+    await until(world, lambda: state(world, "far5") == "ready")

@@ -77,7 +77,7 @@ def test_a_file_is_found_on_its_disk_in_a_thread_and_a_linked_one_where_it_lies(
     bench.run()
     assert bench.disks.under(here.path) == Disk("ssd", "flash")
     assert bench.disks.under(str(link)) == Disk("nas", "flash")
-    assert bench.found == 1
+    assert bench.found == 2, "the linked one holds up nobody"
     bench.disks.locate([here.path])
     assert not bench.chores.waiting
 
