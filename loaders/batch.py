@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -61,6 +60,22 @@ def load_loras_batch(
     requests = {
         name: replace(request_for([name], device, device_map, dtype), spare=spare, at_once=at_once) for name in names
     }
+    try:
+        return _load_all(requests, strategy, workers, max_bytes, continue_on_error, cancelled)
+    except SafetensorsLoadError as error:
+        # Those that it came through hold it, and all that the others loaded.
+        _let_go(error)
+        raise error
+
+
+def _load_all(
+    requests: Mapping[str, LoadRequest],
+    strategy: str,
+    workers: int,
+    max_bytes: int | None,
+    continue_on_error: bool,
+    cancelled: Callable[[], bool] | None,
+) -> LoadedBatch:
     admitted = requests if max_bytes is None else _admitted(requests, max_bytes)
     stop = threading.Event()
 
@@ -83,9 +98,9 @@ def load_loras_batch(
 
     if workers == 1 or strategy == "lazy":
         # Views are all Python: a second thread would only wait for the first.
-        return _batch({name: load(name) for name in names}, continue_on_error)
+        return _batch({name: load(name) for name in requests}, continue_on_error)
     with ThreadPoolExecutor(workers, "warmstack-batch") as pool:
-        outcomes = dict(zip(names, pool.map(as_here(load), names), strict=True))
+        outcomes = dict(zip(requests, pool.map(as_here(load), requests), strict=True))
     return _batch(outcomes, continue_on_error)
 
 
@@ -120,9 +135,10 @@ async def load_loras_batch_async(
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Whoever keeps an error keeps the frames that it came through, and those keep what had been read."""
+    """Whoever keeps an error keeps the frames that it came through, and those keep what had been read, and the error
+    where they return it."""
     while error is not None:
-        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
 

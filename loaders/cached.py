@@ -53,7 +53,11 @@ class SafetensorsCache:
                 flight = self._loading[key] = Future()
         if owner:
             self._fly(flight, key, strategy)
-        return flight.result()
+        try:
+            return flight.result()
+        finally:
+            # Its error has this frame, which would keep the error and what had been read in a cycle.
+            del flight
 
     def clear(self) -> None:
         with self._lock:
@@ -67,6 +71,7 @@ class SafetensorsCache:
             with self._lock:
                 del self._loading[key]
             flight.set_exception(error)
+            del flight
             return
         with self._lock:
             del self._loading[key]

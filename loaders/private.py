@@ -90,7 +90,11 @@ def read_fast(
                 filling = pool.submit(fill_all)
                 # The views know nothing of the bytes, and 2,000 of them take 3 ms.
                 views = view_tensors(path, buffer, header.tensors, lead_bytes)
-                filling.result()
+                try:
+                    filling.result()
+                finally:
+                    # Its error has this frame, which would keep the error and the buffer in a cycle.
+                    del filling
         require_stamp(path, file, header.stamp)
     return TensorFile(views, header, buffer, "private")
 

@@ -100,8 +100,11 @@ def _in_order(
             waiting_bytes += piece.size_bytes
             following = next(upcoming, None)
         piece, reading = asked.popleft()
-        tensors = reading.result()
-        del reading
+        try:
+            tensors = reading.result()
+        finally:
+            # Its error has this frame, which would keep the error and all that was read ahead in a cycle.
+            del reading
         yield StreamedPiece(piece.header, tensors, piece.size_bytes, waiting_bytes)
         del tensors
         waiting_bytes -= piece.size_bytes
