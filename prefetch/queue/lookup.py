@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import TypeAlias
 
-from ...lora.catalog import Found, LoraCatalog
+from ...lora.catalog import Ambiguous, Found, LoraCatalog
 from .job import Asked
 from .need import UNRESOLVED, Resolution
 from .resolver import Resolver
@@ -48,6 +48,8 @@ class Lookup:
         """Of these only the scan has told."""
         self._look: asyncio.Task[Looked] | None = None
         self._revision: int | None = None
+        self._scanned: int | None = None
+        """The revision that `_by_scan` has been asked of."""
         self._looked_at_s = 0.0
 
     @property
@@ -63,9 +65,11 @@ class Lookup:
         return bool(self._unchecked) or is_old or self._resolver.revision != self._revision
 
     def take_landed(self) -> bool:
-        """Takes in what a look has found; True when a known name means another file now."""
-        if self._look is None or not self._look.done():
+        """Takes in what a look has found, or a scan while it goes on; True when a known name means another file now."""
+        if self._look is None:
             return False
+        if not self._look.done():
+            return self._take_scanned()
         look, self._look = self._look, None
         found = look.result()
         moved = any(self._known.get(one, resolution) != resolution for one, resolution in found.items())
@@ -86,10 +90,27 @@ class Lookup:
             return False
         moved = await self._wait_for(partial(self._resolver.resolve, asked, stop)) if self._look is None else False
         for one in asked - self._known.keys():
-            match = self._catalog.resolve(*one)
-            self._known[one] = Resolution("found", match.file) if isinstance(match, Found) else UNRESOLVED
+            self._known[one] = self._by_scan(one)
             self._unchecked.add(one)
         return moved
+
+    def _take_scanned(self) -> bool:
+        """Of what no look has found to be there."""
+        revision, moved = self._resolver.revision, False
+        if revision != self._scanned:
+            self._scanned = revision
+            for one, known in self._known.items():
+                if one in self._unchecked or known.state != "found":
+                    scanned = self._known[one] = self._by_scan(one)
+                    self._unchecked.add(one)
+                    moved |= scanned != known
+        return moved
+
+    def _by_scan(self, asked: Asked) -> Resolution:
+        match = self._catalog.resolve(*asked)
+        if isinstance(match, Ambiguous):
+            return Resolution("ambiguous", candidates=match.candidates)
+        return Resolution("found", match.file) if isinstance(match, Found) else UNRESOLVED
 
     async def _wait_for(self, look: Callable[[], Looked]) -> bool:
         self._look = self._begin(look)

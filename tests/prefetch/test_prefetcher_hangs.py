@@ -17,6 +17,7 @@ from warmstack.loaders.disk_kind import Disk
 from warmstack.lora.file import LoraFile, as_on_disk
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S
+from warmstack.prefetch.queue.scan import REFRESH_S
 
 from .world import CHUNK_BYTES, World
 
@@ -160,3 +161,23 @@ async def test_a_folder_of_which_the_disk_cannot_be_told_holds_up_no_other(world
     share.is_back.set()
     linked.is_back.set()
     await until(world, lambda: state(world, "far5") == "ready")
+
+
+async def test_while_a_look_hangs_the_last_scan_tells(world: World, share: Share) -> None:
+    for name in ("a/twice", "b/twice"):
+        world.lora(name)
+    world.catalog.refresh()
+    world.submit("late", "late")
+    await until(world, lambda: state(world, "late") == "missing")
+    world.submit("far", "far")
+    await until(world, share.is_asked.is_set)
+    world.submit("later", "later")
+    world.submit("twice", "twice")
+    await until(world, lambda: state(world, "later") == "missing" and state(world, "twice") == "ambiguous")
+    for name in ("late", "later"):
+        world.lora(name)
+    world.now_s += REFRESH_S
+    await until(world, lambda: state(world, "late") == state(world, "later") == "ready")
+    assert share.looks == 1
+    (twice,) = world.prefetcher.status().queue[-1].adapters
+    assert twice.problem == "a/twice.safetensors, b/twice.safetensors"
