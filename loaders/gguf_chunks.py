@@ -45,5 +45,7 @@ def drain(chunks: Iterable[T], work: Callable[[T], None], threads: int) -> None:
             raise
 
     with ThreadPoolExecutor(threads, "warmstack-gguf") as pool:
-        for turn in [pool.submit(take_turns) for _ in range(threads)]:
-            turn.result()
+        turns = [pool.submit(take_turns) for _ in range(threads)]
+        # No name may hold the one that raises: its error holds this frame.
+        while turns:
+            turns.pop().result()

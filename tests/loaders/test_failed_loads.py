@@ -28,6 +28,11 @@ from warmstack.loaders import (
     load_loras_batch,
 )
 from warmstack.loaders import stream as module
+from warmstack.loaders.gguf_chunks import CHUNK_ELEMENTS
+from warmstack.loaders.gguf_load import load_gguf
+from warmstack.loaders.gguf_types import GGUF_TYPES
+
+from .gguf_files import RawTensor, gguf_bytes
 
 _LARGE_BYTES = 8 << 20
 
@@ -81,6 +86,16 @@ def test_of_a_file_that_changes(files: list[str], spare: SpareMemory, strategy: 
 def test_of_a_load_that_is_cancelled(files: list[str], strategy: str):
     used = files if strategy == "parallel" else files[:1]
     fails(lambda: ModelLoader(strategy).load_shards(used, cancelled=lambda: True), "cancelled")
+
+
+def test_of_a_gguf_file(tmp_path: Path):
+    kind, elements = GGUF_TYPES["Q4_0"], 10 * CHUNK_ELEMENTS
+    raw = RawTensor("large", (elements,), kind.code, 0)
+    path = tmp_path / "large.gguf"
+    path.write_bytes(gguf_bytes([raw], data=bytes(elements // kind.block_elements * kind.block_bytes)))
+    seen: list[int] = []
+    pace = Pace(cancelled=lambda: len(seen) > 3, advanced=lambda _, nbytes: seen.append(nbytes))
+    fails(lambda: load_gguf(path, torch.float16, threads=2, pace=pace), "cancelled")
 
 
 def test_of_a_cached_load(files: list[str], spare: SpareMemory):
