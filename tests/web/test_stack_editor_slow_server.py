@@ -89,6 +89,15 @@ def test_rows_are_asked_about_again_when_the_server_is_back_after_long(server: S
     assert states(server) == ["ready"]
 
 
+def test_a_text_that_the_server_cannot_read_stays_as_it_is(server: SlowServer) -> None:
+    text = "<lora:styles/linocut:1> <lora:styles/ink_wash_v3:much>"
+    server.add_node(text=text)
+    server.page.get_by_role("button", name="Edit as rows").press("Enter")
+    server.answer()
+    assert server.page.evaluate("kit.nodes[0].widgets[0].value") == text
+    assert "'much' is not a number" in "".join(server.page.evaluate("kit.refused"))
+
+
 FOCUS_ELSEWHERE = """() => {
   const elsewhere = document.body.appendChild(document.createElement('input'))
   elsewhere.id = 'elsewhere'

@@ -161,7 +161,10 @@ export class StackEditor {
     const rows = readRows(text)
     if (rows) return this.#withIds(rows)
     try {
-      return this.#withIds(plannedRows((await this.#plan(text)).loras))
+      const { loras, unknown } = await this.#plan(text)
+      // Of a text that is broken somewhere it tells no row at all.
+      if (unknown.length > 0) throw new SyntaxError(unknown[0].reason)
+      return this.#withIds(plannedRows(loras))
     } catch (error) {
       this.#refused(error)
       return null

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from warmstack.lora.errors import LoraSyntaxError
 from warmstack.lora.row import LoraRow
 from warmstack.lora.stack import parse_stack
 from warmstack.nodes.adapter_query import AdapterQuery
@@ -106,9 +107,16 @@ class FakeBackend:
         return ""
 
     def plan(self, prompt: Mapping[str, Any], outputs: tuple[str, ...] | None) -> dict[str, object]:
-        stacks = [(str(node["inputs"]["loras"]), node["inputs"].get("category", "")) for node in prompt.values()]
-        rows = [(row, row.category or category) for text, category in stacks for row in parse_stack(text).active]
-        return {"loras": [self._planned(row, category) for row, category in rows], "unknown": []}
+        loras, unknown = [], []
+        for node_id, node in prompt.items():
+            category = node["inputs"].get("category", "")
+            try:
+                rows = parse_stack(str(node["inputs"]["loras"])).active
+            except LoraSyntaxError as error:
+                unknown.append({"node_id": node_id, "class_type": node["class_type"], "reason": str(error)})
+            else:
+                loras += [self._planned(row, row.category or category) for row in rows]
+        return {"loras": loras, "unknown": unknown}
 
     def _planned(self, row: LoraRow, category: str) -> dict[str, object]:
         files = [name for name in self.rows if row.name in _names_of(name)]

@@ -41,7 +41,7 @@ _START = f"""async () => {{
   const api = Object.assign(new EventTarget(), {{ fetchApi }})
   const store = new StatusStore(api)
   const catalog = new CatalogRows(store)
-  const host = {{ locale: () => 'en', edited: () => {{}}, refused: (error) => {{ throw error }} }}
+  const host = {{ locale: () => 'en', edited: () => {{}}, refused: (error) => kit.refused.push(error.message) }}
   const box = document.createElement('main')
   document.body.replaceChildren(box)
   const add = (text) => {{
@@ -56,7 +56,7 @@ _START = f"""async () => {{
     attachEditor(node, {{ store, catalog, bases: {{ of: async () => '' }}, host }})
     return node
   }}
-  window.kit = {{ api, server, add, nodes: [] }}
+  window.kit = {{ api, server, add, nodes: [], refused: [] }}
 }}"""
 
 
