@@ -254,9 +254,9 @@ class Prefetcher:
         if now_s - self._cached_at_s < BUSY_POLL_S:
             return
         self._cached_at_s = now_s
-        cached = self._cache.snapshot()
-        known, resident = self._warmer.resident, resident_keys(cached)
-        self._dirty |= cached.limit_bytes != self._limit_bytes or not (known & self._plan.resident) <= resident
+        cached, known = self._cache.snapshot(), self._warmer.resident & self._plan.resident
+        resident = resident_keys(cached, known)
+        self._dirty |= cached.limit_bytes != self._limit_bytes or not known <= resident
         self._warmer.resident, self._limit_bytes = resident, cached.limit_bytes
 
     def _replan(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...lora.file import AdapterKey
@@ -80,7 +80,8 @@ class Picture(NamedTuple):
     def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
         """Joined with the cache's numbers of this moment. Both revisions only grow, and so does their sum."""
         stats = cached.stats
-        shelves = self.shelves._replace(resident=resident_keys(cached))
+        named = frozenset[AdapterKey]().union(*(job.keys for job in self.jobs))
+        shelves = self.shelves._replace(resident=resident_keys(cached, named))
         models = self.models.of_jobs()
         return PrefetchStatus(
             revision=revision + cached.revision,
@@ -117,10 +118,16 @@ class Picture(NamedTuple):
         )
 
 
-def resident_keys(cached: CacheSnapshot) -> frozenset[AdapterKey]:
+def resident_keys(cached: CacheSnapshot, named: Set[AdapterKey] = frozenset()) -> frozenset[AdapterKey]:
     """Adapters that are in memory, or that a demand is bringing there. What only we are reading is not: left out of a
-    plan, its read would go on behind all those that are in it."""
-    return frozenset(view.key for view in cached.adapters if view.state == "ready" or view.waiting)
+    plan, its read would go on behind all those that are in it. With those of `named` whose file is there as it is now:
+    a queue names it as it was found, and while a look at the disk hangs, that may be long ago."""
+    resident = frozenset(view.key for view in cached.adapters if view.state == "ready" or view.waiting)
+    others = named - resident
+    if not others:
+        return resident
+    paths = {key.path for key in resident}
+    return resident.union(key for key in others if key.path in paths)
 
 
 def fetch_status(reading: Reading) -> FetchStatus:

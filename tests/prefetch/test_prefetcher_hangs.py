@@ -9,13 +9,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from warmstack.loaders.daemon_pool import DaemonPool
 from warmstack.loaders.disk_kind import Disk
+from warmstack.lora.cache import AdapterCache
 from warmstack.lora.file import LoraFile, as_on_disk
-from warmstack.prefetch.prefetcher import MEMORY_TICK_S
+from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S
 from warmstack.prefetch.queue.scan import REFRESH_S
 
@@ -181,3 +183,31 @@ async def test_while_a_look_hangs_the_last_scan_tells(world: World, share: Share
     assert share.looks == 1
     (twice,) = world.prefetcher.status().queue[-1].adapters
     assert twice.problem == "a/twice.safetensors, b/twice.safetensors"
+
+
+async def test_a_file_that_was_replaced_while_a_look_hangs_is_read_once(
+    world: World, share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory as it is now, though the queue names it as the last scan has found it."""
+    reads, looks, prefetch = [], [], AdapterCache.prefetch
+
+    def counted(cache: AdapterCache, file: LoraFile, **options: Any) -> Any:
+        reads.append(file.name)
+        return prefetch(cache, file, **options)
+
+    monkeypatch.setattr(AdapterCache, "prefetch", counted)
+    world.build(jobs=lambda: looks.append(None) or list(world.queue))
+    world.submit("far", "far")
+    await until(world, share.is_asked.is_set)
+    world.lora("near", 9 * CHUNK_BYTES)
+    world.submit("near", "near", resident=True)
+    await until(world, lambda: state(world, "near") == "ready")
+    for _ in range(6):
+        world.now_s += BUSY_POLL_S
+        looked = len(looks)
+        await until(world, lambda looked=looked: len(looks) > looked + 2)
+    await until(world, lambda: state(world, "near") == "ready")
+    assert reads == ["near.safetensors"]
+    world.cache.clear()
+    world.now_s += BUSY_POLL_S
+    await until(world, lambda: len(reads) == 2 and state(world, "near") == "ready")
