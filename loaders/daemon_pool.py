@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class DaemonPool:
     def __init__(self, size: int, name: str) -> None:
         self._size = size
         self._name = name
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._idle = 0
@@ -34,7 +34,7 @@ class DaemonPool:
                 self._idle -= 1
             elif len(self._threads) < self._size:
                 self._start()
-            self._calls.put(lambda: _run(call, future))
+            self._calls.put((call, future))
         return future
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class DaemonPool:
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            call()
+            _run(*call)
             # The loop variable would keep the finished call, and the adapter it may have read, alive while idle.
             del call
             with self._lock:
@@ -76,5 +76,7 @@ def _run(call: Callable[[], T], future: Future[T]) -> None:
         result = call()
     except BaseException as error:
         future.set_exception(error)
+        # The error holds this frame, and with the future itself.
+        del future
     else:
         future.set_result(result)

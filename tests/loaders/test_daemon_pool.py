@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -80,3 +82,23 @@ def test_a_thread_that_could_not_start_is_not_counted(monkeypatch: pytest.Monkey
     assert pool.submit(lambda: "here").result(5) == "here"
     pool.close()
     assert pool.join(5)
+
+
+def test_an_error_that_nobody_keeps_lets_go_of_what_it_came_through() -> None:
+    class Read:
+        pass
+
+    def fail() -> None:
+        read.append(weakref.ref(held := Read()))
+        raise ValueError(held)
+
+    pool, read = DaemonPool(1, "test"), list[weakref.ref[Read]]()
+    gc.collect()
+    gc.disable()
+    try:
+        assert isinstance(pool.submit(fail).exception(5), ValueError)
+        pool.close()
+        assert pool.join(5)
+        assert read[0]() is None
+    finally:
+        gc.enable()
