@@ -6,7 +6,8 @@ weight in fourteen would differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -28,6 +29,17 @@ class OffloadedError(LoraError):
 
 class QuantisedError(LoraError):
     """The weights that the LoRA is for are packed, or computed from others: nothing can be added to them."""
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Weights made in inference mode take writes only in it, others anywhere. An autocast around all of it would go on
+    with the copies that it has made of them."""
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 class BaseWeights:
@@ -70,8 +82,7 @@ class BaseWeights:
     def shape(self, place: Place) -> tuple[int, ...]:
         return tuple(weight_of(self._modules[place]).shape)
 
-    # Weights made in inference mode take writes only in it, others anywhere.
-    @torch.inference_mode()
+    @_writing()
     def update(self, updates: Mapping[Place, Sequence[PlainLora]]) -> None:
         """Every weight becomes its original plus its `updates`; weights without any become the original.
 
@@ -85,7 +96,7 @@ class BaseWeights:
         for place, loras in updates.items():
             add_fused_(self._originals.give_back(self._modules[place]), loras)
 
-    @torch.inference_mode()
+    @_writing()
     def restore(self) -> None:
         """The original bits everywhere. Raises OffloadedError and QuantisedError, with nothing changed."""
         changed = self._changed()

@@ -166,3 +166,18 @@ def test_a_compiled_model_has_the_names_of_the_model_itself(pair: Pair, worker: 
     assert all(map(torch.equal, pair.weights(), expected))
     worker.remove_from_pipeline(pair.one)
     assert pair.same_as_base() == [True, True, True]
+
+
+def test_an_autocast_around_it_goes_on_with_the_weights_of_the_moment(pair: Pair, worker: LoRAWorker) -> None:
+    """It keeps copies of float32 weights until its end, however these change."""
+    layer = pair.one.transformer.get_submodule(TRANSFORMER)
+    seen = []
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for stack in ([], "model", []):
+            worker.apply_to_pipeline(pair.one, stack)
+            seen.append(layer(torch.ones(1, FEATURES)))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        worker.apply_to_pipeline(pair.one, "model")
+        expected = layer(torch.ones(1, FEATURES))
+    assert torch.equal(seen[1], expected)
+    assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
