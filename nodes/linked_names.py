@@ -23,8 +23,9 @@ _MOST_NAMES = 4096
 _LINKS_ANSWER = frozenset({"exact", "separators", "extension"})
 """Rungs of the ladder of names that know links; the others know a file by its own name alone."""
 
-_PATIENCE_S = 0.25
-"""How long no name answers before those that are left count as changed: a disk is as good as gone then."""
+_PATIENCE_S = 8.0
+"""How long no name answers before those that are left count as changed: a disk is as good as gone then. One that was
+asleep is back sooner, and waiting for it costs less than making finished pictures again."""
 
 
 class FileState(Protocol):
