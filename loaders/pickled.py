@@ -71,7 +71,7 @@ def _tensor(path: str, key: str, value: object) -> torch.Tensor | None:
     if not isinstance(value, torch.Tensor):
         return None
     if value.layout != torch.strided:
-        raise SafetensorsLoadError(path, f"{key!r} is a sparse tensor; save it dense")
+        raise SafetensorsLoadError(path, f"{key!r} is a sparse tensor; save it dense, or convert it to safetensors")
     if value.is_meta:
         raise SafetensorsLoadError(path, f"{key!r} is a tensor without numbers; save it with its numbers")
     return value
