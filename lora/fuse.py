@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -156,8 +157,9 @@ def _down(lora: PlainLora, like: Tensor) -> Tensor:
     if lora.mid is None:
         return down
     mid = _cast(lora.mid, like)
-    # Only the product that is added in place is out of autocast's reach by itself.
-    with torch.autocast(down.device.type, enabled=False):
+    # Only the product that is added in place is out of autocast's reach by itself. Not every device has autocast.
+    kind = down.device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         # (rank_out, rank_in, kernel) x (rank_in, in) -> (rank_out, in, kernel)
         return torch.einsum("oik,if->ofk", mid.flatten(2), down).flatten(1)
 

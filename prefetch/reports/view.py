@@ -120,14 +120,16 @@ class Picture(NamedTuple):
 
 def resident_keys(cached: CacheSnapshot, named: Set[AdapterKey] = frozenset()) -> frozenset[AdapterKey]:
     """Adapters that are in memory, or that a demand is bringing there. What only we are reading is not: left out of a
-    plan, its read would go on behind all those that are in it. With those of `named` whose file is there as it is now:
-    a queue names it as it was found, and while a look at the disk hangs, that may be long ago."""
+    plan, its read would go on behind all those that are in it. With those of `named` whose file is there as it was
+    written since: a queue names it as it was found, and while a look at the disk hangs, that may be long ago."""
     resident = frozenset(view.key for view in cached.adapters if view.state == "ready" or view.waiting)
     others = named - resident
     if not others:
         return resident
-    paths = {key.path for key in resident}
-    return resident.union(key for key in others if key.path in paths)
+    written_ns: dict[str, int] = {}
+    for key in resident:
+        written_ns[key.path] = max(key.mtime_ns, written_ns.get(key.path, key.mtime_ns))
+    return resident.union(key for key in others if key.mtime_ns <= written_ns.get(key.path, key.mtime_ns - 1))
 
 
 def fetch_status(reading: Reading) -> FetchStatus:

@@ -102,3 +102,12 @@ async def test_the_end_leaves_a_waiting_job_its_read(tmp_path: Path) -> None:
     lease = demand.take()
     assert lease is not None
     assert is_content(lease, world.written)
+
+
+async def test_a_file_that_was_written_since_is_not_in_memory_yet(tmp_path: Path) -> None:
+    """A queue may name it as it is now, or as it was before the one in memory was written."""
+    world = World(tmp_path / "loras")
+    key = world.catalog.find(world.lora("a")).key
+    world.cache.acquire(world.catalog.find("a")).release()
+    since, before = (key._replace(mtime_ns=key.mtime_ns + step) for step in (1, -1))
+    assert resident_keys(world.cache.snapshot(), {since, before}) == {key, before}

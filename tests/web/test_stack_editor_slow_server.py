@@ -47,6 +47,17 @@ def test_a_download_asks_no_more_than_a_slow_server_can_answer(server: SlowServe
     assert server.catalogs <= 1 + 30 // 5
 
 
+def test_two_questions_that_nobody_answers_silence_no_other_editor(server: SlowServer) -> None:
+    for row in (INK, KNIGHT, LINOCUT):
+        server.add_node(row)
+    server.wait(1000)
+    assert server.plans == 2
+    server.wait(20_000)
+    assert server.plans == 3
+    server.answer()
+    assert states(server) == ["ready"] * 3
+
+
 def test_the_last_state_of_the_catalog_is_asked_about(server: SlowServer, backend: FakeBackend) -> None:
     server.add_node({**INK, "name": "styles/new.safetensors"})
     server.wait(1000)
