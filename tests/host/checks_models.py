@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import comfy.model_management
 import comfy.sd
@@ -80,17 +81,13 @@ def check_listing_again_walks_nowhere(base: Path) -> None:
     del base
     for node in NODES:
         node.define_schema()
-    walk = os.walk
 
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError(f"it walked {arguments}")
 
-    os.walk = refuse  # type: ignore[assignment]
-    try:
+    with mock.patch("os.walk", refuse):
         for node in NODES:
             node.define_schema()
-    finally:
-        os.walk = walk
 
 
 def check_an_interrupt_stops_the_load(base: Path) -> None:

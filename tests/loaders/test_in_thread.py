@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def modes() -> tuple[object, ...]:
     )
 
 
-CONTEXTS: dict[str, Callable[[], object]] = {
+CONTEXTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "inference": torch.inference_mode,
     "no_grad": torch.no_grad,
     "float16": lambda: torch.autocast("cpu", torch.float16),
@@ -37,7 +38,7 @@ CONTEXTS: dict[str, Callable[[], object]] = {
 def test_a_call_finds_the_modes_of_where_it_was_made(outer: str, inner: str) -> None:
     plain = modes()
     with ThreadPoolExecutor(1) as pool:
-        with CONTEXTS[outer](), CONTEXTS[inner]():  # type: ignore[attr-defined]  # each is a context manager
+        with CONTEXTS[outer](), CONTEXTS[inner]():
             here, there = modes(), as_here(modes)
         assert here != plain
         assert pool.submit(there).result() == here

@@ -22,6 +22,7 @@ from warmstack.loaders import (
 )
 from warmstack.loaders.gguf_packed import PackedTensor
 from warmstack.loaders.gguf_types import GGUF_TYPES
+from warmstack.loaders.tensor_file import TensorFile
 from warmstack.loaders.upload_layout import ALIGN_BYTES
 
 from .transfer_kit import DTYPES, Source, assert_arrived, raw, source_of
@@ -234,11 +235,11 @@ def test_threads_share_the_slots(slots: int):
 
 @pytest.mark.parametrize("load", [read_tensors, map_tensors])
 def test_a_file_arrives_whole(
-    load: Callable[[str], object], saved: str, state_dict: dict[str, torch.Tensor], same_tensors: SameTensors
+    load: Callable[[str], TensorFile], saved: str, state_dict: dict[str, torch.Tensor], same_tensors: SameTensors
 ):
     loaded = load(saved)
     with DeviceTransfer(FakeDevice(), slot_bytes=100) as transfer:
-        upload = transfer.upload(saved, loaded.tensors, buffer=loaded.buffer)  # type: ignore[attr-defined]
+        upload = transfer.upload(saved, loaded.tensors, buffer=loaded.buffer)
         same_tensors(dict(upload.use()), state_dict)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,8 @@ from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S
 from warmstack.prefetch.queue.scan import REFRESH_S
 
+from .patience import DEADLINE_S, until
 from .world import CHUNK_BYTES, World
-
-DEADLINE_S = 30.0
 
 
 class Share:
@@ -65,17 +62,6 @@ def share(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Share]:
     monkeypatch.setattr("warmstack.prefetch.queue.resolver.as_on_disk", share.as_on_disk)
     yield share
     share.is_back.set()
-
-
-async def until(world: World, is_so: Callable[[], bool]) -> None:
-    """Looks at the queue again and again, until it is so."""
-    if world.task is None:
-        world.task = asyncio.get_running_loop().create_task(world.prefetcher.run())
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert not world.task.done() and time.monotonic() < deadline_s
-        world.prefetcher.wake()
-        await asyncio.sleep(0.002)
 
 
 def state(world: World, job_id: str) -> str:

@@ -3,9 +3,7 @@ threads."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +15,8 @@ from warmstack.loaders.disk_kind import Disk
 from warmstack.prefetch.models.board import RELOOK_S
 from warmstack.prefetch.models.file import ModelFile
 
+from ..patience import DEADLINE_S, until
 from .model_world import ModelWorld
-
-DEADLINE_S = 30.0
 
 
 class Share:
@@ -55,17 +52,6 @@ async def share(world: ModelWorld) -> AsyncIterator[Share]:
     world.on_chunk = lambda path, done: share.look(path)
     yield share
     share.is_back.set()
-
-
-async def until(world: ModelWorld, is_so: Callable[[], bool]) -> None:
-    """Looks at the queue again and again, until it is so."""
-    if world.task is None:
-        world.task = asyncio.get_running_loop().create_task(world.prefetcher.run())
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert not world.task.done() and time.monotonic() < deadline_s
-        world.prefetcher.wake()
-        await asyncio.sleep(0.002)
 
 
 async def until_ready(world: ModelWorld, job_id: str, model: str) -> None:

@@ -1,0 +1,22 @@
+"""Waiting for a prefetcher on real threads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from .world import World
+
+DEADLINE_S = 30.0
+
+
+async def until(world: World, is_so: Callable[[], bool]) -> None:
+    """Looks at the queue again and again, until it is so."""
+    if world.task is None:
+        world.task = asyncio.get_running_loop().create_task(world.prefetcher.run())
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert not world.task.done() and time.monotonic() < deadline_s
+        world.prefetcher.wake()
+        await asyncio.sleep(0.002)
