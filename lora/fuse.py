@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,6 +68,7 @@ def add_fused_(weight: Tensor, loras: Sequence[PlainLora]) -> Tensor:
             raise ValueError(f"a LoRA for {lora.delta_shape} does not fit a weight of {tuple(weight.shape)}")
     if not loras:
         return weight
+    loras = _once_each(loras)
     matrix = _matrix_view(weight)
     if matrix is not None:
         return _add_into(matrix, loras, weight)
@@ -75,6 +76,16 @@ def add_fused_(weight: Tensor, loras: Sequence[PlainLora]) -> Tensor:
     total = torch.empty(weight.shape, dtype=dtype, device=weight.device).copy_(weight)
     _add_into(total.flatten(1), loras, total)
     return weight.copy_(total)
+
+
+def _once_each(loras: Sequence[PlainLora]) -> Sequence[PlainLora]:
+    """One file's rows as one: side by side, 1 and -0.9 of it would cancel only after each was rounded."""
+    found: dict[tuple[int, int, int], PlainLora] = {}
+    for lora in loras:
+        factors = id(lora.up), id(lora.down), id(lora.mid)
+        same = found.get(factors)
+        found[factors] = lora if same is None else replace(same, scale=same.scale + lora.scale)
+    return tuple(found.values())
 
 
 def _add_into(matrix: Tensor, loras: Sequence[PlainLora], weight: Tensor) -> Tensor:

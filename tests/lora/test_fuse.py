@@ -75,6 +75,16 @@ def test_an_update_differs_from_fp64_by_at_most_a_millionth(stack: tuple[tuple[i
     assert (update - reference_update(loras, shape)).norm() <= 1e-6 * parts
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_one_file_that_nearly_cancel_are_as_exact_as_one_row(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    up, down = (torch.randn(size, generator=generator).to(dtype) for size in ((96, 96), (96, 64)))
+    rows = [PlainLora(up, down, strength) for strength in (1.0, -0.9)]
+    update = add_fused_(torch.zeros(96, 64), rows).double()
+    truth = reference_update(rows, (96, 64))
+    assert (update - truth).norm() <= 1e-6 * truth.norm()
+
+
 @settings(deadline=None, max_examples=40)
 @given(stacks(), st.sampled_from([torch.float16, torch.bfloat16]))
 def test_a_half_precision_weight_is_rounded_once(
