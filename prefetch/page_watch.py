@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ..loaders.disk_kind import Disk
+from ..lora.file import AdapterKey
 from .machine import Machine
 from .models.reading import negligible_bytes
 from .models.tier import ModelTier
@@ -14,6 +17,8 @@ from .reading.reading import no_longer_resident
 from .reading.warmer import Warmer
 
 RECHECKED_JOBS = 3
+LOOKS = 4
+"""Disks that are looked at at a time, each in a thread: on a share that is gone for ever."""
 
 
 class PageWatch:
@@ -33,24 +38,28 @@ class PageWatch:
         self._machine = machine
         self._offload = offload
         self._changed = changed
-        self._is_looking = False
+        self._turns = asyncio.Semaphore(LOOKS)
+        self._looking: set[Disk | None] = set()
 
     async def look(self, jobs: Sequence[JobNeeds]) -> None:
-        """Forgets what of the first `jobs` is not whole any more. One look at a time: on a share that is gone it may
-        take for ever, and each takes a thread."""
-        if self._is_looking:
-            return
+        """Forgets what of the first `jobs` is not whole any more. There is one look at a disk at a time, and one that
+        hangs holds up no other disk."""
         keys = [need.key for job in jobs[:RECHECKED_JOBS] for need in job.needs]
         least_bytes = {key: key.size_bytes for key in keys if key is not None and self._warmer.pages.get(key)}
         for key in self._models.warm_keys(RECHECKED_JOBS):
             least_bytes[key] = key.size_bytes - negligible_bytes(key.size_bytes)
-        if not least_bytes:
-            return
-        self._is_looking = True
+        by_disk: dict[Disk | None, dict[AdapterKey, int]] = {}
+        for key, nbytes in least_bytes.items():
+            by_disk.setdefault(self._warmer.disk_of(key.path), {})[key] = nbytes
+        await asyncio.gather(*(self._look_at(disk, its) for disk, its in by_disk.items() if disk not in self._looking))
+
+    async def _look_at(self, disk: Disk | None, least_bytes: Mapping[AdapterKey, int]) -> None:
+        self._looking.add(disk)
         try:
-            gone = await self._offload(partial(no_longer_resident, least_bytes, self._machine.resident_bytes))
+            async with self._turns:
+                gone = await self._offload(partial(no_longer_resident, least_bytes, self._machine.resident_bytes))
         finally:
-            self._is_looking = False
+            self._looking.discard(disk)
         if gone:
             self._warmer.forget_pages(gone)
             self._models.forget_pages(gone)

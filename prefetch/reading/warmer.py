@@ -9,6 +9,7 @@ from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from ...loaders.disk_kind import Disk
 from ...loaders.rate_limit import RateLimit
 from ...lora.file import AdapterKey, LoraFile
 from ..disks.disks import Disks
@@ -164,6 +165,10 @@ class Warmer:
     def locate(self, paths: Iterable[str]) -> None:
         """Finds out which disks these lie on."""
         self._disks.locate(paths)
+
+    def disk_of(self, path: str) -> Disk | None:
+        """None until it is known."""
+        return self._disks.under(path)
 
     def _is_urgent(self, fetch: Fetch) -> bool:
         return self.meter.pace(self._machine.clock()).is_urgent(fetch)

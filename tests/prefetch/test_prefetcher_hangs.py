@@ -97,28 +97,49 @@ async def test_there_is_one_look_at_a_time_and_what_it_finds_counts(world: World
     assert far.size_bytes > 9 * CHUNK_BYTES
 
 
-async def test_pages_that_nobody_can_ask_for_take_one_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    share = Share(world.path("far.safetensors"))
+@pytest.fixture
+def pages(world: World) -> Iterator[Share]:
+    """Whoever asks for the pages of its file stands still, once `is_back` is cleared."""
+    pages = Share(world.path(world.lora("away/far")))
+    world.catalog.refresh()
+    pages.is_back.set()
     cached = world.machine.resident_bytes
-    is_gone = False
 
     def resident_bytes(path: str) -> int | None:
-        if is_gone:
-            share.look(path)
+        if not pages.is_back.is_set():
+            pages.look(path)
         return cached(path)
 
     world.build(machine=replace(world.machine, resident_bytes=resident_bytes))
-    world.submit("far", "far")
+    yield pages
+    pages.is_back.set()
+
+
+async def test_pages_that_nobody_can_ask_for_take_one_thread(world: World, pages: Share) -> None:
+    world.submit("far", "away/far")
     await until(world, lambda: state(world, "far") == "ready")
-    is_gone = True
+    pages.is_back.clear()
     world.now_s += MEMORY_TICK_S
-    await until(world, share.is_asked.is_set)
+    await until(world, pages.is_asked.is_set)
     for is_short in (True, False) * 6:
         world.available_bytes = 0 if is_short else 1 << 40
         world.now_s += MEMORY_TICK_S
         await until(world, lambda is_short=is_short: world.prefetcher.status().under_pressure == is_short)
-    assert share.looks == 1
-    share.is_back.set()
+    assert pages.looks == 1
+
+
+async def test_pages_that_the_kernel_takes_back_elsewhere_are_read_again_meanwhile(world: World, pages: Share) -> None:
+    world.disk_under = lambda path: Disk(os.path.basename(path), "rotating")
+    near = world.path("near.safetensors")
+    world.submit("both", "away/far", "near")
+    await until(world, lambda: set(world.states().get("both", {}).values()) == {"ready"})
+    pages.is_back.clear()
+    world.now_s += MEMORY_TICK_S
+    await until(world, pages.is_asked.is_set)
+    del world.page_cache[near]
+    world.now_s += MEMORY_TICK_S
+    await until(world, lambda: world.page_reads.count(near) == 2)
+    assert pages.looks == 1
 
 
 async def test_a_folder_of_which_the_disk_cannot_be_told_holds_up_no_other(world: World) -> None:
