@@ -52,7 +52,9 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     tensors = {key: tensor for key, value in found if (tensor := _tensor(name, key, value)) is not None}
     if not tensors:
         raise SafetensorsLoadError(name, "holds no tensors; it is not a weight file")
-    return tensors
+    # A saved Parameter wants gradients: a cast of it would keep what it was made of. One with two names stays one.
+    plain = {id(tensor): tensor.detach() for tensor in tensors.values()}
+    return {key: plain[id(tensor)] for key, tensor in tensors.items()}
 
 
 def _is_short_of_memory(error: Exception, file_bytes: int) -> bool:

@@ -51,6 +51,29 @@ def test_reads_what_trainers_save(tmp_path: Path, wrap, zipped: bool):
     assert all(torch.equal(loaded[key], tensor) for key, tensor in TENSORS.items())
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_parameters_and_what_wants_gradients_come_as_plain_tensors(tmp_path: Path, dtype, zipped: bool):
+    shared = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
+    content = {"a": shared, "tied": shared, "part": shared[1], "free": torch.ones(3, requires_grad=True)}
+    content |= {"buffer": torch.nn.Buffer(torch.ones(3))}
+    path = save(tmp_path / "a.pt", {"model": content}, zipped=zipped)
+    loaded = ModelLoader(dtype=dtype).load_checkpoint(path)
+    for key, tensor in content.items():
+        assert type(loaded[key]) is torch.Tensor
+        assert (loaded[key].requires_grad, loaded[key].grad_fn) == (False, None)
+        assert loaded[key].numpy().tolist() == tensor.tolist()
+    if dtype is None:
+        assert len({loaded[key].untyped_storage().data_ptr() for key in ("a", "tied", "part")}) == 1
+
+
+def test_a_tensor_under_two_names_is_one(tmp_path: Path):
+    for tensor in (torch.ones(3), torch.nn.Parameter(torch.ones(3))):
+        loaded = load_pickled(save(tmp_path / "a.pt", {"a": tensor, "b": tensor, "c": torch.ones(3)}))
+        assert loaded["a"] is loaded["b"]
+        assert loaded["a"] is not loaded["c"]
+
+
 def test_an_alpha_that_is_a_number_is_one_all_the_same(tmp_path: Path):
     torch.save({"a.alpha": 8, "b.alpha": 0.5, "a.lora_up.weight": torch.ones(2), "step": 7}, tmp_path / "a.pt")
     loaded = load_pickled(tmp_path / "a.pt")
