@@ -12,6 +12,8 @@ The ladder, first rung that answers wins, and a rung with several answers refuse
 6. *case*        rung 4 without regard to case or to how accents are written
 7. *alias*       `ss_output_name` of the header, then likewise
 8. *hash*        8 or more leading hex digits of a digest in the header (AutoV3, sshs, modelspec)
+
+A name with spaces around it climbs as it is, since files may be called so, and without them where nothing answers.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class Ambiguous:
 
     name: str
     candidates: tuple[str, ...]
+    not_in: str = ""
+    """The category that was asked for, where it holds none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,13 @@ class NameIndex:
 
     def resolve(self, name: str) -> Found | Ambiguous | Missing:
         """The file that `name` means. A lookup in memory, whatever `name` holds."""
+        return self._climb(self._spelling(name))
+
+    def _spelling(self, name: str) -> str:
+        bare = name.strip()
+        return name if bare == name or not isinstance(self._climb(name), Missing) else bare
+
+    def _climb(self, name: str) -> Found | Ambiguous | Missing:
         if not name or len(name) > _MAX_NAME_CHARS or ".." in re.split(r"[/\\]", name):
             return Missing(name)
         for how, matches in self._rungs(name):
@@ -109,6 +120,7 @@ class NameIndex:
     def rivals(self, name: str, found: Found) -> Iterator[str]:
         """Where a file that came since would be what `name` means now, in the host's order: the first that is there
         counts, and may be `found` by another path."""
+        name = self._spelling(name)
         if _ABSOLUTE.match(name):
             return
         tidy = with_slashes(name)

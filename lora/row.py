@@ -85,7 +85,8 @@ def name(value: object, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise LoraSyntaxError(f"{where}: a LoRA name is text, not {shown(value)}")
-    found = value.strip()
-    if not found:
+    word = value.strip()
+    if not word:
         raise LoraSyntaxError(f"{where}: the LoRA name is empty")
-    return None if found.lower() in _PLACEHOLDERS else found
+    # As written, spaces around it included: a file's own name may begin with one.
+    return None if word.lower() in _PLACEHOLDERS else value

@@ -31,8 +31,8 @@ def name_in(value: object) -> str | None:
         value = value.get("content")
     if not isinstance(value, str) or len(value) > MAX_NAME_CHARS:
         return None
-    name = value.strip()
-    return None if name.casefold() in NOT_NAMES or name.casefold().startswith("select the lora") else name
+    word = value.strip().casefold()
+    return None if word in NOT_NAMES or word.startswith("select the lora") else value
 
 
 def number_in(value: object) -> float | None:

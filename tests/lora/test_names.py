@@ -78,6 +78,21 @@ def test_ladder(name: str, found: str | None, how: str) -> None:
         assert (match.file.name, match.how) == (found, how)
 
 
+def test_spaces_around_a_name_count_where_a_file_has_them() -> None:
+    names = index(" ink.safetensors", "ink.safetensors", "wash.safetensors")
+    for written, meant in (
+        (" ink.safetensors", " ink.safetensors"),
+        (" ink", " ink.safetensors"),
+        ("ink.safetensors", "ink.safetensors"),
+        ("ink.safetensors ", "ink.safetensors"),
+        (" wash ", "wash.safetensors"),
+    ):
+        match = names.resolve(written)
+        assert isinstance(match, Found), written
+        assert match.file.name == meant
+    assert isinstance(names.resolve("  "), Missing)
+
+
 @pytest.mark.parametrize(
     ("name", "candidates"),
     [

@@ -64,7 +64,7 @@ def test_blank_text_adds_nothing(names: _Names, text: str | None) -> None:
 
 
 def test_a_bare_name_is_one_row(names: _Names) -> None:
-    assert read_stack(names, " styles/oil.safetensors ").rows == (LoraRow("styles/oil.safetensors"),)
+    assert read_stack(names, "styles/oil.safetensors\n").rows == (LoraRow("styles/oil.safetensors"),)
 
 
 def test_per_category_weights_of_a_request_know_the_category_of_a_file(names: _Names) -> None:
