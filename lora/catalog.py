@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
@@ -64,7 +64,7 @@ class CatalogSnapshot:
         inside = [one.file for one in candidates if isinstance(one, Found) and covers(category, one.file.category)]
         if len(inside) == 1:
             return Found(inside[0], _BY_CATEGORY)
-        return Ambiguous(name, tuple(file.name for file in inside) or answer.candidates)
+        return Ambiguous(name, tuple(file.name for file in inside)) if inside else replace(answer, not_in=category)
 
 
 class LoraCatalog:
@@ -125,7 +125,7 @@ class LoraCatalog:
                 return current
         found = self.catch_up(name, category)
         if isinstance(found, Ambiguous):
-            raise AmbiguousLoraError(name, found.candidates)
+            raise AmbiguousLoraError(name, found.candidates, not_in=found.not_in)
         # Stat again: a file that is being written is already another one.
         file = as_on_disk(found.file) if isinstance(found, Found) else None
         if file is None:

@@ -35,8 +35,10 @@ class LoraNotFoundError(LoraError):
 class AmbiguousLoraError(LoraError):
     """`name` matches several files; guessing would load the wrong one in silence."""
 
-    def __init__(self, name: str, candidates: Sequence[str]) -> None:
-        super().__init__(f"LoRA {name!r} is ambiguous: {', '.join(map(repr, candidates))}; write one of these")
+    def __init__(self, name: str, candidates: Sequence[str], *, not_in: str = "") -> None:
+        """`not_in`: the category that was asked for and holds none of them."""
+        said = f"; none of them is in category {not_in!r}" if not_in else ""
+        super().__init__(f"LoRA {name!r} is ambiguous: {', '.join(map(repr, candidates))}; write one of these{said}")
         self.name = name
         self.candidates = tuple(candidates)
 

@@ -113,7 +113,7 @@ def parse_stack(text: str, syntax: str = COMFY, *, category_of: Callable[[str], 
         return LoraStack.from_tags(text, syntax)
     if any(mark in bare for mark in "<>\r\n"):
         raise LoraSyntaxError(f'{shown(bare)} is no name, no <lora:name:1> tags, and no JSON list like ["name"]')
-    return LoraStack((LoraRow(bare),))
+    return LoraStack((LoraRow(text.strip("\r\n")),))
 
 
 def _is_file_name(text: str) -> bool:
@@ -137,7 +137,9 @@ def _decode(text: str) -> object:
     except json.JSONDecodeError as error:
         near = text[max(0, error.pos - 15) : error.pos + 15]
         where = f"line {error.lineno}, column {error.colno}, near {shown(near)}"
-        raise _NotJsonError(f"the JSON is broken at {where}: {error.msg}") from error
+        # What the host makes of an object that was posted in place of a text.
+        cure = "; send it as one JSON text, not as an object" if text.lstrip().startswith(("{'", "[{'")) else ""
+        raise _NotJsonError(f"the JSON is broken at {where}: {error.msg}{cure}") from error
     except (ValueError, RecursionError) as error:
         raise LoraSyntaxError(f"the JSON cannot be read: {shown(str(error))}") from error
 

@@ -345,6 +345,7 @@ def test_a_category_decides_between_files_of_one_name(tmp_path: Path, write_lora
         with pytest.raises(AmbiguousLoraError) as caught:
             catalog.find("twin", category)
         assert list(caught.value.candidates) == left
+        assert ("none of them is in category 'elsewhere'" in str(caught.value)) == (category == "elsewhere")
     assert catalog.find("b/d/twin", "a").name == names[2], "a name that means one file needs no category"
 
 

@@ -60,7 +60,7 @@ def test_any_json_is_read_or_refused(value: object) -> None:
         (("ink", "0.5", -1), LoraRow("ink", 0.5, -1.0)),
         (
             {"name": " ink ", "strength": 0.5, "clipStrength": "0.25", "active": True, "locked": False},
-            LoraRow("ink", 0.5, 0.25),
+            LoraRow(" ink ", 0.5, 0.25),
         ),
         ({"on": True, "lora": "ink", "strength": 0.5, "strengthTwo": None}, LoraRow("ink", 0.5, 0.5)),
         ({"lora_name": "ink", "strength_model": 0.5, "strength_clip": 0}, LoraRow("ink", 0.5, 0.0)),
@@ -187,12 +187,15 @@ def test_parse_stack_reads_tags_in_the_given_dialect() -> None:
     ],
 )
 def test_parse_stack_takes_one_bare_name(name: str) -> None:
-    assert parse_stack(f" {name} ") == LoraStack((LoraRow(name),))
+    assert parse_stack(f"{name}\n") == LoraStack((LoraRow(name),))
+    assert parse_stack(f" {name}") == LoraStack((LoraRow(f" {name}"),)), "a file may be called so"
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
+        (str({"lora": {"models": ["ink"]}}), "as one JSON text"),
+        (str([{"name": "ink"}]), "as one JSON text"),
         ("ink <lora>", "ink <lora>"),
         ("ink\ngrain", "no name"),
         ('[{"name": "a",}]', "column"),
