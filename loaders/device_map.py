@@ -12,13 +12,23 @@ DISK = "disk"
 
 @dataclass(frozen=True, slots=True)
 class DeviceMap:
-    """Prefix rules, longest first. A prefix catches a key that equals it or goes on with `.` or `_`, so that the Kohya
-    block `lora_unet_down_blocks_2` does not catch `lora_unet_down_blocks_20`."""
+    """Prefix rules, of which the longest decides. A prefix catches a key that equals it or goes on with `.` or `_`, so
+    that the Kohya block `lora_unet_down_blocks_2` does not catch `lora_unet_down_blocks_20`."""
 
     rules: tuple[tuple[str, str], ...]
     """(prefix, device) pairs; the prefix "" is the default."""
     planned: Mapping[str, str] = field(default_factory=dict, hash=False)
     """key -> device of single tensors, before any rule."""
+    _by_length: Mapping[int, Mapping[str, str]] = field(init=False, repr=False, compare=False)
+    """The rules by the length of their prefixes, longest first: there may be one for every module of a model."""
+    _devices: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_length: dict[int, dict[str, str]] = {}
+        for prefix, device in sorted(self.rules, key=lambda rule: -len(rule[0])):
+            by_length.setdefault(len(prefix), {})[prefix] = device
+        object.__setattr__(self, "_by_length", by_length)
+        object.__setattr__(self, "_devices", frozenset((*self.planned.values(), *(device for _, device in self.rules))))
 
     @classmethod
     def of(cls, rules: Mapping[str, object]) -> DeviceMap:
@@ -26,14 +36,18 @@ class DeviceMap:
         GPU."""
         if not isinstance(rules, Mapping):
             raise ValueError(f"{rules!r} is no device map; write {{prefix: device}}, as in {{'': 'cuda:0'}}")
-        named = ((prefix, device_name(device)) for prefix, device in rules.items())
-        return cls(tuple(sorted(named, key=lambda rule: -len(rule[0]))))
+        return cls(tuple((prefix, device_name(device)) for prefix, device in rules.items()))
 
     def device_of(self, key: str) -> str | None:
         """The device planned for `key`, or of the longest prefix that catches it, or None when none does and there is
         no default."""
-        planned = self.planned.get(key)
-        return planned or next((device for prefix, device in self.rules if _catches(prefix, key)), None)
+        if key in self.planned:
+            return self.planned[key]
+        for length, rules in self._by_length.items():
+            device = rules.get(key[:length])
+            if device is not None and _ends_a_name(key, length):
+                return device
+        return None
 
     def assign(self, keys: Iterable[str], default: str) -> dict[str, str]:
         """key -> device of all `keys` that are loaded at all: those on disk are left out."""
@@ -43,14 +57,11 @@ class DeviceMap:
     @property
     def moves(self) -> bool:
         """True when some tensors end up elsewhere than on the CPU."""
-        return any(device not in ("cpu", DISK) for device in self._devices())
+        return not self._devices <= {"cpu", DISK}
 
     @property
     def keeps_on_disk(self) -> bool:
-        return DISK in self._devices()
-
-    def _devices(self) -> set[str]:
-        return {*self.planned.values(), *(device for _, device in self.rules)}
+        return DISK in self._devices
 
 
 def device_name(device: object) -> str:
@@ -71,7 +82,6 @@ def known_device(device: object) -> str:
     return name
 
 
-def _catches(prefix: str, key: str) -> bool:
-    if not key.startswith(prefix):
-        return False
-    return not prefix or len(key) == len(prefix) or prefix.endswith(_SEPARATORS) or key[len(prefix)] in _SEPARATORS
+def _ends_a_name(key: str, length: int) -> bool:
+    """Whether a prefix of that length catches `key`, which begins with it."""
+    return length in (0, len(key)) or key[length - 1] in _SEPARATORS or key[length] in _SEPARATORS

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -57,7 +59,7 @@ def test_devices_in_every_spelling(device: object, name: str):
 NAMES = st.lists(st.sampled_from(["a", "b", "1", "10", "_", "."]), max_size=5).map("".join)
 
 
-@given(rules=st.dictionaries(NAMES, st.sampled_from(["cpu", "meta", "disk"]), max_size=5), key=NAMES)
+@given(rules=st.dictionaries(NAMES, st.sampled_from(["cpu", "meta", "disk"]), max_size=8), key=NAMES)
 def test_agrees_with_the_rule_as_it_is_written(rules: dict[str, str], key: str):
     catching = [
         prefix
@@ -69,3 +71,19 @@ def test_agrees_with_the_rule_as_it_is_written(rules: dict[str, str], key: str):
     ]
     expected = rules[max(catching, key=len)] if catching else None
     assert DeviceMap.of(rules).device_of(key) == expected
+
+
+def test_a_rule_for_every_module_costs_no_more_than_a_few():
+    keys = [f"blocks.{number}.weight" for number in range(1000, 1050)]
+
+    def calls(modules: int) -> int:
+        rules = DeviceMap.of({f"blocks.{number}": "meta" for number in range(999 + modules, 999, -1)})
+        seen: list[str] = []
+        sys.setprofile(lambda frame, event, argument: seen.append(event))
+        try:
+            rules.assign(keys, "cpu")
+        finally:
+            sys.setprofile(None)
+        return len(seen)
+
+    assert calls(4000) < 2 * calls(50)
