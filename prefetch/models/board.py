@@ -146,20 +146,17 @@ class ModelBoard:
 
     def _take(self, jobs: tuple[JobModels, ...]) -> None:
         self._jobs = jobs
-        self._waits = any(job.files is None for job in jobs)
+        self._waits = any(not job.is_whole for job in jobs)
 
     def _models_of(self, needs: JobNeeds) -> JobModels:
-        return JobModels(needs.job.key, needs.job.running, self._files(needs))
-
-    def _files(self, needs: JobNeeds) -> tuple[ModelFile, ...] | None:
         files: dict[AdapterKey, ModelFile] = {}
+        is_whole = True
         for model in needs.references.models:
             found = self._found.get((model.kind, model.name))
-            if found is None:
-                return None
-            for file in found:
+            is_whole &= found is not None
+            for file in found or ():
                 files.setdefault(file.key, file)
-        return tuple(files.values())
+        return JobModels(needs.job.key, needs.job.running, tuple(files.values()), is_whole)
 
 
 def _taken(take: Callable[[], Name]) -> Name | None:

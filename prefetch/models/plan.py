@@ -11,11 +11,13 @@ from .file import ModelFile
 
 
 class JobModels(NamedTuple):
-    """The model files of one visible job, each once; None until they have been looked up."""
+    """The model files of one visible job, each once, as far as they have been looked up."""
 
     key: JobKey
     running: bool
-    files: tuple[ModelFile, ...] | None
+    files: tuple[ModelFile, ...]
+    is_whole: bool = True
+    """Nothing is left to look up."""
 
 
 class ModelFetch(NamedTuple):
@@ -54,20 +56,17 @@ class Needed(NamedTuple):
 def needed_models(jobs: Sequence[JobModels], held: Container[AdapterKey] = frozenset()) -> Needed:
     """`jobs` in running order; `held`: models that the host has from the job that ran last.
 
-    Models of the running job are left alone, the host has them. Pickles are never opened. Nothing is needed before the
-    running job is known.
+    Models of the running job are left alone, the host has them. Pickles are never opened. What is not known yet is not
+    waited for: one name on a share that is gone would keep all models cold.
     """
     in_use: dict[AdapterKey, int] = {}
     seen: set[AdapterKey] = set()
     fetches: list[ModelFetch] = []
     for position, job in enumerate(jobs):
-        files = job.files
         if job.running:
-            if files is None:
-                return Needed()
-            in_use.update((file.key, file.size_bytes) for file in files)
+            in_use.update((file.key, file.size_bytes) for file in job.files)
             continue
-        for file in files or ():
+        for file in job.files:
             key = file.key
             if key in in_use or key in seen:
                 continue

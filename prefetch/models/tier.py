@@ -63,7 +63,7 @@ class ModelTier:
         self._held: frozenset[AdapterKey] = frozenset()
         """Models of the job that started last: the host has them."""
         self._uncounted: set[JobKey] = set()
-        """Jobs that started before their models were looked up."""
+        """Jobs that started before all their models were looked up."""
         self._unreadable = Unreadable()
         # Replaced and never changed, so that a picture of the state can keep them.
         self._pages: Mapping[AdapterKey, bool] = {}
@@ -108,7 +108,7 @@ class ModelTier:
         job = self._board.job(started)
         if job is None:
             return
-        if job.files is None:
+        if not job.is_whole:
             self._uncounted.add(started)
             return
         loading = [reading.fetch.file.key for reading in self._under_way]
@@ -123,7 +123,7 @@ class ModelTier:
     def read_by_job(self) -> tuple[str, ...]:
         """Paths of the running job's models."""
         running = takewhile(lambda job: job.running, self._board.jobs)
-        return tuple(file.path for job in running for file in job.files or ())
+        return tuple(file.path for job in running for file in job.files)
 
     def plan(self, room: Callable[[], Room], settings: PrefetchSettings, now_s: float) -> float | None:
         """Decides anew what to read; the seconds until more is due, None when nothing is left."""
@@ -168,7 +168,7 @@ class ModelTier:
 
     def warm_keys(self, jobs: int) -> set[AdapterKey]:
         """Files of the first `jobs` whose pages are warm and can be asked for again."""
-        named = (file.key for job in self._board.jobs[:jobs] for file in job.files or ())
+        named = (file.key for job in self._board.jobs[:jobs] for file in job.files)
         return {key for key in named if self._pages.get(key)}
 
     def forget_pages(self, keys: Container[AdapterKey]) -> None:
@@ -195,7 +195,7 @@ class ModelTier:
         self._seen_jobs, self._seen_held = jobs, self._held
         self._needed = needed_models(jobs, self._held)
         if self._pages or self._tally.unclaimed:
-            named = {file.key for job in jobs for file in job.files or ()}
+            named = {file.key for job in jobs for file in job.files}
             self._pages = {key: asks for key, asks in self._pages.items() if key in named}
             self._tally.write_off(named)
 

@@ -24,7 +24,7 @@ class ModelPicture(NamedTuple):
 
     def of_jobs(self) -> dict[JobKey, tuple[ModelStatus, ...]]:
         """The models of every job, as far as they have been looked up."""
-        in_use = {file.key for job in self.jobs if job.running for file in job.files or ()}
+        in_use = {file.key for job in self.jobs if job.running for file in job.files}
         return {
             job.key: tuple(
                 ModelStatus(
@@ -34,7 +34,7 @@ class ModelPicture(NamedTuple):
                     file.size_bytes,
                     self.failed.get(file.key, ""),
                 )
-                for file in job.files or ()
+                for file in job.files
             )
             for job in self.jobs
         }

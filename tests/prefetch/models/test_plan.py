@@ -63,9 +63,10 @@ def test_what_is_warm_counts_but_is_not_read_and_what_failed_or_would_be_unpickl
     assert made.wanted == {A.key, C.key}
 
 
-def test_nothing_is_planned_before_the_running_job_is_known() -> None:
-    assert planned([JobModels("1", True, None), job("2", A)], PLENTY) == ModelPlan()
-    assert fetched(planned([JobModels("1", False, None), job("2", A)], PLENTY)) == [(A, 1)]
+def test_what_is_not_known_yet_is_not_waited_for() -> None:
+    running, queued = (JobModels(JobKey(job_id, 0), job_id == "1", (A,), is_whole=False) for job_id in "12")
+    assert fetched(planned([running, queued, job("3", A, B)], PLENTY)) == [(B, 2)]
+    assert fetched(planned([queued, job("3", B)], PLENTY)) == [(A, 0), (B, 1)]
 
 
 def test_no_further_than_the_depth() -> None:
@@ -91,7 +92,7 @@ def test_every_plan_keeps_the_rules(
     jobs: list[JobModels], spare: int, free: int, held: frozenset, warm: frozenset, failed: frozenset
 ) -> None:
     made = planned(jobs, Room(spare, free), held=held, warm=warm, failed=failed)
-    in_use = {f.key for j in jobs if j.running for f in j.files or ()}
+    in_use = {f.key for j in jobs if j.running for f in j.files}
     size = {f.key: f.size_bytes for f in FILES}
     wanted_bytes = sum(size[key] for key in made.wanted)
     assert wanted_bytes <= max(0, spare)
@@ -103,8 +104,8 @@ def test_every_plan_keeps_the_rules(
     assert [fetch.position for fetch in made.fetches] == sorted(fetch.position for fetch in made.fetches)
     left = min(spare, free - sum(size[key] for key in in_use))
     for position, queued in enumerate(jobs):
-        for f in () if queued.running else queued.files or ():
-            first = next(p for p, j in enumerate(jobs) if not j.running and f in (j.files or ()))
+        for f in () if queued.running else queued.files:
+            first = next(p for p, j in enumerate(jobs) if not j.running and f in j.files)
             if f.key in made.wanted:
                 left -= f.size_bytes if first == position else 0
                 assert all(fetch.position == first for fetch in made.fetches if fetch.file == f)

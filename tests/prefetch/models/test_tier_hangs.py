@@ -54,6 +54,20 @@ async def share(world: ModelWorld) -> AsyncIterator[Share]:
     share.is_back.set()
 
 
+@pytest.fixture
+async def names(world: ModelWorld) -> AsyncIterator[Share]:
+    """Finding a model stands still."""
+    names = Share()
+
+    def find(kind: str, name: str) -> tuple[ModelFile, ...]:
+        names.look(name)
+        return world.find(kind, name)
+
+    world.build(models=find)
+    yield names
+    names.is_back.set()
+
+
 async def until_ready(world: ModelWorld, job_id: str, model: str) -> None:
     await until(world, lambda: world.model_states().get(job_id, {}).get(model) == "ready")
 
@@ -118,28 +132,41 @@ async def test_disks_are_measured_beside_a_read_that_hangs_but_not_its_own(world
     await until(world, lambda: len(probed) == 2)
 
 
-async def test_a_model_that_cannot_be_looked_up_holds_up_no_other_name(world: ModelWorld) -> None:
-    """Neither one that was named before it, nor one that comes later."""
-    share = Share()
-
-    def find(kind: str, name: str) -> tuple[ModelFile, ...]:
-        share.look(name)
-        return world.find(kind, name)
-
-    world.build(models=find)
-    names = [world.model(f"{name}.safetensors") for name in ("first", "far", "second", "later", "far2", "last")]
-    world.submit_models("1", names[0])
-    world.submit_models("2", names[1])
-    world.submit_models("3", names[2])
-    await until_ready(world, "1", names[0])
-    await until_ready(world, "3", names[2])
-    world.submit_models("4", names[3])
-    await until_ready(world, "4", names[3])
+async def test_a_model_that_cannot_be_looked_up_holds_up_no_other_name(world: ModelWorld, names: Share) -> None:
+    """Neither one that was named before it, nor one that comes later, nor one of the same job."""
+    first, far, second, beside, later, far2, last = (
+        world.model(f"{name}.safetensors") for name in ("first", "far", "second", "beside", "later", "far2", "last")
+    )
+    world.submit_models("1", first)
+    world.submit_models("2", far, beside)
+    world.submit_models("3", second)
+    await until_ready(world, "1", first)
+    await until_ready(world, "2", beside)
+    await until_ready(world, "3", second)
+    world.submit_models("4", later)
+    await until_ready(world, "4", later)
     world.now_s += RELOOK_S
-    world.submit_models("5", names[4])
-    world.submit_models("6", names[5])
-    await until_ready(world, "6", names[5])
-    assert share.looks == [names[1], names[4]], "each hangs once"
-    share.is_back.set()
-    await until_ready(world, "2", names[1])
-    await until_ready(world, "5", names[4])
+    world.submit_models("5", far2)
+    world.submit_models("6", last)
+    await until_ready(world, "6", last)
+    assert names.looks == [far, far2], "each hangs once"
+    names.is_back.set()
+    await until_ready(world, "2", far)
+    await until_ready(world, "5", far2)
+
+
+async def test_a_model_of_the_running_job_that_cannot_be_looked_up_is_counted_when_it_is_found(
+    world: ModelWorld, names: Share
+) -> None:
+    """And holds up no model of a later job."""
+    world.remove("running")
+    world.submit_models("1", mine := world.model("mine.safetensors"), far := world.model("far.safetensors"))
+    world.start("1")
+    world.submit_models("2", mine, near := world.model("near.safetensors"))
+    await until_ready(world, "2", near)
+    assert world.model_states() == {"1": {mine: "in_use"}, "2": {mine: "in_use", near: "ready"}}
+    assert world.prefetcher.status().models.misses == 0
+    names.is_back.set()
+    await until(world, lambda: world.prefetcher.status().models.misses == 2)
+    assert world.model_states()["1"] == {mine: "in_use", far: "in_use"}
+    assert world.read_models() == [near]
