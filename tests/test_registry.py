@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from warmstack.nodes.host_version import OLDEST
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -23,7 +25,8 @@ PUBLISH = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="u
 def test_every_field_is_filled_in() -> None:
     assert [key for key in ("PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui") if not COMFY[key]] == []
     assert {"Repository", "Documentation", "Issues"} <= set(PROJECT["urls"])
-    assert re.fullmatch(r">=\d+\.\d+\.\d+", COMFY["requires-comfyui"])
+    assert COMFY["requires-comfyui"] == f">={OLDEST}"
+    assert f"ComfyUI {OLDEST} is the oldest" in (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 
 
 def test_the_version_is_semantic_and_the_tag_that_publishes_it() -> None:
