@@ -11,6 +11,7 @@ from .filling import CHUNK_BYTES, Pace
 from .gathering import Gathering
 from .header import SafetensorsHeader
 from .mapped import map_file
+from .opened import open_raw, require_stamp
 from .selection import wanted_spans
 from .strategy import Constraints, LoadRequest, LoadResult
 from .views import view_tensors
@@ -34,13 +35,17 @@ class LazyLoadingStrategy:
             header = gathering.header(path)
             entries = {key: header.tensors[key] for key in gathering.wanted(header)}
             request.pace.allow(path, 0)
-            with gathering.clock.stage("map"):
-                mapping = map_file(header, opened=request.opened)
-                views = view_tensors(path, mapping, entries, header.data_start)
-            if self.populate:
-                with gathering.clock.stage("read"):
-                    _bring_in(header, list(entries), mapping, request.pace)
-            gathering.add(header.path, views, mapped=not self.populate)
+            with open_raw(path, request.opened, last=True) as file:
+                with gathering.clock.stage("map"):
+                    mapping = map_file(header, file)
+                    views = view_tensors(path, mapping, entries, header.data_start)
+                if self.populate:
+                    with gathering.clock.stage("read"):
+                        _bring_in(header, list(entries), mapping, request.pace)
+                gathering.add(path, views, mapped=not self.populate)
+                if request.copies:
+                    # Views show whatever the file becomes; copies would be of two files.
+                    require_stamp(path, file, header.stamp)
         return gathering.result(self.name)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+from io import FileIO
 
 from . import kernel
 from .header import SafetensorsHeader, read_header
-from .opened import OpenFiles, open_raw, require_stamp
+from .opened import open_raw, require_stamp
 from .tensor_file import TensorFile
 from .views import view_tensors
 
@@ -20,14 +21,14 @@ def map_tensors(
 
     See `TensorFile.storage` for what happens when the file changes afterwards."""
     header = read_header(path) if header is None else header
-    buffer = map_file(header)
+    with open_raw(header.path) as file:
+        buffer = map_file(header, file)
     if populate:
         kernel.populate(buffer)
     return TensorFile(view_tensors(header.path, buffer, header.tensors, header.data_start), header, buffer, "mapped")
 
 
-def map_file(header: SafetensorsHeader, *, opened: OpenFiles | None = None) -> mmap.mmap:
-    """The whole file, copy-on-write; it may be larger than memory and swap together."""
-    with open_raw(header.path, opened, last=True) as file:
-        require_stamp(header.path, file, header.stamp)
-        return kernel.map_privately(file.fileno())
+def map_file(header: SafetensorsHeader, file: FileIO) -> mmap.mmap:
+    """All of the open `file`, copy-on-write; it may be larger than memory and swap together."""
+    require_stamp(header.path, file, header.stamp)
+    return kernel.map_privately(file.fileno())

@@ -27,7 +27,7 @@ from .gguf_load import load_gguf
 from .gguf_numpy import refusal
 from .in_thread import run_in_thread
 from .max_memory import MaxMemory
-from .opened import OpenFiles
+from .opened import OpenFiles, open_raw, require_stamp, stamp_of
 from .pickled import load_pickled
 from .progress import Progress, ProgressMeter
 from .registry import StrategyRegistry
@@ -195,10 +195,15 @@ def _load_pickle(request: LoadRequest, max_memory: MaxMemory, progress: Progress
     gathering = Gathering(request)
     gathering.include(path, {})
     request.pace.allow(path, 0)
-    with gathering.clock.stage("read"):
-        tensors = load_pickled(path)
-    max_memory.check(path, tensor_device_bytes(tensors, request))
-    meter.total_bytes = sum(tensors[key].nbytes for key in request.devices(tensors))
-    gathering.add(path, tensors, mapped=True)
+    with open_raw(path) as file:
+        stamp = stamp_of(file)
+        with gathering.clock.stage("read"):
+            tensors = load_pickled(path)
+        max_memory.check(path, tensor_device_bytes(tensors, request))
+        meter.total_bytes = sum(tensors[key].nbytes for key in request.devices(tensors))
+        gathering.add(path, tensors, mapped=True)
+        if request.copies:
+            # Most pickles are mapped: copies of one that is rewritten meanwhile would be of two files.
+            require_stamp(path, file, stamp)
     meter.finish(path)
     return gathering.result("pickled")

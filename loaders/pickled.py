@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .errors import PickledFileError, SafetensorsLoadError
-from .opened import open_raw, stamp_of
+from .opened import open_raw, require_stamp, stamp_of
 
 
 def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -24,11 +24,23 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     foreground only: even the refusal costs an unpickler, so a background reader leaves such files alone."""
     name = os.fspath(path)
     with open_raw(name) as file:
-        size_bytes = stamp_of(file).size_bytes
+        stamp = stamp_of(file)
+        content = _unpickled(name, stamp.size_bytes)
+        require_stamp(name, file, stamp)
+    found = ((str(key), value) for key, value in _state_dict(content).items())
+    tensors = {key: tensor for key, value in found if (tensor := _tensor(name, key, value)) is not None}
+    if not tensors:
+        raise SafetensorsLoadError(name, "holds no tensors; it is not a weight file")
+    # A saved Parameter wants gradients: a cast of it would keep what it was made of. One with two names stays one.
+    plain = {id(tensor): tensor.detach() for tensor in tensors.values()}
+    return {key: plain[id(tensor)] for key, tensor in tensors.items()}
+
+
+def _unpickled(path: str, file_bytes: int) -> Any:
     try:
-        content = torch.load(name, map_location="cpu", weights_only=True, mmap=_can_be_mapped(name))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
     except pickle.UnpicklingError as error:
-        raise PickledFileError(name, "holds more than tensors, or is damaged; convert it to safetensors") from error
+        raise PickledFileError(path, "holds more than tensors, or is damaged; convert it to safetensors") from error
     except (
         OSError,
         RuntimeError,
@@ -43,18 +55,11 @@ def load_pickled(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         EOFError,
         struct.error,
     ) as error:
-        if _is_short_of_memory(error, size_bytes):
+        if _is_short_of_memory(error, file_bytes):
             reason = "needs more memory than there is; free some, or convert it to safetensors"
-            raise SafetensorsLoadError(name, reason) from error
+            raise SafetensorsLoadError(path, reason) from error
         reason = f"torch cannot read it as a weight file ({type(error).__name__}); download it again"
-        raise SafetensorsLoadError(name, reason) from error
-    found = ((str(key), value) for key, value in _state_dict(content).items())
-    tensors = {key: tensor for key, value in found if (tensor := _tensor(name, key, value)) is not None}
-    if not tensors:
-        raise SafetensorsLoadError(name, "holds no tensors; it is not a weight file")
-    # A saved Parameter wants gradients: a cast of it would keep what it was made of. One with two names stays one.
-    plain = {id(tensor): tensor.detach() for tensor in tensors.values()}
-    return {key: plain[id(tensor)] for key, tensor in tensors.items()}
+        raise SafetensorsLoadError(path, reason) from error
 
 
 def _is_short_of_memory(error: Exception, file_bytes: int) -> bool:

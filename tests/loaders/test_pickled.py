@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from warmstack.loaders import ModelLoader, PickledFileError, SafetensorsLoadError, load_pickled
+from warmstack.loaders import LoadProgress, ModelLoader, PickledFileError, SafetensorsLoadError, load_pickled
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 TENSORS = {"up.weight": torch.arange(6.0).reshape(2, 3), "alpha": torch.tensor(4.0)}
@@ -110,6 +110,32 @@ def test_never_runs_the_code_of_a_bare_pickle(tmp_path: Path):
     with pytest.raises(PickledFileError):
         load_pickled(path)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_copies_are_never_of_two_files(tmp_path: Path, zipped: bool):
+    path = save(tmp_path / "a.pt", {f"{number}": torch.zeros(1000) for number in range(4)}, zipped=zipped)
+    other = Path(save(tmp_path / "b.pt", {f"{number}": torch.ones(1000) for number in range(4)}, zipped=zipped))
+
+    def rewrite(progress: LoadProgress) -> None:
+        with open(path, "r+b") as file:
+            file.write(other.read_bytes())
+
+    with pytest.raises(SafetensorsLoadError, match="changed while"):
+        ModelLoader(dtype=torch.float16).load_checkpoint(path, progress=rewrite)
+
+
+def test_a_file_that_changes_while_it_is_read_into_memory_is_refused(tmp_path: Path, monkeypatch):
+    path, load = save(tmp_path / "a.pt", TENSORS, zipped=False), torch.load
+
+    def and_then_it_changes(*args: object, **choices: object) -> object:
+        content = load(*args, **choices)
+        os.utime(path, ns=(1, 1))
+        return content
+
+    monkeypatch.setattr(torch, "load", and_then_it_changes)
+    with pytest.raises(SafetensorsLoadError, match="changed while"):
+        load_pickled(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, torch.ones(2)], ids=str)

@@ -137,6 +137,20 @@ class TestEveryStrategy:
         with pytest.raises(SafetensorsLoadError, match="changed while"):
             strategy.load(request)
 
+    @pytest.mark.parametrize("choice", [{"dtype": torch.float16}, {"device": "meta"}], ids=str)
+    def test_copies_are_never_of_two_files(self, strategy, tmp_path, choice):
+        tensors = {f"{number}": torch.zeros(1 << 20) for number in range(4)}
+        (saved,) = shards(tmp_path, tensors, 1)
+        paths = paths_for(strategy, saved, tensors)
+        new = {path: b"\1" * os.path.getsize(path) for path in paths}
+
+        def rewrite(path: str, nbytes: int) -> None:
+            with open(path, "r+b") as file:
+                file.write(new[path])
+
+        with pytest.raises(SafetensorsLoadError, match="changed while"):
+            strategy.load(LoadRequest(paths, pace=Pace(advanced=rewrite), **choice))
+
     def test_opens_a_file_once_for_its_header_and_once_for_its_tensors(self, strategy, large, opened):
         for _ in ("warm", "cold"):
             opened.clear()
