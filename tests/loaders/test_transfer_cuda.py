@@ -51,6 +51,28 @@ def test_a_gpu_keeps_the_memory_of_what_another_stream_still_uses():
         assert raw(copied) == raw(source.tensors["t0"])
 
 
+def test_a_gpu_gives_an_upload_no_memory_that_queued_work_still_reads():
+    """Freed memory is its own stream's at once, and any other stream's only after what is queued there."""
+    source, other = (source_of([(1 << 22, 3)], seed) for seed in range(2))
+    with DeviceTransfer(CudaDevice()) as transfer:
+        # What it takes of the device is there, and free, before anybody is held up.
+        upload = transfer.upload("other", other.tensors, buffer=other.buffer)
+        upload.wait()
+        freed = torch.full((upload.nbytes,), 7, dtype=torch.uint8, device="cuda")
+        del upload
+        copied = torch.empty_like(freed)
+        torch.cuda.synchronize()
+        # Half a second, against milliseconds of what follows.
+        torch.cuda._sleep(1_000_000_000)
+        copied.copy_(freed)
+        read = torch.cuda.current_stream().record_event()
+        del freed
+        transfer.upload("ink", source.tensors, buffer=source.buffer).wait()
+        assert not read.query(), "it came too late to write to memory that was still to be read"
+        torch.cuda.synchronize()
+        assert bool((copied == 7).all())
+
+
 def test_a_gpu_without_room_leaves_the_tensors_on_the_host():
     source = source_of([(1 << 22, 3)])
     torch.cuda.empty_cache()
