@@ -69,8 +69,8 @@ def test_a_gpu_gives_an_upload_no_memory_that_queued_work_still_reads():
         del freed
         transfer.upload("ink", source.tensors, buffer=source.buffer).wait()
         assert not read.query(), "it came too late to write to memory that was still to be read"
-        torch.cuda.synchronize()
-        assert bool((copied == 7).all())
+        overwritten = int((copied != 7).sum())
+        assert overwritten == 0
 
 
 def test_a_gpu_without_room_leaves_the_tensors_on_the_host():
