@@ -49,10 +49,12 @@ class _Fitted(NamedTuple):
 class LoRAWorker:
     """Applies stacks to pipelines and takes them off again to the last bit.
 
-    A pipeline must not run while its stack changes. Pipelines that share models (`from_pipe`) are one pipeline there:
-    the stack that was applied last, through whichever of them, is the one that a shared model has. Serve pipelines
-    that share models with one worker: it alone knows their own weights. `catalog` and `cache` may be shared with a
-    prefetcher that warms the adapters of the next request meanwhile.
+    A pipeline must not run while its stack changes. What others write into its weights (`fuse_lora`,
+    `load_state_dict`) while it has a stack goes with the stack; while it has none, it is the pipeline's own. Pipelines
+    that share models (`from_pipe`) are one pipeline there: the stack that was applied last, through whichever of them,
+    is the one that a shared model has. Serve pipelines that share models with one worker: it alone knows their own
+    weights. `catalog` and `cache` may be shared with a prefetcher that warms the adapters of the next request
+    meanwhile.
     """
 
     def __init__(

@@ -15,8 +15,8 @@ import torch
 @dataclass(slots=True)
 class _Kept:
     copy: torch.Tensor
+    """The original while the weight is `changed`; of an earlier time otherwise."""
     changed: bool = False
-    """Whether the weight differs from the copy."""
 
 
 class Originals:
@@ -38,13 +38,18 @@ class Originals:
         return kept is not None and kept.changed
 
     def give_back(self, module: torch.nn.Module) -> torch.Tensor:
-        """Its weight, with the original bits again, to be written into. The first time, a copy is put aside."""
+        """Its weight, with the original bits again, to be written into; a copy of them is put aside."""
         weight = weight_of(module)
         kept = self._kept.get(module)
-        if kept is None:
-            kept = self._kept[module] = _Kept(weight.detach().clone())
-        else:
+        if kept is not None and kept.changed:
             weight.copy_(kept.copy)
+            return weight
+        if kept is not None and (kept.copy.shape, kept.copy.dtype) == (weight.shape, weight.dtype):
+            # Others may have written into it since (`fuse_lora`, `load_state_dict`). The copy stays on its device:
+            # with offloading, the weight is on the GPU now and then.
+            kept.copy.copy_(weight)
+        else:
+            kept = self._kept[module] = _Kept(weight.detach().clone())
         kept.changed = True
         return weight
 

@@ -181,3 +181,22 @@ def test_an_autocast_around_it_goes_on_with_the_weights_of_the_moment(pair: Pair
         expected = layer(torch.ones(1, FEATURES))
     assert torch.equal(seen[1], expected)
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_others_write_while_no_stack_is_on_is_the_models_own_from_then_on(
+    dtype: torch.dtype, pair: Pair, worker: LoRAWorker
+) -> None:
+    """As `fuse_lora`, `load_state_dict` and `to` do."""
+    worker.apply_to_pipeline(pair.one, "both")
+    worker.remove_from_pipeline(pair.one)
+    for model in (pair.one.transformer, pair.one.text_encoder):
+        model.to(dtype)
+        model.load_state_dict({key: value + 1 for key, value in model.state_dict().items()})
+    pair.base = pair.weights()
+    worker.apply_to_pipeline(pair.other, "model")
+    worker.apply_to_pipeline(pair.one, "both")
+    assert pair.same_as_base() == [False, False, True]
+    assert worker.status().base_copy_bytes == 2 * FEATURES * FEATURES * dtype.itemsize
+    worker.remove_from_pipeline(pair.one)
+    assert pair.same_as_base() == [True, True, True]
