@@ -105,8 +105,20 @@ def test_jobs_that_were_not_read_are_no_empty_queue(component: Component, backen
 
     backend.queue, backend.prefetch = [], {"queued_jobs": 12}
     view = component()
-    expect(view.panel.get_by_text("12 more jobs")).to_be_visible()
+    expect(view.panel.get_by_role("heading", name="Queue 12")).to_be_visible()
     expect(view.panel.get_by_text("The queue is empty.")).to_be_hidden()
+    expect(view.panel.get_by_text("more jobs")).to_be_hidden()
+
+
+def test_jobs_beyond_those_that_are_drawn_are_counted(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    backend.queue, backend.prefetch = [], {"queued_jobs": 40}
+    for index in range(30):
+        backend.job(f"job-{index}")
+    view = component()
+    expect(view.panel.locator(".ws-job")).to_have_count(24)
+    expect(view.panel.get_by_text("16 more jobs")).to_be_visible()
 
 
 def test_a_job_tells_of_the_model_that_it_holds(component: Component, backend: FakeBackend) -> None:

@@ -27,7 +27,8 @@ export class QueueSection {
     keyed(this.rows, this.#numbered(queue), (row) => row.job.id, () => createJob(), (element, row) => this.#updateJob(element, row))
     this.rows.hidden = queue.length === 0
     const farther = queuedJobs - Math.min(queue.length, SHOWN_JOBS)
-    this.more.hidden = farther === 0
+    // With prefetch off the server counts jobs and tells of none: more than nothing would be said of them.
+    this.more.hidden = queue.length === 0 || farther === 0
     setText(this.more, this.#t('queueMore', { count: formatCount(farther, this.#locale) }))
   }
 
