@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
+from ...loaders.disk_kind import Disk
 from ...lora.file import AdapterKey
 from ..queue.job import JobKey
 from ..queue.need import JobNeeds
@@ -29,7 +30,7 @@ class _Look:
 
     def __init__(self, find: ModelFinder, names: Iterable[Name]) -> None:
         self.names = set(names)
-        """Less those that were taken back."""
+        """Less those that were found, or taken back."""
         self.is_late = False
         self._find = find
         self._ahead = deque(names)
@@ -51,6 +52,7 @@ class _Look:
         found = {}
         while self._done:
             name, found[name] = self._done.popleft()
+            self.names.discard(name)
         return found
 
 
@@ -62,17 +64,22 @@ class ModelBoard:
         find: ModelFinder,
         offload: Callable[[Callable[[], None]], Awaitable[None]],
         clock: Callable[[], float],
+        disk_of: Callable[[str], Disk | None],
     ) -> None:
-        """`offload` runs a blocking call in a thread."""
+        """`offload` runs a blocking call in a thread; `disk_of` knows on which disk a path lies, or gives None."""
         self._find = find
         self._offload = offload
         self._clock = clock
+        self._disk_of = disk_of
         self._needs: tuple[JobNeeds, ...] = ()
         self._jobs: tuple[JobModels, ...] = ()
         self._found: dict[Name, tuple[ModelFile, ...]] = {}
+        self._fresh: set[Name] = set()
+        """Looked up since it was time for all."""
         self._waits = False
+        """Some name may be left to look up."""
         self._looks: list[_Look] = []
-        self._looked_at_s = clock()
+        self._all_at_s = clock()
 
     @property
     def jobs(self) -> tuple[JobModels, ...]:
@@ -84,20 +91,17 @@ class ModelBoard:
         if needs is not self._needs:
             before, self._needs = self._needs, needs
             self._follow(before)
-        if self._looks:
-            may_look = len(self._looks) < LOOKS and all(look.is_late for look in self._looks)
-            return may_look and self._waits and bool(self._unseen())
-        return self._waits or (bool(needs) and self._clock() - self._looked_at_s >= RELOOK_S)
+        if len(self._looks) == LOOKS or not all(look.is_late for look in self._looks):
+            return False
+        if needs and self._clock() - self._all_at_s >= RELOOK_S:
+            self._all_at_s = self._clock()
+            self._found = {name: self._found[name] for name in self._names() if name in self._found}
+            self._fresh, self._waits = set(), True
+        return self._waits and bool(self._left())
 
     async def look_up(self, found: Callable[[], None] = lambda: None) -> None:
-        """The names that are new; all of them when it is time, and none hangs. `found()` is called when `jobs` has
-        changed."""
-        names = self._unseen()
-        if not self._looks and self._clock() - self._looked_at_s >= RELOOK_S:
-            self._looked_at_s = self._clock()
-            names = list(known := self._names())
-            self._found = {name: files for name, files in self._found.items() if name in known}
-        if names:
+        """The names that are new; all of them when it is time. `found()` is called when `jobs` has changed."""
+        if names := self._left():
             await self._run(_Look(self._find, names), found)
 
     async def _run(self, look: _Look, found: Callable[[], None]) -> None:
@@ -118,14 +122,24 @@ class ModelBoard:
         """In the order of need."""
         return dict.fromkeys((model.kind, model.name) for job in self._needs for model in job.references.models)
 
-    def _unseen(self) -> list[Name]:
+    def _left(self) -> list[Name]:
+        """To look up. Where a name hangs, those that were found there before mean what they meant: each would hang,
+        too."""
         held = set[Name]().union(*(look.names for look in self._looks))
-        return [name for name in self._names() if name not in self._found and name not in held]
+        stuck = {disk for name in held for disk in self._disks_of(name)}
+        names = (name for name in self._names() if name not in self._fresh and name not in held)
+        return [name for name in names if stuck.isdisjoint(self._disks_of(name))]
+
+    def _disks_of(self, name: Name) -> set[Disk | None]:
+        return {self._disk_of(file.path) for file in self._found.get(name, ())}
 
     def _take_in(self, look: _Look, found: Callable[[], None]) -> None:
         before = self._jobs
-        self._found |= look.take()
+        found_now = look.take()
+        self._found |= found_now
+        self._fresh |= found_now.keys()
         self._take(tuple(map(self._models_of, self._needs)))
+        self._waits = bool(self._left())
         if self._jobs != before:
             found()
 
@@ -146,7 +160,7 @@ class ModelBoard:
 
     def _take(self, jobs: tuple[JobModels, ...]) -> None:
         self._jobs = jobs
-        self._waits = any(not job.is_whole for job in jobs)
+        self._waits |= any(not job.is_whole for job in jobs)
 
     def _models_of(self, needs: JobNeeds) -> JobModels:
         files: dict[AdapterKey, ModelFile] = {}

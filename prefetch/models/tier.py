@@ -47,7 +47,7 @@ class ModelTier:
     ) -> None:
         """`call_soon` brings a call from a thread onto the loop; `changed()` is called there when a plan is out of
         date. Without `find`, there are no models."""
-        self._board = ModelBoard(find or _none, offload, machine.clock)
+        self._board = ModelBoard(find or _none, offload, machine.clock, warmer.disk_of)
         self._is_able = find is not None
         self._warmer = warmer
         self._machine = machine

@@ -29,7 +29,7 @@ def needs(number: int, running: bool, names: tuple[str, ...]) -> JobNeeds:
 
 
 def seen_at_once(queue: tuple[JobNeeds, ...]) -> Any:
-    board = ModelBoard(find, at_once, lambda: 0.0)
+    board = ModelBoard(find, at_once, lambda: 0.0, lambda path: None)
     if board.observe(queue):
         asyncio.run(board.look_up())
     return board.jobs
@@ -48,7 +48,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_step_by_step_it_shows_what_it_would_show_of_the_queue_at_once(steps: list[tuple[str, Any]]) -> None:
-    board = ModelBoard(find, at_once, lambda: 0.0)
+    board = ModelBoard(find, at_once, lambda: 0.0, lambda path: None)
     queue: list[JobNeeds] = []
     for number, (step, value) in enumerate(steps):
         if step == "add":

@@ -12,10 +12,11 @@ import pytest
 
 from warmstack.loaders.daemon_pool import DaemonPool
 from warmstack.loaders.disk_kind import Disk
-from warmstack.prefetch.models.board import RELOOK_S
+from warmstack.prefetch.models.board import LOOKS, RELOOK_S
 from warmstack.prefetch.models.file import ModelFile
 
 from ..patience import DEADLINE_S, until
+from ..world import CHUNK_BYTES
 from .model_world import ModelWorld
 
 
@@ -170,3 +171,26 @@ async def test_a_model_of_the_running_job_that_cannot_be_looked_up_is_counted_wh
     await until(world, lambda: world.prefetcher.status().models.misses == 2)
     assert world.model_states()["1"] == {mine: "in_use", far: "in_use"}
     assert world.read_models() == [near]
+
+
+async def test_a_replaced_model_is_noticed_while_names_of_another_disk_hang(world: ModelWorld, names: Share) -> None:
+    """They were found before, and are what they were; they hang one for all."""
+    far = [world.model(f"far/far{number}.safetensors") for number in range(LOOKS + 1)]
+    near = world.model("near.safetensors")
+    names.is_back.set()
+    world.submit_models("2", *far, near)
+    await until(world, lambda: set(world.model_states().get("2", {"": ""}).values()) == {"ready"})
+    names.is_back.clear()
+    names.looks.clear()
+    for number in range(2, 5):
+        world.model(near, 8 * number * CHUNK_BYTES)
+        world.now_s += RELOOK_S
+        await until(world, lambda number=number: world.read_models().count(near) == number)
+    await until_ready(world, "2", near)
+    assert names.looks == ["far0.safetensors"]
+    assert set(world.model_states()["2"].values()) == {"ready"}
+    world.submit_models("3", new := world.model("new.safetensors"))
+    await until_ready(world, "3", new)
+    world.model(far[-1], 9 * CHUNK_BYTES)
+    names.is_back.set()
+    await until(world, lambda: world.read_models().count(far[-1]) == 2)
