@@ -10,7 +10,7 @@ from .breather import Breather
 from .errors import SafetensorsValidationError
 from .footprint import worth_copying
 from .header import SafetensorsHeader
-from .placement import on_its_own, place_tensor, require_devices, send_tensors
+from .placement import on_its_own, place_tensor, require_casts, require_devices, send_tensors
 from .strategy import LoadRequest, LoadResult
 from .telemetry import LoadingMetrics, StageClock
 from .uploads import Uploads
@@ -20,7 +20,7 @@ _BREATH_TENSORS = 256
 
 class Gathering:
     """Collects the tensors of a request and counts the memory they take. Not thread-safe. SafetensorsLoadError when a
-    device is not there that a header which the request brings sends tensors to."""
+    header that the request brings has tensors for a device that is not there, or that cannot be cast."""
 
     def __init__(self, request: LoadRequest, clock: StageClock | None = None) -> None:
         self.clock = StageClock() if clock is None else clock
@@ -31,18 +31,22 @@ class Gathering:
         self._loaded_bytes = 0
         self._held_bytes = 0
         self._peak_bytes = 0
-        for path, header in request.headers.items():
-            self.require_devices(path, header.tensors)
+        for header in request.headers.values():
+            self._require_possible(header)
 
     def header(self, path: str) -> SafetensorsHeader:
         """The header of `path`, which belongs to the result from now on. SafetensorsLoadError when a device that its
-        tensors go to is not there."""
+        tensors go to is not there, or one cannot be cast."""
         with self.clock.stage("header"):
             header = self._request.header(path)
         if path not in self._request.headers:
-            self.require_devices(path, header.tensors)
+            self._require_possible(header)
         self.include(path, header.metadata)
         return header
+
+    def _require_possible(self, header: SafetensorsHeader) -> None:
+        self.require_devices(header.path, header.tensors)
+        require_casts(header, self.wanted(header), self._request.dtype)
 
     def require_devices(self, path: str, keys: Mapping[str, object]) -> None:
         """Before they are read: SafetensorsLoadError when a device that `keys` go to is not there."""

@@ -146,7 +146,9 @@ class _Loading:
         if stored is not None and (self.dtype in (None, stored) or not stored.is_floating_point):
             return self._there(entry).view(stored).reshape(entry.shape)
         if stored is torch.float64:
-            return self._there(entry).view(stored).reshape(entry.shape).to(self.dtype)
+            # Cast first: MPS has no float64.
+            data = self._raw(entry) if self.transfer is None else self._there(entry)
+            return data.view(stored).reshape(entry.shape).to(self.dtype).to(self.device)
         dtype = self.dtype or torch.float32
         if self._stays_here:
             return self._values(entry, dtype)

@@ -13,7 +13,7 @@ from .errors import SafetensorsValidationError
 from .filling import Pace
 from .header import SafetensorsHeader
 from .opened import OpenFiles
-from .placement import on_its_own, place_tensor, require_devices, send_tensors
+from .placement import on_its_own, place_tensor, require_casts, require_devices, send_tensors
 from .progress import Progress, ProgressMeter
 from .robust import Device, Path, request_for
 from .shards import ShardIndex, check_shards
@@ -77,6 +77,7 @@ def fill_from(
     pace = replace(request.pace, reached=meter.add)
     with Uploads() as uploads:
         for header, keys in wanted:
+            require_casts(header, keys, request.dtype)
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
         for piece in stream_pieces(wanted, pace, max_bytes=max_bytes, opened=request.opened):
             for key, tensor in _placed(piece, request, float32, uploads, pace):

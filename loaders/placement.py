@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
+from .dtypes import TORCH_DTYPES
 from .errors import SafetensorsLoadError
+from .header import SafetensorsHeader
 from .uploads import Uploads
+
+_REFUSALS = (RuntimeError, AssertionError, TypeError)
+"""What torch raises for a device that is absent or full; for CUDA in a build without it; for a dtype that MPS lacks."""
 
 
 def require_devices(path: str, devices: Mapping[str, str], uploads: Uploads) -> None:
@@ -21,8 +26,18 @@ def require_devices(path: str, devices: Mapping[str, str], uploads: Uploads) -> 
                 uploads.find(device)
             else:
                 torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
+        except _REFUSALS as error:
             raise _unplaced(path, key, device, None, error) from error
+
+
+def require_casts(header: SafetensorsHeader, keys: Iterable[str], dtype: torch.dtype | None) -> None:
+    """SafetensorsLoadError when torch has no cast of one of `keys` to `dtype`."""
+    if dtype is None or dtype == TORCH_DTYPES.get("F4"):
+        return
+    packed = next((key for key in keys if header.tensors[key].dtype == "F4"), None)
+    if packed is not None:
+        cure = "load it without dtype, or leave that one on disk with device_map"
+        raise SafetensorsLoadError(header.path, f"{packed!r} is F4, which torch casts to nothing else; {cure}")
 
 
 def place_tensor(path: str, key: str, tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> torch.Tensor:
@@ -33,7 +48,7 @@ def place_tensor(path: str, key: str, tensor: torch.Tensor, device: str, dtype: 
         return tensor
     try:
         return tensor.to(device=device, dtype=cast)
-    except (RuntimeError, AssertionError) as error:
+    except _REFUSALS as error:
         raise _unplaced(path, key, device, cast, error) from error
 
 
@@ -62,7 +77,7 @@ def send_tensors(
         together = {key: tensors[key] for key, its in devices.items() if its == device and tensors[key].is_cpu}
         try:
             sent |= uploads.place(path, together, device, dtype, cancelled)
-        except (RuntimeError, AssertionError) as error:
+        except _REFUSALS as error:
             raise _unplaced(path, next(iter(together)), device, dtype, error) from error
     return sent
 
@@ -70,7 +85,7 @@ def send_tensors(
 def _unplaced(
     path: str, key: str, device: str, dtype: torch.dtype | None, error: BaseException
 ) -> SafetensorsLoadError:
-    # AssertionError: what torch raises for CUDA in a build without it.
-    cause = str(error).partition("\n")[0].removeprefix(f"{device}: ")
+    cause = str(error).partition("\n")[0].removeprefix(f"{device}: ").rstrip(".")
     wanted = device if dtype is None else f"{device} as {dtype}"
-    return SafetensorsLoadError(path, f"{key!r} cannot go to {wanted}: {cause}")
+    cure = "; name a dtype that it has, or another device for it" if isinstance(error, TypeError) else ""
+    return SafetensorsLoadError(path, f"{key!r} cannot go to {wanted}: {cause}{cure}")
