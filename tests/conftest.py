@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import Phase, settings
+
+if TYPE_CHECKING:
+    import torch
 
 # A machine that runs other things as well is no reason for a test to fail.
 settings.register_profile("hunt", deadline=None, print_blob=True)
@@ -42,3 +46,15 @@ def other_defaults() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def fake_gpu() -> Iterator[torch.device]:
+    """A device beside the CPU, where there is no GPU: inside, tensors have no bytes, and those of two devices meet in
+    no operator. It is "meta" because a torch without CUDA cannot index into a "cuda"."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    # What torch.frombuffer makes is a real tensor, on the CPU.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield torch.device("meta")

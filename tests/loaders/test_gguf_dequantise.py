@@ -105,6 +105,14 @@ def test_a_gpu_gives_the_bits_of_gguf_but_for_the_kind_of_nan(kind: GgufType):
     assert_same_bits(actual[numbers], expected[numbers])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", **BY_NAME)
+def test_everything_is_done_on_the_device_of_the_bytes(fake_gpu: torch.device, kind: GgufType, dtype: torch.dtype):
+    packed = torch.empty(6 * kind.block_bytes, dtype=torch.uint8, device=fake_gpu)
+    numbers = dequantise_tensor(packed, kind, (6, kind.block_elements), dtype)
+    assert (numbers.device, numbers.dtype, tuple(numbers.shape)) == (fake_gpu, dtype, (6, kind.block_elements))
+
+
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("name", ["Q4_1", "Q5_1"])
 def test_a_last_block_of_two_nan_gives_the_bits_of_gguf(name: str):

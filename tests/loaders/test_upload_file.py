@@ -238,6 +238,13 @@ def test_a_copy_of_what_is_not_aligned_is_for_one_use():
     assert (int(first), int(views["copy"])) == (0x09080706, 0)
 
 
+def test_every_view_is_on_the_device_of_its_buffer(fake_gpu: torch.device):
+    buffer = torch.empty(128, dtype=torch.uint8, device=fake_gpu)
+    starts = {"view": (4, 60), "copy": (5, 60), "empty": (0, 0)}
+    specs = {key: TensorSpec(torch.float32, (nbytes // 4,), start, nbytes) for key, (start, nbytes) in starts.items()}
+    assert {tensor.device for tensor in FlatViews(buffer, specs).values()} == {fake_gpu}
+
+
 @pytest.mark.gpu
 def test_a_gpu_copies_what_is_not_aligned_for_each_stream():
     buffer = bytearray(index % 251 for index in range(2 + (4 << 20)))

@@ -140,6 +140,22 @@ def test_autocast_around_it_changes_no_bit(stack: tuple[tuple[int, ...], list[Pl
         assert torch.equal(add_fused_(torch.zeros(shape), loras), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize("scales", [(0.5,), (0.5, 0.5), (0.5, 0.7)], ids=str)
+def test_loras_of_any_device_are_added_where_the_weight_is(
+    fake_gpu: torch.device, scales: tuple[float, ...], on_gpu: bool, dtype: torch.dtype
+) -> None:
+    where = fake_gpu if on_gpu else "cpu"
+
+    def lora(rank: int, scale: float) -> PlainLora:
+        up = torch.empty(64, rank, dtype=torch.bfloat16, device=where)
+        return PlainLora(up, torch.empty(rank, 48, dtype=torch.float16, device=where), scale)
+
+    weight = torch.empty(64, 48, dtype=dtype, device=fake_gpu)
+    assert add_fused_(weight, [lora(4 << index, scale) for index, scale in enumerate(scales)]).device == fake_gpu
+
+
 def test_nothing_to_add_changes_nothing() -> None:
     weight = torch.randn(4, 4)
     before = weight.clone()
