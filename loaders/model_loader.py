@@ -119,7 +119,8 @@ class ModelLoader:
             return load_request(request, self._strategy, self._registry)
         needs = footprint_of(headers.values(), request)
         request = self._limited(request, needs)
-        meter = ProgressMeter(needs.read_bytes, headers.values(), progress)
+        wanted = ((header, request.devices(header.tensors)) for header in headers.values())
+        meter = ProgressMeter(needs.read_bytes, wanted, progress)
         request = replace(request, pace=replace(request.pace, reached=meter.add))
         result = load_request(request, self._strategy, self._registry)
         meter.finish(request.paths[-1])
@@ -166,7 +167,8 @@ def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress |
     gathering = Gathering(request, clock)
     gathering.include(path, {key: value for key, value in header.metadata.items() if isinstance(value, str)})
     gathering.require_devices(path, header.tensors)
-    meter = ProgressMeter(sum(header.tensors[key].end - header.tensors[key].start for key in keys), [header], progress)
+    read_bytes = sum(header.tensors[key].end - header.tensors[key].start for key in keys)
+    meter = ProgressMeter(read_bytes, [(header, keys)], progress)
     pace = replace(request.pace, reached=meter.add)
     groups: dict[str, list[str]] = {}
     for key, device in keys.items():

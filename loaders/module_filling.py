@@ -73,7 +73,7 @@ def fill_from(
     wanted = [
         (header, [key for key in request.devices(header.tensors) if key in targets]) for header in headers.values()
     ]
-    meter = ProgressMeter(_size_bytes(wanted), headers.values(), progress)
+    meter = ProgressMeter(_size_bytes(wanted), wanted, progress)
     pace = replace(request.pace, reached=meter.add)
     with Uploads() as uploads:
         for header, keys in wanted:

@@ -50,20 +50,24 @@ class ProgressMeter:
     """Turns the chunks of any number of reading threads into one progress."""
 
     def __init__(
-        self, total_bytes: int, headers: Iterable[SafetensorsHeader | GgufHeader], progress: Progress | None
+        self,
+        total_bytes: int,
+        wanted: Iterable[tuple[SafetensorsHeader | GgufHeader, Iterable[str]]],
+        progress: Progress | None,
     ) -> None:
+        """`wanted` are the keys of each file that are loaded, and therefore named."""
         self.total_bytes = total_bytes
         self._progress = progress
         self._lock = threading.Lock()
         self._done_bytes = 0
         self._last_path = ""
-        self._ends = {header.path: _TensorEnds(header) for header in headers} if progress is not None else {}
+        self._starts = {} if progress is None else {header.path: _Starts(header, keys) for header, keys in wanted}
 
     def add(self, path: str, nbytes: int, at: int | str = "") -> None:
         """`nbytes` of `path`, up to byte `at` of it or all of the tensor `at`, have arrived."""
         if self._progress is None:
             return
-        tensor = at if isinstance(at, str) else self._ends[path].tensor_before(at)
+        tensor = at if isinstance(at, str) else self._starts[path].tensor_before(at)
         with self._lock:
             # Whole blocks, small holes and a second try count more bytes than the tensors have.
             self._done_bytes = min(self._done_bytes + nbytes, self.total_bytes)
@@ -79,12 +83,13 @@ class ProgressMeter:
         self.add(self._last_path or path, self.total_bytes - self._done_bytes)
 
 
-class _TensorEnds:
-    def __init__(self, header: SafetensorsHeader | GgufHeader) -> None:
-        ends = {key: header.data_start + entry.end for key, entry in header.tensors.items()}
-        self._keys = sorted(ends, key=lambda key: ends[key])
-        self._ends = [ends[key] for key in self._keys]
+class _Starts:
+    def __init__(self, header: SafetensorsHeader | GgufHeader, keys: Iterable[str]) -> None:
+        # Of two at one place the first is empty.
+        self._keys = sorted(keys, key=lambda key: (header.tensors[key].start, header.tensors[key].end))
+        self._starts = [header.data_start + header.tensors[key].start for key in self._keys]
 
     def tensor_before(self, offset: int) -> str:
-        """The tensor that byte `offset - 1` of the file belongs to, or the nearest."""
-        return self._keys[min(bisect_left(self._ends, offset), len(self._keys) - 1)] if self._keys else ""
+        """The tensor that byte `offset - 1` of the file belongs to, or the last one before it: reads of whole blocks
+        end in a tensor that nobody wants."""
+        return self._keys[max(bisect_left(self._starts, offset) - 1, 0)] if self._keys else ""

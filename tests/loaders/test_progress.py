@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from warmstack.loaders import LoadProgress, ModelLoader, read_header, shown_on
+from warmstack.loaders import LoadProgress, ModelLoader, drop_file, read_header, shown_on
 from warmstack.loaders.progress import ProgressMeter
 
 
@@ -21,16 +21,43 @@ def header(tmp_path: Path):
 
 def test_a_chunk_is_named_after_the_tensor_in_which_it_ends(header):
     seen: list[LoadProgress] = []
-    meter = ProgressMeter(140, [header], seen.append)
+    meter = ProgressMeter(140, [(header, header.tensors)], seen.append)
     for nbytes, end in ((39, 39), (1, 40), (1, 41), (79, 120), (20, 140), (100, 240)):
         meter.add(header.path, nbytes, header.data_start + end)
     assert "".join(progress.tensor for progress in seen) == "aabbcc"
     assert [progress.done_bytes for progress in seen] == [39, 40, 41, 120, 140, 140]
 
 
+def test_what_is_not_loaded_is_not_named(header):
+    seen: list[LoadProgress] = []
+    meter = ProgressMeter(60, [(header, ["a", "c"])], seen.append)
+    for end in (40, 41, 120, 121, 140):
+        meter.add(header.path, 1, header.data_start + end)
+    assert "".join(progress.tensor for progress in seen) == "aaacc"
+
+
+def test_a_tensor_without_numbers_is_not_named_for_the_one_at_its_place(tmp_path: Path):
+    save_file({"a": torch.zeros(10), "b": torch.zeros(0), "c": torch.zeros(5)}, tmp_path / "a.safetensors")
+    seen: list[LoadProgress] = []
+    header = read_header(tmp_path / "a.safetensors")
+    meter = ProgressMeter(60, [(header, header.tensors)], seen.append)
+    for end in (40, 41, 60):
+        meter.add(header.path, 1, header.data_start + end)
+    assert "".join(progress.tensor for progress in seen) == "acc"
+
+
+def test_a_read_past_the_page_cache_names_what_it_was_for(large):
+    path, tensors = large
+    drop_file(path)
+    loader = ModelLoader("parallel_async_lazy", device_map={"": "disk", "layer_1": "cpu", "layer_4": "cpu"})
+    seen: list[LoadProgress] = []
+    loader.load_checkpoint(path, progress=seen.append)
+    assert {progress.tensor for progress in seen} - {""} == {"layer_1.weight", "layer_4.weight"}
+
+
 def test_the_end_is_said_of_the_file_that_was_read_last(header):
     seen: list[LoadProgress] = []
-    meter = ProgressMeter(140, [header], seen.append)
+    meter = ProgressMeter(140, [(header, header.tensors)], seen.append)
     meter.finish("only.safetensors")
     meter.add(header.path, 1, header.data_start + 1)
     meter.finish("only.safetensors")
