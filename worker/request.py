@@ -72,7 +72,7 @@ class _Line(BaseModel):
     negative_prompt: str = ""
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     steps: int | None = Field(default=None, ge=1, le=1000)
-    guidance_scale: float | None = Field(default=None, ge=0)
+    guidance_scale: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     width: int | None = Field(default=None, ge=8, le=8192, multiple_of=8)
     height: int | None = Field(default=None, ge=8, le=8192, multiple_of=8)
     lora: Any = None

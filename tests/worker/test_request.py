@@ -140,3 +140,13 @@ def test_a_number_of_too_many_digits_is_a_malformed_line() -> None:
     assert isinstance(good, QueueRequest)
     assert isinstance(bad, MalformedLine)
     assert len(bad.reason) < 200
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity"])
+@pytest.mark.parametrize("field", ["guidance_scale", "seed", "steps", "width", "height", "lora"])
+def test_no_number_of_a_request_is_infinite(field: str, number: str) -> None:
+    value = f'{{"models": [{{"name": "ink", "weight": {number}}}]}}' if field == "lora" else number
+    good, bad = parse_queue(['"fine"', f'{{"prompt": "x", "{field}": {value}}}'])
+    assert isinstance(good, QueueRequest)
+    assert isinstance(bad, MalformedLine)
+    assert "finite" in bad.reason
