@@ -93,12 +93,16 @@ def parse_queue(lines: Iterable[str], category_of: CategoryOf | None = None) -> 
 def _parse(text: str, line: int, taken: set[str], category_of: CategoryOf | None) -> QueueLine:
     try:
         value = json.loads(text)
+        # JSON can spell what no tokenizer, terminal or file takes.
+        json.dumps(value, ensure_ascii=False).encode()
         if not isinstance(value, (dict, str)):
             return MalformedLine(line, "neither an object nor a string")
         read = _Line.model_validate({"prompt": value} if isinstance(value, str) else value)
         prompt, stack = _stack(read, category_of)
     except json.JSONDecodeError as problem:
         return MalformedLine(line, f"not JSON at column {problem.colno}: {problem.msg}")
+    except UnicodeEncodeError:
+        return MalformedLine(line, r"half of a character (one of \ud800 to \udfff alone); write the character itself")
     except ValidationError as problem:
         return MalformedLine(line, "; ".join(map(_told, problem.errors())))
     # ValueError: a number of more than 4,300 digits.

@@ -150,3 +150,25 @@ def test_no_number_of_a_request_is_infinite(field: str, number: str) -> None:
     assert isinstance(good, QueueRequest)
     assert isinstance(bad, MalformedLine)
     assert "finite" in bad.reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r'"a \ud83d fox"',
+        r'{"prompt": "\ude00"}',
+        r'{"prompt": "x", "negative_prompt": "\ud800"}',
+        r'{"prompt": "x", "lora": ["ink\ud800"]}',
+        r'{"prompt": "x", "lora": {"models": [{"name": "ink", "category": "\udfff"}]}}',
+        r'{"prompt": "x", "\ud800": 1}',
+        r'{"prompt": "x", "id": "\ud800"}',
+    ],
+)
+def test_half_a_character_is_a_malformed_line(line: str) -> None:
+    """No tokenizer, terminal or file takes it."""
+    good, bad = parse_queue([r'"a \ud83d\ude00 fox"', line])
+    assert isinstance(good, QueueRequest)
+    assert good.prompt == "a \N{GRINNING FACE} fox"
+    assert isinstance(bad, MalformedLine)
+    assert "half of a character" in bad.reason
+    assert bad.reason.isprintable()
