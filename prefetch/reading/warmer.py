@@ -178,10 +178,13 @@ class Warmer:
         return self._schedule.line_of(path)
 
     def is_reading(self, path: str) -> bool:
-        """Whether a LoRA of its line is being read, or paused for another. One that was told to stop does not count: on
-        a share that is gone it never ends. Of a file whose disk is not known, anything may be in the line."""
-        line = self.line_of(path)
-        return any(line is None or self.line_of(reading.fetch.file.path) in (line, None) for reading in self.readings)
+        """Whether a LoRA of its disk is being read, or paused for another, or as many on all disks as the user has set.
+        One that was told to stop does not count: on a share that is gone it never ends. Of a file whose disk is not
+        known, anything may lie beside it."""
+        readings, most, disk = self.readings, self._schedule.settings.concurrency, self.disk_of(path)
+        if most is not None and len(readings) >= most:
+            return True
+        return any(disk is None or self.disk_of(reading.fetch.file.path) in (disk, None) for reading in readings)
 
     def keeps_off(self, path: str) -> bool:
         """Whether a file of a later job should be left alone because the running job reads the same disk."""

@@ -73,11 +73,13 @@ async def until_ready(world: ModelWorld, job_id: str, model: str) -> None:
     await until(world, lambda: world.model_states().get(job_id, {}).get(model) == "ready")
 
 
+@pytest.mark.parametrize("readers", [None, 2])
 @pytest.mark.parametrize("is_there", [True, False])
 async def test_a_lora_whose_read_hangs_holds_up_no_model_of_another_disk(
-    world: ModelWorld, share: Share, is_there: bool
+    world: ModelWorld, share: Share, is_there: bool, readers: int | None
 ) -> None:
-    """Nor any at all once nobody needs it."""
+    """Nor any at all once nobody needs it. Also when the user has set how many files are read at a time."""
+    world.prefetcher.configure(world.settings.updated({"concurrency": readers}))
     if not is_there:
         world.disk_under = lambda path: Disk("near", "network")
     world.submit("lora", world.lora("far/far"))

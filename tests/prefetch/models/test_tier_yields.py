@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,6 +45,22 @@ async def test_a_model_that_has_not_begun_gives_way_and_comes_back(world: ModelW
     await world.settle()
     assert [Path(path).name for path in world.page_reads] == [lora, "m.safetensors"]
     assert world.prefetcher.status().models.warmed_bytes == 8 * CHUNK_BYTES
+
+
+@pytest.mark.parametrize(("readers", "beside"), [(None, True), (1, False), (2, False), (3, True)])
+async def test_no_more_are_read_at_a_time_than_the_user_has_set(
+    tmp_path: Path, readers: int | None, beside: bool
+) -> None:
+    """LoRAs and models together, on all disks."""
+    world = ModelWorld(tmp_path, concurrency=readers)
+    world.disk_under = lambda path: Disk(os.path.basename(path), "network")
+    loras = [world.lora(name) for name in ("near/a", "far/b")]
+    world.submit_models("1", loras=tuple(loras))
+    await world.settle(reads=False)
+    world.submit_models("2", world.model("m.safetensors"))
+    await world.settle(reads=False)
+    assert len(world.reads.waiting) == min(2, readers or 2) + beside
+    await world.close()
 
 
 async def test_a_read_that_gives_way_goes_on_where_it_stopped(tmp_path: Path) -> None:
