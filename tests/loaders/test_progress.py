@@ -47,11 +47,10 @@ def test_a_tensor_without_numbers_is_not_named_for_the_one_at_its_place(tmp_path
 
 
 def test_a_read_past_the_page_cache_names_what_it_was_for(large):
-    path, tensors = large
-    drop_file(path)
+    drop_file(large[0])
     loader = ModelLoader("parallel_async_lazy", device_map={"": "disk", "layer_1": "cpu", "layer_4": "cpu"})
     seen: list[LoadProgress] = []
-    loader.load_checkpoint(path, progress=seen.append)
+    loader.load_checkpoint(large[0], progress=seen.append)
     assert {progress.tensor for progress in seen} - {""} == {"layer_1.weight", "layer_4.weight"}
 
 
