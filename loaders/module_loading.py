@@ -40,7 +40,8 @@ def load_module(
     the folder that holds either: `load_module(lambda: UNet2DConditionModel.from_config(config), folder)`.
 
     Nothing is initialised: parameters are on `meta` until the shards fill them; buffers that no file has are what
-    `build` computed, on their device. What `from_pretrained` keeps in float32 for such a model and `dtype` becomes that
+    `build` computed, on their device and in its dtype: `from_pretrained` builds under `torch.set_default_dtype(dtype)`,
+    which other threads would feel. What `from_pretrained` keeps in float32 for such a model and `dtype` becomes that
     here too, and what the files have under an older name, or with or without the prefix of a base model, is found as it
     finds it. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
     name = find_checkpoint(os.fspath(path))
