@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 import tempfile
@@ -31,6 +32,9 @@ LOADER_EXAMPLES = ("compare", "auto", "advanced", "memory", "streaming")
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 when every failure is its request's own fault, 1 when not, 2 when nothing could be run, 130 after
     Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As Python does for stderr: into a file on Windows goes its code page, which lacks the letters of many a name.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     console = Console()

@@ -94,10 +94,12 @@ def _conclude(options: RunOptions, runs: Sequence[RunReport], interrupted: bool,
     made = {request.image for run in runs for request in run.requests if request.image}
     first, pictures = options.images(done[0]), options.images(done[-1])
     comparison = compare_images(first, pictures, made) if len(done) == 2 and not interrupted else None
-    write_report(options.output, _report(options, runs, comparison, interrupted))
-    _show(runs, comparison, console)
     sheet, report = options.output / SHEET, options.output / REPORT
-    save_contact_sheet(runs[-1].requests, pictures, sheet)
+    try:
+        write_report(options.output, _report(options, runs, comparison, interrupted))
+        save_contact_sheet(runs[-1].requests, pictures, sheet)
+    finally:
+        _show(runs, comparison, console)
     console.print(f"Pictures in {pictures}, overview {sheet}, figures {report}", soft_wrap=True)
     if interrupted:
         return STATUS

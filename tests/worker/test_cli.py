@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,23 @@ def test_a_pipeline_is_loaded_in_its_precision_without_a_warning(world: Path) ->
     assert [record.getMessage() for record in said] == []
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
     assert [part.dtype for part in parts] == [torch.bfloat16] * 4
+
+
+@pytest.mark.parametrize("command", ["list", "plan"])
+def test_a_name_that_the_output_has_no_letters_for_costs_no_other(command: str, world: Path, tmp_path: Path) -> None:
+    """As on Windows, when the output goes into a file or another program."""
+    for name in ("ink", "\N{CJK UNIFIED IDEOGRAPH-732B}"):
+        shutil.copy(world / "loras" / "styles" / "ink.safetensors", tmp_path / f"{name}.safetensors")
+    queue = tmp_path / "queue.jsonl"
+    queue.write_text('{"prompt": "x", "lora": ["ink", "\\u732b"]}', encoding="utf-8")
+    wanted = [command, *([str(queue)] if command == "plan" else []), "--loras", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, "-m", "warmstack.worker", *wanted], env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"ink.safetensors" in done.stdout
+    assert rb"\u732b.safetensors" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["list", "plan"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,13 +259,32 @@ def test_the_report_is_written_though_a_picture_was_taken_away(
     assert (output / "contact-sheet.png").is_file()
 
 
-def test_the_report_is_written_though_the_sheet_fails(run: Run, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["save_contact_sheet", "write_report", "request_table"])
+def test_what_a_run_leaves_is_left_though_a_part_of_it_fails(
+    part: str, run: Run, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(run_command, "save_contact_sheet", full)
+    monkeypatch.setattr(run_command, part, full)
     assert run("a") == 2
-    assert report_of(output)["runs"][0]["requests"][0]["image"] == "a.png"
+    shown = capsys.readouterr()
+    assert "no space left" in shown.err
+    assert ("Totals" in shown.out) == (part != "request_table")
+    assert (output / "contact-sheet.png").is_file() == (part == "request_table")
+    assert part == "write_report" or report_of(output)["runs"][0]["requests"][0]["image"] == "a.png"
+
+
+def test_output_that_lacks_the_letters_shows_their_codes(
+    run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, when it goes into a file or another program."""
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert run("\N{CJK UNIFIED IDEOGRAPH-732B}") == 0
+    shown.flush()
+    assert rb"\u732b" in shown.buffer.getvalue()
+    assert (output / "contact-sheet.png").is_file()
 
 
 def test_the_sheet_of_a_long_queue_shows_its_first_requests(tmp_path: Path) -> None:
