@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--mode", choices=MODES, default="prefetch", help="both: twice, and compare the pictures")
     run.add_argument("--steps", type=int, help="of requests that say none (default: the pipeline's)")
-    run.add_argument("--cold", action="store_true", help="drop the LoRA files from the page cache before each pass")
+    run.add_argument("--cold", action="store_true", help="drop the LoRAs from the page cache before each pass (Linux)")
     run.add_argument("--memory-limit-mb", type=int, help="budget of resident adapters (default: by this machine)")
     run.add_argument("--device-budget-mb", type=int, help="keep adapters of the next requests on the GPU, up to this")
     run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda when there is one)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from contextlib import closing
@@ -64,7 +65,10 @@ class RunOptions:
 
 
 def run_command(options: RunOptions, console: Console) -> int:
-    """Returns the exit status. Raises OSError and ValueError for a queue or pipeline that cannot be read."""
+    """Returns the exit status. Raises OSError and ValueError for a queue or pipeline that cannot be read, and for
+    `cold` where the system forgets no file."""
+    if options.cold and not hasattr(os, "posix_fadvise"):
+        raise ValueError("--cold needs Linux: this system drops no file from its page cache when asked")
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
     pipeline: LoraPipeline = load_pipeline(options.pipeline, options.device, options.dtype)

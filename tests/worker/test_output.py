@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -285,6 +286,20 @@ def test_output_that_lacks_the_letters_shows_their_codes(
     shown.flush()
     assert rb"\u732b" in shown.buffer.getvalue()
     assert (output / "contact-sheet.png").is_file()
+
+
+def test_a_cold_run_is_refused_where_no_page_can_be_dropped(
+    run: Run, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load_pipeline(*_: object) -> None:
+        pytest.fail("that takes minutes")
+
+    monkeypatch.setattr(run_command, "load_pipeline", load_pipeline)
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    assert run("a", options=("--cold",)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("--cold needs Linux")
+    assert not output.exists()
 
 
 def test_the_sheet_of_a_long_queue_shows_its_first_requests(tmp_path: Path) -> None:
