@@ -77,7 +77,10 @@ def warm_file(
 
 
 def drop_file(path: str | os.PathLike[str]) -> None:
-    """Ask the kernel to forget the pages of `path`, for tests and benchmarks; pages that somebody maps may stay."""
+    """Ask the kernel to forget the pages of `path`, for tests and benchmarks; pages that somebody maps may stay.
+    OSError where the system has no call for it."""
+    if not hasattr(os, "posix_fadvise"):
+        raise OSError("this system drops no file from its page cache; that needs Linux")
     with open_raw(path) as file:
         # Dirty pages survive DONTNEED.
         os.fdatasync(file.fileno())
