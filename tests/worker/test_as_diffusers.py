@@ -14,7 +14,15 @@ from safetensors.torch import save_file
 from warmstack.worker.application import StackError
 from warmstack.worker.lora_worker import LoRAWorker
 
-from .other_pipelines import FEATURES, FluxLike, OtherPipeline, WanLike, kohya_pair
+from .other_pipelines import (
+    FEATURES,
+    FluxLike,
+    OtherPipeline,
+    StableDiffusionXLLike,
+    WanLike,
+    delta,
+    kohya_pair,
+)
 
 MakeWorker = Callable[..., LoRAWorker]
 Tensors = dict[str, torch.Tensor]
@@ -96,3 +104,20 @@ def test_keys_that_name_the_second_transformer_reach_it(
     (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "it").loras
     assert lora.notes == ()
     assert {part for part, weight in weights.items() if not torch.equal(weight, before[part])} == set(named)
+
+
+def test_a_module_without_an_alpha_counts_in_full_whatever_the_others_have(
+    tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    """As its trainer meant it. Diffusers would give it the alpha that most of the others have."""
+    layer = "text_model.encoder.layers.0.mlp"
+    names = {f"lora_te1_text_model_encoder_layers_0_mlp_{path}": f"{layer}.{path}" for path in ("fc1", "fc2")}
+    (with_alpha, without), paths = names, list(names.values())
+    tensors = {**kohya_pair(with_alpha, 1, alpha=1.0), **kohya_pair(without, 2, alpha=None)}
+    save_file(tensors, tmp_path / "it.safetensors")
+    pipeline: Any = StableDiffusionXLLike(text_encoder=paths)
+    weights = {name: pipeline.text_encoder.get_submodule(path).weight for name, path in names.items()}
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "it")
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight - before[name], delta(tensors, name), rtol=1e-5, atol=1e-5)
