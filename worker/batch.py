@@ -159,7 +159,7 @@ class _Run:
         image_path = self._batch.images / request.image
         try:
             application, image = self._picture(request)
-            image.save(image_path)
+            _save(image, image_path)
         except LoraError as problem:
             return self._report(request, started_s, Application(), problems=_lines(problem))
         # What a pipeline raises is not for us to foresee (TypeError: it takes no negative prompt; ImportError: its
@@ -219,6 +219,15 @@ def _references(payload: object) -> References:
     if not isinstance(payload, QueueRequest):
         return References()
     return References(tuple(stack_references(payload.stack)))
+
+
+def _save(image: Image, path: Path) -> None:
+    try:
+        image.save(path)
+    except OSError:
+        # What a full disk leaves of it is listed in no report, and would stand in the way of the next run.
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _lines(problem: Exception) -> tuple[str, ...]:

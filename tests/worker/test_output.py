@@ -329,3 +329,22 @@ def test_the_flag_decides_the_budget_and_else_the_environment(
     assert run("a", options=("--mode", mode, *options)) == 0
     assert seen == [limit_mb << 20] * 2
     assert report_of(output)["runs"][0]["totals"]["limit_bytes"] == limit_mb << 20
+
+
+def test_a_picture_that_was_not_saved_whole_is_in_nobodys_way(
+    run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Half:
+        def save(self, path: Path) -> None:
+            path.write_bytes(b"half of it")
+            raise OSError("no space left")
+
+    class FullDisk(Painter):
+        def __call__(self, pipeline: Any, request: Any) -> Any:
+            return Half() if request.id == "b" else super().__call__(pipeline, request)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_command, "Generator", FullDisk)
+        assert run("a", "b") == 1
+    assert names(output / "images") == {"a.png"}
+    assert run("a", "b") == 0
