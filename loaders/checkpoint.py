@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 from .errors import SafetensorsLoadError
@@ -12,6 +13,7 @@ from .strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
 
 Format = Literal["safetensors", "pickle", "gguf", "index"]
 _SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
+_PICKLED_INDEXES = tuple(f"{suffix}{INDEX_SUFFIX}" for suffix in PICKLE_SUFFIXES)
 
 
 def checkpoint_format(path: str) -> Format:
@@ -24,8 +26,14 @@ def checkpoint_format(path: str) -> Format:
     return "pickle" if name.endswith(PICKLE_SUFFIXES) else "safetensors"
 
 
+def are_pickles(paths: Sequence[str]) -> bool:
+    """Whether all of `paths`, one or more, are pickles."""
+    return bool(paths) and all(checkpoint_format(path) == "pickle" for path in paths)
+
+
 def is_weight_file(name: str) -> bool:
-    """True when the name says that it is a weight file or an index of shards; nothing else is offered to users."""
+    """True when the name says that it is a weight file or an index of shards; nothing else is offered to users. Pickles
+    in shards are loaded where a program asks for them."""
     suffixes = (*_SAFETENSORS_SUFFIXES, *PICKLE_SUFFIXES, GGUF_SUFFIX, f".safetensors{INDEX_SUFFIX}")
     return name.lower().endswith(suffixes)
 
@@ -38,10 +46,13 @@ def find_checkpoint(path: str) -> str:
         names = sorted(os.listdir(path))
     except OSError as error:
         raise unreadable(path, error) from error
-    for suffixes in ((f".safetensors{INDEX_SUFFIX}",), _SAFETENSORS_SUFFIXES, (GGUF_SUFFIX,), PICKLE_SUFFIXES):
+    safetensors = ((f".safetensors{INDEX_SUFFIX}",), _SAFETENSORS_SUFFIXES)
+    for suffixes in (*safetensors, (GGUF_SUFFIX,), _PICKLED_INDEXES, PICKLE_SUFFIXES):
         found = [name for name in names if name.lower().endswith(suffixes)]
         if len(found) == 1:
             return os.path.join(path, found[0])
         if found:
-            raise SafetensorsLoadError(path, f"holds {', '.join(found[:4])}; name one of them")
+            parts = ", or give load_shards all parts of one model"
+            cure = f"name one of them{parts if suffixes in (_SAFETENSORS_SUFFIXES, PICKLE_SUFFIXES) else ''}"
+            raise SafetensorsLoadError(path, f"holds {', '.join(found[:4])}; {cure}")
     raise SafetensorsLoadError(path, "is a folder without weight files")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from .checkpoint import checkpoint_format, find_checkpoint
+from .checkpoint import are_pickles, checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError
 from .filling import Pace
 from .footprint import (
@@ -27,8 +27,8 @@ from .gguf_load import load_gguf
 from .gguf_numpy import refusal
 from .in_thread import run_in_thread
 from .max_memory import MaxMemory
-from .opened import OpenFiles, open_raw, require_stamp, stamp_of
-from .pickled import load_pickled
+from .opened import OpenFiles
+from .pickled_shards import load_pickles
 from .progress import Progress, ProgressMeter
 from .registry import StrategyRegistry
 from .robust import Device, Path, load_request, request_for
@@ -81,14 +81,15 @@ class ModelLoader:
         kind = checkpoint_format(name)
         if kind == "index":
             return self.load_shards((), name, progress=progress, cancelled=cancelled)
-        if kind == "safetensors":
+        if kind != "gguf":
             return self.load_shards([name], progress=progress, cancelled=cancelled)
         request = replace(self._template, paths=(name,), pace=Pace(cancelled))
-        load = _load_gguf if kind == "gguf" else _load_pickle
-        result = load(request, self._max_memory, progress)
+        return self._unasked("GGUF", _load_gguf(request, self._max_memory, progress))
+
+    def _unasked(self, form: str, result: LoadResult) -> LoadResult:
+        """`result`, which says so when a strategy was named and not asked."""
         if self._strategy == "auto":
             return result
-        form = "GGUF" if kind == "gguf" else os.path.splitext(name)[1]
         reason = f"{form} has one way; {self._strategy!r} reads safetensors"
         return replace(result, reasons=(reason, *result.reasons))
 
@@ -100,16 +101,19 @@ class ModelLoader:
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> LoadResult:
-        """The tensors of `files`, which must agree with each other and with `index` before any weight is read. Without
-        files, those that the index names."""
+        """The tensors of `files`, which must agree with each other and with `index` before any weight is read; pickles
+        before any is placed. Without files, those that the index names."""
         clock = StageClock()
         with OpenFiles() as opened:
             with clock.stage("header"):
                 shards = index if isinstance(index, ShardIndex) or index is None else read_index(index)
                 paths = tuple(os.fspath(file) for file in files) or (shards.files if shards is not None else ())
-                headers = check_shards(paths, shards, opened=opened)
+                headers = {} if are_pickles(paths) else check_shards(paths, shards, opened=opened)
             pace = Pace(cancelled)
             request = replace(self._template, paths=paths, headers=headers, pace=pace, opened=opened)
+            if are_pickles(paths):
+                result = _load_pickles(request, shards, self._max_memory, progress)
+                return _timed(self._unasked(os.path.splitext(paths[0])[1], result), clock)
             return _timed(self._load(request, progress), clock)
 
     def _load(self, request: LoadRequest, progress: Progress | None) -> LoadResult:
@@ -186,26 +190,28 @@ def _load_gguf(request: LoadRequest, max_memory: MaxMemory, progress: Progress |
     return replace(result, tensors=tensors, metrics=metrics, reasons=told)
 
 
-def _load_pickle(request: LoadRequest, max_memory: MaxMemory, progress: Progress | None) -> LoadResult:
-    """Its sizes are known only once it is open: mapped, as a rule, with nothing read and nothing placed."""
-    path = request.paths[0]
+def _load_pickles(
+    request: LoadRequest, index: ShardIndex | None, max_memory: MaxMemory, progress: Progress | None
+) -> LoadResult:
+    """Their keys and sizes are known only once they are open: mapped, as a rule, with nothing read and nothing
+    placed."""
     if max_memory.places:
         reason = "has no header that says what its tensors take; name devices in device_map, or save it as safetensors"
-        raise SafetensorsLoadError(path, reason)
+        raise SafetensorsLoadError(request.paths[0], reason)
     meter = ProgressMeter(0, (), progress)
     request = replace(request, pace=replace(request.pace, reached=meter.add))
     gathering = Gathering(request)
-    gathering.include(path, {})
-    request.pace.allow(path, 0)
-    with open_raw(path) as file:
-        stamp = stamp_of(file)
-        with gathering.clock.stage("read"):
-            tensors = load_pickled(path)
-        max_memory.check(path, tensor_device_bytes(tensors, request))
-        meter.total_bytes = sum(tensors[key].nbytes for key in request.devices(tensors))
-        gathering.add(path, tensors, mapped=True)
+    with gathering.clock.stage("read"):
+        pickles = load_pickles(request.paths, index, request.pace, request.opened)
+    whole = {key: tensor for its in pickles.tensors.values() for key, tensor in its.items()}
+    max_memory.check(request.paths[0], tensor_device_bytes(whole, request))
+    meter.total_bytes = sum(whole[key].nbytes for key in request.devices(whole))
+    # Each file goes once its tensors are copied.
+    del whole
+    for path in request.paths:
+        gathering.include(path, {})
+        gathering.add(path, pickles.tensors.pop(path), mapped=True)
         if request.copies:
-            # Most pickles are mapped: copies of one that is rewritten meanwhile would be of two files.
-            require_stamp(path, file, stamp)
-    meter.finish(path)
+            pickles.require_unchanged(path, request.opened)
+    meter.finish(request.paths[-1])
     return gathering.result("pickled")

@@ -63,11 +63,13 @@ def fill_from(
     headers: Mapping[str, SafetensorsHeader],
     request: LoadRequest,
     *,
+    loaded: Mapping[str, dict[str, torch.Tensor]] | None = None,
     float32: Collection[str] = (),
     max_bytes: int = MAX_BYTES,
     progress: Progress | None = None,
 ) -> Filled:
-    """`fill_module` from files whose headers are known, with their tensors under the names of the model."""
+    """`fill_module` from files whose headers are known, with their tensors under the names of the model. What is
+    `loaded` (path -> key -> tensor) is taken from there and not read."""
     targets = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
     _check_shapes(headers.values(), targets)
     wanted = [
@@ -79,7 +81,11 @@ def fill_from(
         for header, keys in wanted:
             require_casts(header, keys, request.dtype)
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
-        for piece in stream_pieces(wanted, pace, max_bytes=max_bytes, opened=request.opened):
+        if loaded is None:
+            pieces: Iterator[StreamedPiece] = stream_pieces(wanted, pace, max_bytes=max_bytes, opened=request.opened)
+        else:
+            pieces = _one_by_one(wanted, loaded, pace)
+        for piece in pieces:
             for key, tensor in _placed(piece, request, float32, uploads, pace):
                 _assign(module, key, tensor, targets[key])
                 del tensor
@@ -87,6 +93,18 @@ def fill_from(
     found = {key: None for header in headers.values() for key in header.tensors}
     missing = tuple(key for key in targets if key not in found)
     return Filled(missing, tuple(key for key in found if key not in targets))
+
+
+def _one_by_one(
+    wanted: Iterable[tuple[SafetensorsHeader, list[str]]], loaded: Mapping[str, dict[str, torch.Tensor]], pace: Pace
+) -> Iterator[StreamedPiece]:
+    for header, keys in wanted:
+        for key in keys:
+            tensor = loaded[header.path].pop(key)
+            size_bytes = tensor.nbytes
+            yield StreamedPiece(header, {key: tensor}, size_bytes, 0)
+            del tensor
+            pace.report(header.path, size_bytes, key)
 
 
 def _placed(

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .checkpoint import checkpoint_format, find_checkpoint
+from .checkpoint import are_pickles, checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError, SafetensorsValidationError
 from .filling import Pace
+from .header import SafetensorsHeader
 from .model_names import named_for_model
 from .module_filling import fill_from, set_tensor
 from .opened import OpenFiles
+from .pickled_shards import load_pickles
 from .progress import Progress
 from .robust import Device, Path, request_for
 from .shards import check_shards, read_index
@@ -36,8 +38,9 @@ def load_module(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> M:
-    """The model that `build` makes, in eval mode, with the weights of a safetensors file, of an index of shards, or of
-    the folder that holds either: `load_module(lambda: UNet2DConditionModel.from_config(config), folder)`.
+    """The model that `build` makes, in eval mode, with the weights of a safetensors file, of a pickle, of an index of
+    shards, or of the folder that holds one: `load_module(lambda: UNet2DConditionModel.from_config(config), folder)`.
+    What of a pickle is neither cast nor moved stays mapped.
 
     Nothing is initialised: parameters are on `meta` until the shards fill them; buffers that no file has are what
     `build` computed, on their device and in its dtype: `from_pretrained` builds under `torch.set_default_dtype(dtype)`,
@@ -46,23 +49,37 @@ def load_module(
     finds it. SafetensorsValidationError when the files lack a parameter. See `fill_module`."""
     name = find_checkpoint(os.fspath(path))
     kind = checkpoint_format(name)
-    if kind not in ("index", "safetensors"):
-        raise SafetensorsLoadError(name, "is no safetensors file; load it with ModelLoader and load_state_dict")
+    if kind == "gguf":
+        raise SafetensorsLoadError(name, "is a GGUF; load it with ModelLoader and load_state_dict")
     index = read_index(name) if kind == "index" else None
     with parameters_on_meta():
         module = build()
     files = (name,) if index is None else index.files
     with OpenFiles() as opened:
         request = replace(request_for(files, device, device_map, dtype), pace=Pace(cancelled), opened=opened)
-        headers = named_for_model(module, check_shards(files, index, opened=opened))
+        pickles = load_pickles(files, index, request.pace, opened) if are_pickles(files) else None
+        stated = check_shards(files, index, opened=opened) if pickles is None else pickles.headers()
+        headers = named_for_model(module, stated)
+        loaded = None if pickles is None else _named(pickles.tensors, headers)
         groups = _tied(module)
-        filled = fill_from(module, headers, request, float32=_kept_in_float32(module, dtype), progress=progress)
+        kept = _kept_in_float32(module, dtype)
+        filled = fill_from(module, headers, request, loaded=loaded, float32=kept, progress=progress)
+        if pickles is not None and request.copies:
+            for file in files:
+                pickles.require_unchanged(file, opened)
     for group in groups:
         _tie(name, module, group, filled.missing)
     computed = dict(module.named_buffers(remove_duplicate=False))
     for key, place in request.devices(computed).items():
         set_tensor(module, key, computed[key].to(place))
     return module.eval()
+
+
+def _named(
+    loaded: dict[str, dict[str, torch.Tensor]], headers: Mapping[str, SafetensorsHeader]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """What `loaded` held, under the names that `headers` have for it, in the same order."""
+    return {path: dict(zip(header.tensors, loaded.pop(path).values(), strict=True)) for path, header in headers.items()}
 
 
 @contextmanager

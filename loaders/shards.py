@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import SafetensorsLoadError, SafetensorsValidationError, damaged
@@ -63,21 +63,38 @@ def check_shards(
     SafetensorsValidationError when a shard is missing, a key stands in two files, or the files and `index` disagree;
     SafetensorsLoadError when a file is named twice; ValueError without files.
     The total size of an index is not checked: writers of the field differ in what they count."""
+    paths = require_files(files)
+    headers = {path: _shard_header(path, index, opened) for path in paths}
+    check_keys({path: header.tensors for path, header in headers.items()}, index)
+    return headers
+
+
+def require_files(files: Sequence[str]) -> list[str]:
+    """`files`; ValueError when there are none, SafetensorsLoadError when one is named twice."""
     paths = list(files)
     if not paths:
         raise ValueError("nothing to load; name the files or their index")
     _require_once(paths)
-    headers = {path: _shard_header(path, index, opened) for path in paths}
+    return paths
+
+
+def check_keys(keys: Mapping[str, Iterable[str]], index: ShardIndex | None) -> None:
+    """SafetensorsValidationError when a key stands in two files, or `keys` (path -> keys) and `index` disagree."""
     owners: dict[str, str] = {}
-    for path, header in headers.items():
-        for key in header.tensors:
+    for path, its in keys.items():
+        for key in its:
             if key in owners:
                 other = os.path.basename(owners[key])
                 raise SafetensorsValidationError(path, f"stands in {other} too; remove one", key)
             owners[key] = path
     if index is not None:
         _check_owners(index, owners)
-    return headers
+
+
+def require_present(path: str, index: ShardIndex | None) -> None:
+    """SafetensorsValidationError when a shard of `index` is not there."""
+    if index is not None and not os.path.isfile(path):
+        raise _at_fault(index, path, "is missing; download that file")
 
 
 def _require_once(paths: Sequence[str]) -> None:
@@ -107,18 +124,19 @@ def _has_half_a_pair(text: str) -> bool:
 
 
 def _shard_header(path: str, index: ShardIndex | None, opened: OpenFiles | None) -> SafetensorsHeader:
-    fault = ""
     if path.lower().endswith((*PICKLE_SUFFIXES, GGUF_SUFFIX)):
         fault = "is no safetensors file; convert it to safetensors"
-    elif index is not None and not os.path.isfile(path):
-        fault = "is missing; download that file"
-    if not fault:
-        return read_header(path, opened=opened)
-    if index is None:
-        raise SafetensorsLoadError(path, f"{fault}, or load it with load_checkpoint")
+        if index is None:
+            raise SafetensorsLoadError(path, f"{fault}, or load it with load_checkpoint")
+        raise _at_fault(index, path, fault)
+    require_present(path, index)
+    return read_header(path, opened=opened)
+
+
+def _at_fault(index: ShardIndex, path: str, fault: str) -> SafetensorsValidationError:
     place = os.path.realpath(path)
     key = next((key for key, shard in index.weight_map.items() if _place(index, shard) == place), "")
-    raise SafetensorsValidationError(index.path, f"is in {os.path.basename(path)}, which {fault}", key)
+    return SafetensorsValidationError(index.path, f"is in {os.path.basename(path)}, which {fault}", key)
 
 
 def _place(index: ShardIndex, shard: str) -> str:
