@@ -79,9 +79,15 @@ class _Line(BaseModel):
 
 
 def read_queue(path: Path, category_of: CategoryOf | None = None) -> tuple[QueueLine, ...]:
-    """Every line of the file, in order. Raises OSError and UnicodeDecodeError."""
+    """Every line of the file, in order. Raises OSError, and ValueError for one that is not UTF-8 or one JSON list."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"{path} is not UTF-8 (byte {problem.start} of it); save it as UTF-8") from problem
+    if _is_list(text):
+        raise ValueError(f"{path} is one JSON list; write a request a line, without brackets around and commas between")
     # Not splitlines(): a JSON string may hold U+2028 as it is.
-    return parse_queue(path.read_text(encoding="utf-8-sig").split("\n"), category_of)
+    return parse_queue(text.split("\n"), category_of)
 
 
 def parse_queue(lines: Iterable[str], category_of: CategoryOf | None = None) -> tuple[QueueLine, ...]:
@@ -120,6 +126,13 @@ def _parse(text: str, line: int, taken: set[str], category_of: CategoryOf | None
         width=read.width,
         height=read.height,
     )
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return text.lstrip().startswith("[") and isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _stack(read: _Line, category_of: CategoryOf | None) -> tuple[str, LoraStack]:

@@ -172,3 +172,28 @@ def test_half_a_character_is_a_malformed_line(line: str) -> None:
     assert isinstance(bad, MalformedLine)
     assert "half of a character" in bad.reason
     assert bad.reason.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('"a fox"'.encode("utf-16"), "is not UTF-8"),
+        ('"caf\u00e9"'.encode("latin-1"), "is not UTF-8"),
+        (b'[\n{"prompt": "a"},\n{"prompt": "b"}\n]\n', "is one JSON list"),
+        (b' [{"prompt": "a"}, "b"]', "is one JSON list"),
+    ],
+    ids=["utf-16", "latin-1", "list", "list on one line"],
+)
+def test_a_file_that_is_no_queue_is_refused_with_its_name_and_the_cure(
+    written: bytes, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "queue.jsonl"
+    path.write_bytes(written)
+    with pytest.raises(ValueError, match=rf"queue\.jsonl {said}.*; (save|write) "):
+        read_queue(path)
+
+
+def test_a_line_that_is_a_list_is_its_own_fault_alone(tmp_path: Path) -> None:
+    path = tmp_path / "queue.jsonl"
+    path.write_bytes(b'["a"]\r\n"b"\r"c"\n["d"')
+    assert [type(line) for line in read_queue(path)] == [MalformedLine, QueueRequest, QueueRequest, MalformedLine]
