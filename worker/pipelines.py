@@ -24,12 +24,13 @@ def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> An
     """The pipeline saved in `folder`. Never downloads. "auto": CUDA and float16 if there is one, else CPU and float32.
 
     Raises OSError and ValueError when the folder holds no pipeline, and ValueError for one that takes no LoRA, makes no
-    pictures or lacks a package that it needs.
+    pictures or lacks a package that it needs, and for a device that is not there.
     """
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} holds no diffusers pipeline; save one there with save_pretrained")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    _require(device)
     wanted = DTYPES.get(dtype, torch.float16 if device.startswith("cuda") else torch.float32)
     try:
         pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=wanted)
@@ -45,6 +46,15 @@ def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> An
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _require(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    # AssertionError: what torch raises for CUDA in a build without it.
+    except (RuntimeError, AssertionError) as problem:
+        reason, _, _ = str(problem).partition("\n")
+        raise ValueError(f"--device {device} is not there: {reason}") from problem
 
 
 def _answer(kind: type) -> tuple[str, ...]:

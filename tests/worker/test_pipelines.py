@@ -57,3 +57,19 @@ def test_a_picture_is_read_from_wherever_the_pipeline_puts_it(field: str) -> Non
     picture = Image.new("L", (8, 8))
     pipeline: Any = lambda **_: SimpleNamespace(**{field: [picture]})  # noqa: E731
     assert Generator()(pipeline, request()) is picture
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_told_before_a_weight_is_read(
+    device: str,
+    saved: Callable[[type], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = saved(StableDiffusionXLPipeline)
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *_, **__: pytest.fail("it was read"))
+    places = ["--pipeline", str(folder), "--loras", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert main(["run", str(tmp_path / "queue.jsonl"), *places, "--device", device]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"--device {device} is not there: ")
