@@ -197,7 +197,9 @@ class LoraCatalog:
         unread = []
         for listed in chain(listing.files, listing.shadowed):
             key = AdapterKey(listed.path, listed.size_bytes, listed.mtime_ns)
-            known = HeaderFacts() if not _has_header(listed) else self._index.get(key)
+            known = self._index.get(key) if _has_header(listed) else HeaderFacts()
+            if known is None and listed.in_cloud:
+                known = HeaderFacts()  # a library that lies in the cloud would be downloaded for its headers
             if known is None:
                 unread.append(key)
             else:

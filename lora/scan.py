@@ -16,6 +16,10 @@ EXTENSIONS = frozenset({".safetensors", ".sft", ".pt", ".pt2", ".pth", ".bin", "
 """What the host lists as a LoRA. All but the first two are pickles."""
 
 _SKIPPED_FOLDERS = frozenset({".git"})
+_RECALLED = 0x1000 | 0x40000 | 0x400000
+"""Windows: FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS; OneDrive sets them on what it has freed."""
+_DATALESS = 0x40000000
+"""macOS: SF_DATALESS, iCloud's."""
 
 
 class ListedFile(NamedTuple):
@@ -27,6 +31,8 @@ class ListedFile(NamedTuple):
     real_path: str
     size_bytes: int
     mtime_ns: int
+    in_cloud: bool = False
+    """Only its name is on this machine: to read a byte of it is to download it."""
 
 
 class Listing(NamedTuple):
@@ -118,7 +124,7 @@ class _Walk:
             stat = entry.stat()
         except OSError:
             return  # vanished since the listing
-        listed = ListedFile(name, entry.path, real_path, stat.st_size, stat.st_mtime_ns)
+        listed = ListedFile(name, entry.path, real_path, stat.st_size, stat.st_mtime_ns, _is_in_cloud(stat))
         identity = os.path.normcase(real_path)
         if identity in self._file_at:
             self._file_links.append((entry.path, self._file_at[identity]))
@@ -136,3 +142,7 @@ def _wanted(entry: os.DirEntry[str]) -> bool:
         return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
     except OSError:
         return False  # a link that points to itself
+
+
+def _is_in_cloud(stat: os.stat_result) -> bool:
+    return bool(getattr(stat, "st_file_attributes", 0) & _RECALLED or getattr(stat, "st_flags", 0) & _DATALESS)
