@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
+
+_IS_WINDOWS = os.name == "nt"
+_WAITS_S = (0.01, 0.05, 0.2, 0.5)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -14,6 +19,18 @@ def replace_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         draft.write_text(text, "utf-8")
-        os.replace(draft, path)
+        _put_in_place(draft, path)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # it would hide why
+            draft.unlink(missing_ok=True)
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    for wait_s in _WAITS_S if _IS_WINDOWS else ():
+        try:
+            os.replace(draft, path)
+        except PermissionError:
+            time.sleep(wait_s)  # a virus scanner or a search index looks at one of them, for milliseconds
+        else:
+            return
+    os.replace(draft, path)
