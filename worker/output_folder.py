@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ..lora.atomic_file import replace_text
 
@@ -89,8 +89,9 @@ def _require_folders(folders: Iterable[Path]) -> None:
 
 def _earlier_report(path: Path) -> _Report | None:
     try:
-        return _Report.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        # Not model_validate_json, which takes no half of a surrogate pair: a file's name may hold one.
+        return _Report.model_validate(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -348,3 +348,12 @@ def test_a_picture_that_was_not_saved_whole_is_in_nobodys_way(
         assert run("a", "b") == 1
     assert names(output / "images") == {"a.png"}
     assert run("a", "b") == 0
+
+
+def test_a_report_that_holds_half_a_character_is_still_known(run: Run, output: Path) -> None:
+    """As in the name of a file on Linux, which is any bytes."""
+    assert run("a") == 0
+    written = report_of(output)
+    written["runs"][0]["requests"][0]["prompt"] = "caf\udce9"
+    (output / "report.json").write_text(json.dumps(written), encoding="utf-8")
+    assert run("a") == 0
