@@ -101,7 +101,11 @@ def _unpickle(file: LoraFile, storage: Storage) -> Adapter:
     if storage == "mapped":
         return Adapter(file.key, tensors, {}, nbytes, storage, None)
     buffer = allocate(file.path, sum(_aligned_bytes(tensor) for tensor in tensors.values()), huge_pages=False)
-    return Adapter(file.key, _copies_in(buffer, tensors), {}, nbytes, storage, buffer)
+    copies = _copies_in(buffer, tensors)
+    # `tensors` are the file's own pages: what was written into it meanwhile is in the copies.
+    if as_on_disk(file) != file:
+        raise AdapterUnavailableError(file.name, _CHANGED)
+    return Adapter(file.key, copies, {}, nbytes, storage, buffer)
 
 
 def _copies_in(buffer: PrivateBuffer, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from warmstack.loaders.private import allocate
 from warmstack.loaders.rate_limit import RateLimit
 from warmstack.loaders.tensor_file import Storage
 from warmstack.lora.adapter import load_adapter
@@ -105,6 +106,22 @@ def test_a_file_that_is_no_longer_what_was_found_is_not_loaded(
     for storage in STORAGES:
         with pytest.raises(AdapterUnavailableError, match="changed"):
             load_adapter(file, storage=storage)
+
+
+def test_a_pickle_that_is_written_into_while_it_is_copied_is_not_loaded(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(tensors, path)
+    file = found(path)
+
+    def rewritten_meanwhile(name: str, nbytes: int, *, huge_pages: bool) -> object:
+        os.utime(path, ns=(file.mtime_ns + 1, file.mtime_ns + 1))
+        return allocate(name, nbytes, huge_pages=huge_pages)
+
+    monkeypatch.setattr("warmstack.lora.adapter.allocate", rewritten_meanwhile)
+    with pytest.raises(AdapterUnavailableError, match="changed"):
+        load_adapter(file)
 
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.pt"])
