@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..loaders.errors import SafetensorsLoadError
 from ..lora.catalog import LoraCatalog
 from ..lora.errors import LoraError
 from .interruption import STATUS
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         status: int = arguments.command(arguments, console)
-    except (OSError, ValueError, LoraError) as problem:
-        Console(stderr=True).print(f"[red]{escape(str(problem))}[/red]")
+    except (OSError, ValueError, LoraError, SafetensorsLoadError) as problem:
+        Console(stderr=True).print(f"[red]{escape(str(problem))}[/red]", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")

@@ -96,13 +96,19 @@ def test_a_broken_pipeline_is_not_success(world: Path, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("missing", ["queue", "pipeline"])
 def test_what_is_not_there_is_one_line_and_status_2(
-    missing: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    missing: str,
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     queue = world / "queue.jsonl" if missing != "queue" else tmp_path / "none.jsonl"
     pipeline = world / "pipeline" if missing != "pipeline" else tmp_path / "none"
     places = ["--pipeline", str(pipeline), "--loras", str(world / "loras"), "--output", str(tmp_path / "out")]
     assert main(["run", str(queue), *places]) == 2
-    assert "none" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "none" in line
 
 
 def test_list_and_plan_show_names_and_reasons(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
