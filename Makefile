@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo-output
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check hunt breaks frontends install clean
+.PHONY: demo test check hunt breaks rehearse frontends install clean
 
 install: $(INSTALLED)
 
@@ -29,6 +29,10 @@ hunt: $(INSTALLED)
 # Every invariant broken on purpose in a copy, to see its tests fail there. Those of the host need COMFYUI_PATH and _PYTHON.
 breaks: $(INSTALLED)
 	$(BIN)/python scripts/break_invariants.py $(WORDS)
+
+# What a GPU's tests do on a simulated one, where there is none. Needs a C++ compiler.
+rehearse: $(INSTALLED)
+	$(BIN)/python scripts/rehearse.py
 
 # ComfyUI's own front ends, which the browser tests serve. Without them (or without Chromium) those tests are skipped.
 frontends: $(INSTALLED)

@@ -1,7 +1,7 @@
 """Uploading one 224 MB LoRA of 2,166 tensors to a GPU, every way, and uploads beside other work.
 
     python benchmarks/transfer.py [--rounds 9] [--json OUT.json]
-    python benchmarks/transfer.py --rehearse    # small, on a device that is not there: the script works, no figures
+    python benchmarks/transfer.py --rehearse    # small, without a GPU too: shows that the script works, no figures
 
 Each clock stops when the device has every byte. "pinned copy" is one large copy from pinned memory, the most that the
 link gives, measured in the same rounds; "resident" goes from the adapter's memory through the slots, "file" from the
@@ -106,7 +106,7 @@ def _machine(rig: Rig) -> dict[str, object]:
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "device": "none" if rig.rehearsal else torch.cuda.get_device_name(),
+        "device": torch.cuda.get_device_name() if rig.on_gpu else "none",
     }
 
 

@@ -46,7 +46,7 @@ def measure_overlap(rig: Rig, lora: Lora, transfer: DeviceTransfer, side: int) -
     """COPIES uploads from another thread while the computing stream multiplies matrices for about as long. "hidden" is
     the share of the shorter of the two that cost nothing; "stretched" how much longer the matrices took. Neither means
     anything unless they are "balanced": alone, one takes at most three times as long as the other."""
-    matrix = torch.randn(side, side, device=rig.device, dtype=torch.float32 if rig.rehearsal else torch.float16)
+    matrix = torch.randn(side, side, device=rig.device, dtype=torch.float16 if rig.on_gpu else torch.float32)
 
     def upload() -> list[object]:
         return [lora.resident(transfer) for _ in range(COPIES)]
@@ -63,7 +63,7 @@ def measure_overlap(rig: Rig, lora: Lora, transfer: DeviceTransfer, side: int) -
         thread.start()
         started_s = time.perf_counter()
         _multiply(matrix, products)
-        if not rig.rehearsal:
+        if rig.on_gpu:
             torch.cuda.current_stream().synchronize()
         compute_s.append(time.perf_counter() - started_s)
         thread.join()
@@ -99,7 +99,7 @@ def measure_pinning(rig: Rig, lora: Lora) -> dict[str, float]:
     # twice as much nobody has asked for yet.
     pinned_bytes = 1 << lora.nbytes.bit_length()
     fresh_s = rig.seconds(lambda: rig.pinned(2 * pinned_bytes)) / 2
-    if rig.rehearsal:
+    if not rig.on_gpu:
         return {"fresh_s": fresh_s, "fresh_bytes": pinned_bytes}
     cudart = torch.cuda.cudart()
     address = torch.frombuffer(lora.file.buffer, dtype=torch.uint8).data_ptr()

@@ -16,24 +16,28 @@ Contenders = Mapping[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Rig:
-    """A GPU, or for a rehearsal a device that is not there."""
+    """A GPU, or for a rehearsal a device that is not there, where none is."""
 
     rounds: int
     rehearsal: bool
 
     @property
+    def on_gpu(self) -> bool:
+        return torch.cuda.is_available()
+
+    @property
     def device(self) -> torch.device:
-        return torch.device("cpu" if self.rehearsal else "cuda")
+        return torch.device("cuda" if self.on_gpu else "cpu")
 
     def copies(self, streams: int = 1) -> CopyDevice:
-        return FakeDevice(streams=streams, lag=0) if self.rehearsal else CudaDevice(streams=streams)
+        return CudaDevice(streams=streams) if self.on_gpu else FakeDevice(streams=streams, lag=0)
 
     def finish(self) -> None:
-        if not self.rehearsal:
+        if self.on_gpu:
             torch.cuda.synchronize()
 
     def pinned(self, nbytes: int) -> torch.Tensor:
-        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=not self.rehearsal)
+        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=self.on_gpu)
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Until the device has nothing more to do. What `work` returns is freed after the clock has stopped."""
