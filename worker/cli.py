@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
+    _require_folders(arguments.loras)
+    arguments.queue.open("rb").close()  # or a mistyped name would be told when the pipeline has been loaded
     # Here, not above: diffusers takes seconds to import, and `list` needs none of it.
     from .run_command import run_command
 
@@ -114,10 +116,26 @@ def _loaders(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _catalog(arguments: argparse.Namespace) -> LoraCatalog:
+    _require_folders(arguments.loras)
     kept = index_path(arguments.loras, arguments.state)
     catalog = LoraCatalog(lambda: [str(folder) for folder in arguments.loras], index_path=kept)
     catalog.refresh()
     return catalog
+
+
+def _require_folders(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; --loras takes the folders of the LoRAs")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,10 +154,14 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for images/, contact sheet and report.json; what no run made there stays",
     )
     run.add_argument("--mode", choices=MODES, default="prefetch", help="both: twice, and compare the pictures")
-    run.add_argument("--steps", type=int, help="of requests that say none (default: the pipeline's)")
+    run.add_argument("--steps", type=_at_least(1), help="of requests that say none (default: the pipeline's)")
     run.add_argument("--cold", action="store_true", help="drop the LoRAs from the page cache before each pass (Linux)")
-    run.add_argument("--memory-limit-mb", type=int, help="budget of resident adapters (default: by this machine)")
-    run.add_argument("--device-budget-mb", type=int, help="keep adapters of the next requests on the GPU, up to this")
+    run.add_argument(
+        "--memory-limit-mb", type=_at_least(0), help="budget of resident adapters (default: by this machine)"
+    )
+    run.add_argument(
+        "--device-budget-mb", type=_at_least(0), help="keep adapters of the next requests on the GPU, up to this"
+    )
     run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda when there is one)")
     run.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
 
@@ -156,7 +178,9 @@ def _parser() -> argparse.ArgumentParser:
     loaders = commands.add_parser("loaders", help="show the weight loaders on a model that is made for it")
     loaders.set_defaults(command=_loaders)
     loaders.add_argument("--example", choices=LOADER_EXAMPLES, default="compare")
-    loaders.add_argument("--size-mib", type=int, default=256, help="of the model, once whole and once in shards")
+    loaders.add_argument(
+        "--size-mib", type=_at_least(1), default=256, help="of the model, once whole and once in shards"
+    )
     for command in (run, listed, plan):
         command.add_argument("--loras", type=Path, action="append", required=True, help="LoRA folder; may be repeated")
         command.add_argument("--state", type=Path, help="folder for what is learned of them (default: the user's own)")

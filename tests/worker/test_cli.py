@@ -111,6 +111,28 @@ def test_what_is_not_there_is_one_line_and_status_2(
     assert "none" in line
 
 
+@pytest.mark.parametrize("command", ["run", "list", "plan"])
+def test_a_lora_folder_that_is_not_there_is_told_before_anything_else(
+    command: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--pipeline", str(tmp_path / "none"), "--output", str(tmp_path / "out")] if command == "run" else []
+    queue = [] if command == "list" else [str(world / "queue.jsonl")]
+    loras = ["--loras", str(world / "loras"), "--loras", str(tmp_path / "lorras")]
+    assert main([command, *queue, *places, *loras]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lorras is no folder" in line
+
+
+@pytest.mark.parametrize("option", [("--steps", "0"), ("--memory-limit-mb", "-1"), ("--device-budget-mb", "-1")])
+def test_a_number_that_cannot_be_is_refused_by_its_option(
+    option: tuple[str, str], world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(world, tmp_path, *option)
+    assert ended.value.code == 2
+    assert f"argument {option[0]}: {option[1]} is less than" in capsys.readouterr().err
+
+
 def test_list_and_plan_show_names_and_reasons(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--loras", str(world / "loras"), "--category", "styles"]) == 0
     shown = capsys.readouterr().out
