@@ -18,6 +18,7 @@ export const TAG = 'warmstack-panel'
 export class WarmStackPanel extends HTMLElement {
   #drawnAt = -Infinity
   #timer = 0
+  #asked = 0
   #leave = []
 
   /** @param host `{ locale(): string, report(summary, detail) }` */
@@ -56,7 +57,7 @@ export class WarmStackPanel extends HTMLElement {
   #build(words) {
     const { t } = this
     this.link = h('span', { class: 'ws-link', role: 'status' })
-    const refresh = h('button', { type: 'button', class: 'ws-tool', title: t('refresh'), 'aria-label': t('refresh'), onclick: () => this.#refresh() }, icon('refresh'))
+    this.refreshButton = h('button', { type: 'button', class: 'ws-tool', title: t('refresh'), 'aria-label': t('refresh'), onclick: () => this.#refresh() }, icon('refresh'))
     this.note = h('div')
     this.waiting = h('div', { class: 'ws-waiting', 'aria-hidden': 'true' })
     this.summary = new SummarySection({ ...words, onToggle: (enabled) => this.#act('settings', { enabled }) })
@@ -66,7 +67,7 @@ export class WarmStackPanel extends HTMLElement {
     this.adapters = new AdaptersSection({ ...words, onAction: (action, name) => this.#onAdapter(action, name) })
     const pair = h('div', { class: 'ws-pair' }, this.timeline.element, this.memory.element)
     this.content = h('div', { class: 'ws-body' }, this.summary.element, this.queue.element, pair, this.adapters.element)
-    this.replaceChildren(h('header', { class: 'ws-head' }, h('h2', {}, t('title')), this.link, refresh), h('div', { class: 'ws-body ws-notes' }, this.note, this.waiting), this.content)
+    this.replaceChildren(h('header', { class: 'ws-head' }, h('h2', {}, t('title')), this.link, this.refreshButton), h('div', { class: 'ws-body ws-notes' }, this.note, this.waiting), this.content)
   }
 
   #request() {
@@ -113,7 +114,7 @@ export class WarmStackPanel extends HTMLElement {
 
   async #act(action, body) {
     try {
-      const answer = await this.store.act(action, body)
+      const answer = await this.#visibly(this.store.act(action, body))
       for (const { name, state, reason } of refusals(answer)) this.host.report(this.t('failedAction'), `${name}: ${reason || this.t(`stateHint.${state}`)}`)
       this.catalog.refresh()
     } catch (error) {
@@ -123,8 +124,20 @@ export class WarmStackPanel extends HTMLElement {
   }
 
   async #refresh() {
-    await Promise.all([this.store.refresh(), this.catalog.refresh()])
+    await this.#visibly(Promise.all([this.store.refresh(), this.catalog.refresh()]))
     this.#draw()
+  }
+
+  /** Shows at once that what a person pressed is under way: of a server that is slow, nothing else would for a while. */
+  async #visibly(underWay) {
+    this.#asked += 1
+    setAttribute(this.refreshButton, 'aria-busy', true)
+    try {
+      return await underWay
+    } finally {
+      this.#asked -= 1
+      setAttribute(this.refreshButton, 'aria-busy', this.#asked > 0)
+    }
   }
 }
 

@@ -10,6 +10,8 @@ const EVENT = 'warmstack.status'
 const POLL_MS = 15_000
 /** A browser has six connections to a server, and Run needs one of them, however slow the answers are. */
 const TURNS = 2
+/** Who has not said by then what it knows, hangs. Shorter than a poll, a slow server would seem to come and go. */
+const ANSWER_MS = POLL_MS
 
 /**
  * `state` is `{ link, status, message }`.
@@ -62,7 +64,7 @@ export class StatusStore {
 
   /** POST `body` to an action; resolves to its answer, with the new state taken in. @throws {Error} with the server's one line. */
   async act(action, body) {
-    const answer = await this.ask(action, body)
+    const answer = await this.#promptly(`/${action}`, post(body))
     await this.refresh()
     return answer
   }
@@ -84,9 +86,24 @@ export class StatusStore {
 
   async #fetchStatus() {
     try {
-      this.#accept(await this.#json('/status'))
+      this.#accept(await this.#promptly('/status'))
     } catch (error) {
       this.#set({ link: this.state.status ? 'stale' : 'error', message: error.message })
+    }
+  }
+
+  /**
+   * For what waits for no disk. The library, a plan and a model's file do, and have no limit: a share may take minutes, and
+   * asked again the server would wait for it again, in one more thread.
+   */
+  async #promptly(route, init) {
+    const signal = AbortSignal.timeout(ANSWER_MS)
+    try {
+      const body = await this.#json(route, { ...init, signal })
+      signal.throwIfAborted()
+      return body
+    } catch (error) {
+      throw signal.aborted ? new Error(`no answer for ${ANSWER_MS / 1000} s`) : error
     }
   }
 

@@ -47,6 +47,8 @@ warmstack-panel .ws-count { padding: 0 7px; border-radius: 9px; background: var(
 warmstack-panel .ws-count:empty { display: none; }
 :is(warmstack-panel, .ws-stack) .ws-tool { display: inline-grid; place-items: center; inline-size: 28px; block-size: 28px; flex: none; padding: 0; border: 0; border-radius: 6px; background: none; color: var(--ws-dim); cursor: pointer; }
 :is(warmstack-panel, .ws-stack) .ws-tool:hover { background: var(--ws-tint); color: var(--ws-ink); }
+warmstack-panel .ws-tool[aria-busy] .ws-icon { animation: ws-turn 1s .3s linear infinite; }
+@keyframes ws-turn { to { rotate: 1turn; } }
 warmstack-panel .ws-tool[aria-pressed=true] { color: var(--ws-loading); }
 warmstack-panel .ws-tool[aria-pressed=true] .ws-icon { fill: color-mix(in srgb, currentColor 40%, transparent); }
 :is(warmstack-panel, .ws-stack) .ws-tool[aria-disabled] { opacity: .4; cursor: not-allowed; }
@@ -167,6 +169,8 @@ warmstack-panel .ws-waiting { block-size: 96px; border-radius: 10px; background:
 }
 @media (prefers-reduced-motion: reduce) {
   warmstack-panel .ws-track .ws-fill { animation: none; }
+  warmstack-panel .ws-tool[aria-busy] { opacity: .4; }
+  warmstack-panel .ws-tool[aria-busy] .ws-icon { animation: none; }
 }
 @media (forced-colors: active) {
   warmstack-panel :is(.ws-fill, .ws-knob, .ws-swatch, .ws-timeline i) { forced-color-adjust: none; }
