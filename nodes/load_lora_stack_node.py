@@ -12,7 +12,7 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ..lora.errors import AdapterLoadCancelledError
-from ..lora.stack import LoraStack
+from ..lora.stack import LoraRow, LoraStack
 from .inputs import lora_stack_input, loras_input, stack_output
 from .leasing import LeasedRow, lease_rows
 from .patching import Patched, StackMath, apply_stack
@@ -75,16 +75,21 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
     ) -> io.NodeOutput:
         runtime = get_runtime()
         stack = read_stack(runtime.catalog, loras, lora_stack)
-        notes = [f"{row.name}: skipped, both strengths are 0" for row in stack if not row.is_active]
+        # The host's patches may act at strength 0 too, where its loader for a model alone does nothing.
+        rows = stack.active if clip is not None else tuple(row for row in stack.active if row.strength_model != 0)
+        notes = [f"{row.name}: skipped, {_why_skipped(row)}" for row in stack if row not in rows]
         notes += stack.warnings
-        if not stack.active:
-            return _output(model, clip, [], [], notes, math)
         runtime.linked_names.note(stack.active)
-        rows = _lease(runtime, stack)
-        patched = apply_stack(model, clip, rows, math, runtime.base_models)
-        reports = _reports(rows, patched, clip_given=clip is not None)
-        tuples = [(leased.file.name, leased.row.strength_model, leased.row.strength_clip) for leased in rows]
-        return _output(patched.model, patched.clip, tuples, reports, notes, math)
+        if not rows:
+            return _output(model, clip, _tuples(runtime, stack, ()), [], notes, math)
+        leased = _lease(runtime, rows)
+        patched = apply_stack(model, clip, leased, math, runtime.base_models)
+        reports = _reports(leased, patched, clip_given=clip is not None)
+        return _output(patched.model, patched.clip, _tuples(runtime, stack, leased), reports, notes, math)
+
+
+def _why_skipped(row: LoraRow) -> str:
+    return "its model strength is 0 and no clip is connected" if row.is_active else "both strengths are 0"
 
 
 def _output(
@@ -100,8 +105,17 @@ def _output(
     return io.NodeOutput(model, clip, stack, render(rows, notes, math), ui=ui)
 
 
-def _lease(runtime: Runtime, stack: LoraStack) -> tuple[LeasedRow, ...]:
-    bar = comfy.utils.ProgressBar(len(stack.active))
+def _tuples(runtime: Runtime, stack: LoraStack, leased: Sequence[LeasedRow]) -> list[tuple[str, float, float]]:
+    """The active rows under the names of their files. What has no clip here is among them: a later loader may have."""
+    names = {one.row: one.file.name for one in leased}
+    return [
+        (names.get(row) or runtime.catalog.find(row.name, row.category).name, row.strength_model, row.strength_clip)
+        for row in stack.active
+    ]
+
+
+def _lease(runtime: Runtime, rows: Sequence[LoraRow]) -> tuple[LeasedRow, ...]:
+    bar = comfy.utils.ProgressBar(len(rows))
 
     def on_row() -> None:
         bar.update(1)
@@ -109,7 +123,7 @@ def _lease(runtime: Runtime, stack: LoraStack) -> tuple[LeasedRow, ...]:
 
     try:
         return lease_rows(
-            stack.active,
+            rows,
             lambda row: runtime.catalog.find(row.name, row.category),
             runtime.cache,
             comfy.model_management.processing_interrupted,

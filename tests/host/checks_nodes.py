@@ -17,6 +17,7 @@ from typing import Any
 import comfy.model_management
 import comfy.sd
 import folder_paths
+import synthetic_loras
 import torch
 from hostkit import graphs, tiny_flux
 from hostkit.models import lora_path, write_models
@@ -134,6 +135,24 @@ def check_nothing_to_apply_returns_the_very_inputs(base: Path) -> None:
         out_model, out_clip, stack, report = _run(model, loras, clip=clip)
         assert out_model is model and out_clip is clip and stack == [] and "passed on" in report
     assert "skipped" in report
+
+
+def check_a_row_for_a_clip_that_is_not_there_changes_nothing(base: Path) -> None:
+    """A `set` patch acts at any strength: the stock loader for a model alone leaves a LoRA at 0 out."""
+    setter = next(name for name in synthetic_loras.write_flux_kinds(base) if "set" in name)
+    model = _flux(base)
+    row = {"name": setter, "strength_model": 0, "strength_clip": 0.5}
+    for chosen in ("fused", "exact"):
+        out, clip, stack, report = _run(model, json.dumps([row]), math=chosen)
+        assert out is model and clip is None
+        assert stack == [(setter, 0.0, 0.5)], "a later loader may have a clip"
+        assert report.splitlines()[1:] == [f"{setter}: skipped, its model strength is 0 and no clip is connected"]
+        assert setter not in {view.name for view in get_runtime().cache.snapshot().adapters}, "it was read for nothing"
+        out, _, stack, report = _run(model, json.dumps(["flux/one", row, "flux/two"]), math=chosen)
+        assert [name for name, _, _ in stack] == ["flux/one.safetensors", setter, "flux/two.safetensors"]
+        assert [line.split(":")[0] for line in report.splitlines()] == [stack[0][0], stack[2][0], setter]
+        alone, _, _, _ = _run(model, json.dumps(["flux/one", "flux/two"]), math=chosen)
+        assert out.patches_uuid == alone.patches_uuid, "the same stack without the row"
 
 
 def check_a_stack_is_applied_and_reported(base: Path) -> None:
