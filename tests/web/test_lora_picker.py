@@ -26,7 +26,7 @@ SHOW = """async () => {
     return picker.input.dispatchEvent(event)
   }
   window.picker = picker
-  document.body.replaceChildren(picker.input, picker.popup)
+  document.body.replaceChildren(picker.field, picker.popup)
   picker.setValue('styles/ink.safetensors', '')
   picker.input.focus()
   picker.input.click()
@@ -65,6 +65,27 @@ def test_a_name_that_was_not_changed_is_no_choice(component: Callable[..., Compo
     name.fill("other")
     name.press("Enter")
     assert page.evaluate("picked") == ["other"]
+
+
+def test_what_is_shown_without_the_focus_is_what_the_input_holds(component: Callable[..., ComponentPage]) -> None:
+    from playwright.sync_api import expect
+
+    page = component().page
+    page.evaluate(SHOW)
+    name, shown = page.get_by_role("combobox", name="pickLora"), page.locator(".ws-picker-cover")
+    expect(shown).to_have_text("styles/ink")
+    name.fill("sub\\o")
+    page.get_by_role("combobox", name="category").focus()
+    expect(shown).to_have_text("sub\\o")
+    expect(shown.locator("b")).to_have_text("o")
+    page.keyboard.press("Escape")
+    name.blur()
+    expect(shown).to_have_text("styles/ink")
+    page.evaluate("picker.setValue('linocut.pt', '')")
+    expect(shown).to_have_text("linocut.pt")
+    name.click()
+    page.get_by_role("option", name="b", exact=True).click()
+    expect(shown).to_have_text("b")
 
 
 def test_the_mark_stays_on_its_name_when_the_library_changes(component: Callable[..., ComponentPage]) -> None:

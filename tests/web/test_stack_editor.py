@@ -23,6 +23,7 @@ from .browser_kit.stack_node import (
     paste,
     press,
     rows_of,
+    still,
     text_of,
 )
 
@@ -209,6 +210,30 @@ def test_a_row_that_the_status_has_no_room_for_is_still_in_memory(page: Page, ed
     page.evaluate(SEND, editing.status())
     rows = add_node(page, json.dumps([{**INK, "name": names[-1]}])).locator(".ws-stack-row")
     expect(rows).to_have_attribute("data-state", "ready")
+
+
+def test_a_name_in_deep_folders_is_told_by_its_end(page: Page) -> None:
+    """A library of folders has many names of one beginning, and a node is narrow."""
+    from playwright.sync_api import expect
+
+    deep = [{**INK, "name": f"lib/animals/00/very/deep/lora_0006{index}.safetensors"} for index in range(2)]
+    editor = add_node(page, json.dumps(deep))
+    is_whole = "(box) => box.scrollWidth <= box.clientWidth"
+    name, folder = editor.get_by_text("lora_00061"), editor.locator(".ws-picker-cover > .ws-dim").last
+    expect(name).to_be_visible()
+    assert (name.evaluate(is_whole), folder.evaluate(is_whole)) == (True, False)
+    node = f"{APP}.graph.nodes[0]"
+    page.evaluate(f"{node}.setSize([700, {node}.size[1]]); {APP}.canvas.setDirty(true, true)")
+    still(editor)
+    assert (name.evaluate(is_whole), folder.evaluate(is_whole)) == (True, True)
+    input = editor.get_by_role("combobox", name="Choose a LoRA").last
+    press(input)
+    expect(name).to_be_hidden()
+    expect(input).to_have_value("lib/animals/00/very/deep/lora_00061")
+    expect(input).to_have_attribute("title", deep[1]["name"])
+    input.blur()
+    expect(name).to_be_visible()
+    assert rows_of(page) == deep
 
 
 def test_undo_and_paste_carry_the_rows(page: Page) -> None:

@@ -41,6 +41,8 @@ export class LoraPicker {
       oninput: () => this.#onType(), onfocus: () => this.input.select(), onclick: () => this.#show(''), onpaste: (event) => this.#onPasted(event),
       onkeydown: (event) => this.#onKey(event), onfocusout: (event) => this.#onLeave(event),
     })
+    this.cover = h('span', { class: 'ws-picker-cover', 'aria-hidden': 'true' }, h('span', { class: 'ws-dim' }, h('bdi', { dir: 'ltr' })), h('b', { dir: 'auto' }))
+    this.field = h('span', { class: 'ws-picker-field' }, this.input, this.cover)
     // The press would blur the input, and with it the list, before the click arrives.
     for (const type of ['pointerdown', 'mousedown']) this.list.addEventListener(type, (event) => event.preventDefault())
   }
@@ -49,8 +51,22 @@ export class LoraPicker {
   setValue(name, hint) {
     // Every file has the ending, and a node is narrow; without it the name means the same file.
     this.#shown = name.replace(/\.safetensors$/, '')
-    if (!this.#typed && document.activeElement !== this.input) this.input.value = this.#shown
+    if (!this.#typed && document.activeElement !== this.input) this.#write(this.#shown)
     setAttribute(this.input, 'title', hint ? `${name}\n${hint}` : name)
+  }
+
+  #write(text) {
+    this.input.value = text
+    this.#drawCover()
+  }
+
+  /** Without the focus the folder gives way and not the name: a node is narrow, and in a library of folders many names begin alike. */
+  #drawCover() {
+    const [folder, name] = this.cover.children
+    const text = this.input.value
+    const cut = splitName(text).folder.length
+    setText(folder.firstElementChild, text.slice(0, cut))
+    setText(name, text.slice(cut))
   }
 
   /** The rows are others now. */
@@ -106,6 +122,7 @@ export class LoraPicker {
 
   #onType() {
     this.#typed = true
+    this.#drawCover()
     this.#show(this.input.value)
   }
 
@@ -149,7 +166,7 @@ export class LoraPicker {
   }
 
   #choose(name) {
-    this.input.value = name || this.#shown
+    this.#write(name || this.#shown)
     this.#typed = false
     this.#draw(false)
     if (name) this.#onPick(name)
@@ -157,7 +174,7 @@ export class LoraPicker {
 
   /** What was typed and not chosen is forgotten. */
   #close() {
-    this.input.value = this.#shown
+    this.#write(this.#shown)
     this.#typed = false
     this.#draw(false)
   }

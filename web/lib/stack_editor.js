@@ -226,7 +226,7 @@ export class StackEditor {
     const grip = h('span', { class: 'ws-grip', title: t('dragRow'), 'aria-hidden': 'true', onpointerdown: (event) => dragRow(event, this.list, element, (to) => this.#moveTo(id, to)) }, icon('grip'))
     const element = h('li', { class: 'ws-stack-row', onkeydown: (event) => this.#onRowKey(event, id) }, grip,
       h('input', { type: 'checkbox', title: t('onOff'), onchange: (event) => this.#change(id, { on: event.target.checked }) }),
-      h('span', { class: 'ws-glyph' }, icon('unknown')), picker.input, picker.popup, number('model'), number('clip'),
+      h('span', { class: 'ws-glyph' }, icon('unknown')), picker.field, picker.popup, number('model'), number('clip'),
       h('span', { class: 'ws-stack-tools' }, tool('moveUp', 'up', () => this.#move(id, -1)), tool('duplicate', 'copy', () => this.#duplicate(id)), tool('remove', 'evict', () => this.#remove(id))),
       h('span', { class: 'ws-candidates' }))
     return Object.assign(element, { picker })
