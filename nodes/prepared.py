@@ -13,6 +13,7 @@ from ..lora.fuse import PlainLora, fits
 from .base_model import Targets
 from .file_modules import modules_of, update_norms
 from .key_map import Target, restrict, weight_key
+from .patch_fit import may_fit
 from .report import Match
 from .stacking import Patch
 
@@ -54,14 +55,17 @@ def _fusable(target: Target, value: object, lora_of: Callable[[object], PlainLor
 def _misfits(patches: Iterable[Patch], shapes: Mapping[str, tuple[int, ...] | None]) -> Iterator[str]:
     for patch in patches:
         key = weight_key(patch.target)
-        shape = shapes[key]
-        if patch.lora is None or shape is None:
-            continue
-        if isinstance(patch.target, tuple) and patch.target[1] is not None:
-            dimension, _, length = patch.target[1]
-            shape = (*shape[:dimension], length, *shape[dimension + 1 :])
-        if not fits(patch.lora, shape):
+        if not _fits(patch, shapes[key]):
             yield key
+
+
+def _fits(patch: Patch, shape: tuple[int, ...] | None) -> bool:
+    if shape is None:
+        return True
+    if isinstance(patch.target, tuple) and patch.target[1] is not None:
+        dimension, _, length = patch.target[1]
+        shape = (*shape[:dimension], length, *shape[dimension + 1 :])
+    return may_fit(patch.value, shape) if patch.lora is None else fits(patch.lora, shape)
 
 
 def _match(tensors: Tensors, applied: tuple[Patch, ...], misfits: tuple[str, ...]) -> Match:
@@ -70,9 +74,11 @@ def _match(tensors: Tensors, applied: tuple[Patch, ...], misfits: tuple[str, ...
     owner = {id(tensors[key]): module for module, keys in modules.items() for key in keys}
     matched: set[str] = set()
     for patch in applied:
+        if misfits and weight_key(patch.target) in misfits:
+            continue
         if patch.lora is None:
             matched.update(owner[id(tensor)] for tensor in _tensors(patch.value) if id(tensor) in owner)
-        elif not misfits or weight_key(patch.target) not in misfits:
+        else:
             matched.add(owner[id(patch.lora.up)])
     unmatched = tuple(module for module in modules if module not in matched)
     return Match(len(modules), len(matched), _norm_share(tensors, modules, matched), unmatched, misfits)

@@ -93,6 +93,22 @@ def check_every_adapter_type_in_every_order(base: Path) -> None:
     assert seen >= {cls for cls in adapters if cls.__name__ != "GLoRAAdapter"} | {tuple}, seen
 
 
+def check_what_the_host_does_not_apply_is_not_reported_as_matched(base: Path) -> None:
+    bench = Bench(base)
+    model = bench.flux()
+    for name in synthetic_loras.write_flux_kinds(base):
+        match = bench.ours(model, None, [(name, 1.0, 0.0)], "exact").matches[0]
+        assert (match.misfits, match.matched_modules) == ((), match.modules), name
+    for name in synthetic_loras.write_wide_kinds(base):
+        patched = bench.ours(model, None, [(name, 1.0, 0.0)], "exact")
+        match = patched.matches[0]
+        assert (match.matched_modules, match.norm_share) == (0, 0.0), name
+        assert set(match.misfits) == set(patched.model.patches), name
+        for key in patched.model.patches:
+            weight = comfy.utils.get_attr(model.model, key).detach().float()
+            assert torch.equal(comfy.lora.calculate_weight(patched.model.patches[key], weight.clone(), key), weight)
+
+
 def check_a_convolution_with_a_tucker_core(base: Path) -> None:
     bench = Bench(base)
     names = [synthetic_loras.write_sd15_convolutions(base, seed) for seed in (1, 2)]

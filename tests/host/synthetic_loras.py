@@ -28,6 +28,14 @@ def write_flux_kinds(base: Path) -> list[str]:
     ]
 
 
+def write_wide_kinds(base: Path) -> list[str]:
+    """Files of the types whose form tells the weight's, on the same modules, for a model with 16 more rows to each."""
+    makers: dict[str, Maker] = {
+        "lora": _lora, "dora": _dora, "loha": _loha, "lokr": _lokr, "oft": _oft, "norm": _norm
+    }  # fmt: skip
+    return [_write(base, f"wide/{kind}.safetensors", _all(make, 50, wider=16)) for kind, make in makers.items()]
+
+
 def write_sd15_convolutions(base: Path, seed: int) -> str:
     """3x3 convolutions, one of them with a Tucker core; a 1x1; and a plain linear layer."""
     g = torch.Generator().manual_seed(seed)
@@ -64,11 +72,11 @@ def _write(base: Path, name: str, tensors: Tensors, metadata: dict[str, str] | N
     return name
 
 
-def _all(make: Maker, seed: int) -> Tensors:
+def _all(make: Maker, seed: int, *, wider: int = 0) -> Tensors:
     g = torch.Generator().manual_seed(100 + seed)
     tensors: Tensors = {}
     for module, (out_features, in_features) in _MODULES.items():
-        tensors |= make(f"diffusion_model.{module}", out_features, in_features, g)
+        tensors |= make(f"diffusion_model.{module}", out_features + wider, in_features, g)
     return tensors
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,6 +94,41 @@ def test_the_matched_share_is_one_of_the_update_and_not_of_the_keys() -> None:
 def test_factors_of_another_shape_are_misfits_and_not_matched(module: str, key: str) -> None:
     match = _prepare(_tensors(module, out_features=16), Targets(MODEL, None)).match
     assert match.misfits == (key,) and match.matched_modules == 0 and match.norm_share == 0.0
+
+
+def _wide(kind: str, width: int) -> object:
+    """A patch of `kind`, as the host holds it, for a weight of `width` x 4."""
+    o = torch.ones
+    if kind == "diff":
+        return ("diff", (o(width, 4),))
+    weights: dict[str, tuple[object, ...]] = {
+        "lora": (o(width, 2), o(2, 4), None, None, o(width, 1), None),
+        "loha": (o(width, 2), o(2, 4), None, o(width, 2), o(2, 4), None, None, None),
+        "lokr": (o(2, 2), None, None, None, None, o(width // 2, 1), o(1, 2), None, None),
+        "oft": (o(width // 2, 2, 2), None, None, None),
+    }
+    return SimpleNamespace(name=kind, weights=weights[kind])
+
+
+@pytest.mark.parametrize("kind", ["diff", "lora", "loha", "lokr", "oft"])
+def test_patches_of_another_shape_are_misfits_whatever_their_kind(kind: str) -> None:
+    tensors = {"unet_a.diff": torch.ones(2)}
+    for width, key, misfits in ((16, "model.a", ("model.a",)), (8, "model.a", ()), (16, "model.p", ())):
+        patches = prepare(tensors, Targets(MODEL, None), lambda *_: {key: _wide(kind, width)}, _lora)  # noqa: B023
+        assert patches.match.misfits == misfits, width
+    sliced: Target = ("model.qkv", (0, 8, 8))
+    match = prepare(tensors, Targets(MODEL, None), lambda *_: {sliced: _wide(kind, 24)}, _lora).match
+    assert match.misfits == ("model.qkv",), "the slice is what it is put into"
+
+
+def test_what_has_no_known_form_is_taken_to_fit() -> None:
+    tensors = {"unet_a.diff": torch.ones(2)}
+    widened = SimpleNamespace(name="lora", weights=(torch.ones(16, 2), torch.ones(2, 4), None, None, None, [16, 4]))
+    strange = [SimpleNamespace(name="loha", weights=(torch.ones(16, 2),)), SimpleNamespace(name="new", weights=())]
+    padded = ("diff", (torch.ones(16, 4), {"pad_weight": True}))
+    for value in (widened, *strange, padded, ("set", (torch.ones(16, 4),)), ("diff",), object()):
+        match = prepare(tensors, Targets(MODEL, None), lambda *_: {"model.a": value}, _lora).match  # noqa: B023
+        assert match.misfits == (), value
 
 
 def test_packed_weights_have_no_shape_to_judge_by() -> None:
