@@ -13,7 +13,7 @@ The ladder, first rung that answers wins, and a rung with several answers refuse
 7. *alias*       `ss_output_name` of the header, then likewise
 8. *hash*        8 or more leading hex digits of a digest in the header (AutoV3, sshs, modelspec)
 
-A name with spaces around it climbs as it is, since files may be called so, and without them where nothing answers.
+Spaces around a name are its own only where a file is called so (rungs 1 to 3).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _HASH = re.compile(r"(?:0x)?([0-9a-f]{8,64})")
 _MAX_NAME_CHARS = 4096
 _MAX_SUGGESTIONS = 3
 _MAX_SPELLINGS = 64
+_WHOLE_NAMES = frozenset({"exact", "separators", "extension"})
 # Written by diffusers and peft whatever the LoRA is: only the folder tells two of them apart.
 _NAMELESS_STEMS = frozenset({"pytorch_lora_weights", "adapter_model"})
 
@@ -104,7 +105,10 @@ class NameIndex:
 
     def _spelling(self, name: str) -> str:
         bare = name.strip()
-        return name if bare == name or not isinstance(self._climb(name), Missing) else bare
+        if bare == name:
+            return name
+        found = self._climb(name)
+        return name if isinstance(found, Found) and found.how in _WHOLE_NAMES else bare
 
     def _climb(self, name: str) -> Found | Ambiguous | Missing:
         if not name or len(name) > _MAX_NAME_CHARS or ".." in re.split(r"[/\\]", name):

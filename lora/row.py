@@ -88,5 +88,9 @@ def name(value: object, where: str) -> str | None:
     word = value.strip()
     if not word:
         raise LoraSyntaxError(f"{where}: the LoRA name is empty")
-    # As written, spaces around it included: a file's own name may begin with one.
-    return None if word.lower() in _PLACEHOLDERS else value
+    return None if word.lower() in _PLACEHOLDERS else as_written(value)
+
+
+def as_written(text: str) -> str:
+    """With the spaces around it, since a file's own name may begin with one; line breaks and tabs are in no name."""
+    return text.strip() if any(mark in text for mark in "\r\n\t") else text

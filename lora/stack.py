@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from .errors import LoraSyntaxError
 from .request import is_request, read_request
-from .row import LoraRow, shown
+from .row import LoraRow, as_written, shown
 from .rows import NAME_FIELDS, read_rows, read_tuples
 from .scan import EXTENSIONS
 from .tags import COMFY, extract_tags, has_tags, require_syntax
@@ -113,7 +113,7 @@ def parse_stack(text: str, syntax: str = COMFY, *, category_of: Callable[[str], 
         return LoraStack.from_tags(text, syntax)
     if any(mark in bare for mark in "<>\r\n"):
         raise LoraSyntaxError(f'{shown(bare)} is no name, no <lora:name:1> tags, and no JSON list like ["name"]')
-    return LoraStack((LoraRow(text.strip("\r\n")),))
+    return LoraStack((LoraRow(as_written(text)),))
 
 
 def _is_file_name(text: str) -> bool:

@@ -93,6 +93,13 @@ def test_spaces_around_a_name_count_where_a_file_has_them() -> None:
     assert isinstance(names.resolve("  "), Missing)
 
 
+@pytest.mark.parametrize("space", [" ", "\u3000"])
+def test_spaces_before_a_folder_or_a_path_change_no_meaning(space: str) -> None:
+    for name in ("styles/wash.safetensors", "/loras/styles/wash.safetensors", "b/twin", "x/nowhere/twin", "wash_v2"):
+        assert LIBRARY.resolve(space + name) == LIBRARY.resolve(name)
+        assert LIBRARY.resolve(name + space) == LIBRARY.resolve(name)
+
+
 @pytest.mark.parametrize(
     ("name", "candidates"),
     [

@@ -189,6 +189,7 @@ def test_parse_stack_reads_tags_in_the_given_dialect() -> None:
 def test_parse_stack_takes_one_bare_name(name: str) -> None:
     assert parse_stack(f"{name}\n") == LoraStack((LoraRow(name),))
     assert parse_stack(f" {name}") == LoraStack((LoraRow(f" {name}"),)), "a file may be called so"
+    assert parse_stack(f" \n {name} \n ") == LoraStack((LoraRow(name),)), "and one line of a report holds it"
 
 
 @pytest.mark.parametrize(
