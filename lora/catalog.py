@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -49,6 +49,8 @@ class CatalogSnapshot:
     """Files whose headers are still being read: nothing but name, size and time is known of them."""
     doubtful: frozenset[AdapterKey] = frozenset()
     """Files that could not be opened: the next refresh may tell more."""
+    away: frozenset[AdapterKey] = frozenset()
+    """Files in the cloud, whose headers stay unread until one is needed."""
     names: NameIndex = field(default_factory=lambda: NameIndex(()), repr=False, compare=False)
 
     def is_doubtful(self, file: LoraFile) -> bool:
@@ -164,6 +166,9 @@ class LoraCatalog:
             if not file.category and (file.key in snapshot.unread or self._snapshot is not snapshot):
                 self.refresh()
                 file = self.find(name)
+            if not file.category and file.key in self._snapshot.away:
+                self._fetch(file.key)
+                file = self.find(name)
         except LoraError:
             return ""
         return file.category
@@ -191,26 +196,36 @@ class LoraCatalog:
         there = filter(os.path.isfile, snapshot.names.rivals(name, match))
         return frozenset(path for path in there if not _is_same(path, match.file.path))
 
+    def _fetch(self, key: AdapterKey) -> None:
+        """Read the header of a file that lies in the cloud: whoever asks for it now has the file downloaded anyway."""
+        facts = read_facts(key.path)
+        with self._refreshing:
+            self._index.remember(key, facts)
+            self._settled = None
+        self.refresh()
+
     def _read(self, listing: Listing) -> None:
         """Publish `listing`, with the headers of new files read."""
         facts: dict[AdapterKey, HeaderFacts] = {}
-        unread = []
+        unread, away = [], set()
         for listed in chain(listing.files, listing.shadowed):
             key = AdapterKey(listed.path, listed.size_bytes, listed.mtime_ns)
             known = self._index.get(key) if _has_header(listed) else HeaderFacts()
             if known is None and listed.in_cloud:
-                known = HeaderFacts()  # a library that lies in the cloud would be downloaded for its headers
+                # A library that lies in the cloud would be downloaded for its headers.
+                away.add(key)
+                known = HeaderFacts()
             if known is None:
                 unread.append(key)
             else:
                 facts[key] = known
         if len(unread) > _NAMES_FIRST_FILES:
-            self._publish(listing, facts)
+            self._publish(listing, facts, away)
         facts.update(self._read_headers(unread))
         absent = tuple(os.path.join(folder, "") for folder in listing.absent_folders)
         self._index.retain(lambda key: key in facts or os.path.join(key.path, "").startswith(absent))
         self._index.save()
-        self._publish(listing, facts)
+        self._publish(listing, facts, away)
         # What could not be opened is the same file when it can be: equal listings would not tell.
         self._settled = None if self._snapshot.doubtful else listing
 
@@ -227,12 +242,12 @@ class LoraCatalog:
             readers.close()
         readers.join(_JOIN_S)
 
-    def _publish(self, listing: Listing, facts: Mapping[AdapterKey, HeaderFacts]) -> None:
+    def _publish(self, listing: Listing, facts: Mapping[AdapterKey, HeaderFacts], away: Set[AdapterKey]) -> None:
         files = tuple(_lora_file(listed, facts) for listed in listing.files)
         shadowed = tuple(_lora_file(listed, facts) for listed in listing.shadowed)
         unread = frozenset(file.key for file in chain(files, shadowed) if file.key not in facts)
         doubtful = frozenset(key for key, fact in facts.items() if not fact.is_lasting)
-        content = (files, shadowed, unread, doubtful, *listing[2:5])
+        content = (files, shadowed, unread, doubtful, frozenset(away), *listing[2:5])
         if content == self._content:
             return
         located = zip(chain(listing.files, listing.shadowed), chain(files, shadowed), strict=True)
@@ -245,7 +260,7 @@ class LoraCatalog:
             folder_links=listing.folder_links,
         )
         self._content = content
-        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, unread, doubtful, names)
+        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, *content[2:5], names)
 
 
 def _read_batch(readers: DaemonPool, keys: Sequence[AdapterKey]) -> Iterator[tuple[AdapterKey, HeaderFacts]]:

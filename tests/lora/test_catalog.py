@@ -119,11 +119,26 @@ def test_a_file_that_lies_in_the_cloud_is_listed_and_not_downloaded_for_its_head
     catalog = make(tmp_path)
     with opens() as paths:
         (file,) = catalog.refresh().files
+        assert catalog.category_of("away") == "styles"
     assert (file.name, file.category, file.rank, file.problem) == ("styles/away.safetensors", "styles", None, "")
     assert not [path for path in paths if path.endswith(".safetensors")]
     away.clear()
     (file,) = catalog.refresh().files
     assert file.rank is not None, "it has come"
+
+
+def test_the_category_of_a_file_in_the_cloud_is_asked_of_its_header_when_a_stack_needs_it(
+    tmp_path: Path, write_lora: WriteLora, opens: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("needed", "other"):
+        write_lora(tmp_path / f"{name}.safetensors", metadata={"modelspec.tags": "style"})
+    monkeypatch.setattr("warmstack.lora.scan._is_in_cloud", lambda _stat: True)
+    catalog = make(tmp_path)
+    with opens() as paths:
+        assert [file.category for file in catalog.refresh().files] == ["", ""]
+        assert catalog.category_of("needed") == "styles"
+        assert [file.category for file in catalog.refresh().files] == ["styles", ""]
+    assert {Path(path).name for path in paths if path.endswith(".safetensors")} == {"needed.safetensors"}
 
 
 def test_headers_are_read_only_once(tmp_path: Path, write_lora: WriteLora, opens: Callable[[], object]) -> None:
