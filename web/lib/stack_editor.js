@@ -380,7 +380,7 @@ function askedOf({ name, category }) {
 function matched(rows, answers) {
   const rest = [...answers]
   const active = rows.filter(({ on, model, clip }) => on && (model !== 0 || clip !== 0))
-  return new Map(active.flatMap((row) => (row.name.trim() === rest[0]?.name ? [[askedOf(row), rest.shift()]] : [])))
+  return new Map(active.flatMap((row) => (row.name === rest[0]?.name ? [[askedOf(row), rest.shift()]] : [])))
 }
 
 /** Plain keys are ours: Delete would remove the node. Shortcuts with Ctrl stay the host's. */
