@@ -43,20 +43,17 @@ def prepare(
     clip_shapes = targets.clip.shapes if targets.clip else {}
     model = tuple(patch for patch in patches if weight_key(patch.target) in model_shapes)
     clip = tuple(patch for patch in patches if weight_key(patch.target) in clip_shapes)
-    misfits = (*_misfits(model, model_shapes), *_misfits(clip, clip_shapes))
-    return PreparedPatches(model, clip, _match(tensors, (*model, *clip), misfits))
+    sides = [(patch, model_shapes) for patch in model] + [(patch, clip_shapes) for patch in clip]
+    fitting: list[Patch] = []
+    misfits: list[Patch] = []
+    for patch, shapes in sides:
+        (fitting if _fits(patch, shapes[weight_key(patch.target)]) else misfits).append(patch)
+    return PreparedPatches(model, clip, _match(tensors, fitting, misfits))
 
 
 def _fusable(target: Target, value: object, lora_of: Callable[[object], PlainLora | None]) -> PlainLora | None:
     # A function of the delta need not be linear in it: such a patch stays the host's own.
     return None if isinstance(target, tuple) and len(target) > 2 else lora_of(value)
-
-
-def _misfits(patches: Iterable[Patch], shapes: Mapping[str, tuple[int, ...] | None]) -> Iterator[str]:
-    for patch in patches:
-        key = weight_key(patch.target)
-        if not _fits(patch, shapes[key]):
-            yield key
 
 
 def _fits(patch: Patch, shape: tuple[int, ...] | None) -> bool:
@@ -68,20 +65,19 @@ def _fits(patch: Patch, shape: tuple[int, ...] | None) -> bool:
     return may_fit(patch.value, shape) if patch.lora is None else fits(patch.lora, shape)
 
 
-def _match(tensors: Tensors, applied: tuple[Patch, ...], misfits: tuple[str, ...]) -> Match:
+def _match(tensors: Tensors, fitting: Iterable[Patch], misfits: Iterable[Patch]) -> Match:
     modules = modules_of(tensors)
     # By identity: the host may have renamed the keys, and passes the tensors through.
     owner = {id(tensors[key]): module for module, keys in modules.items() for key in keys}
     matched: set[str] = set()
-    for patch in applied:
-        if misfits and weight_key(patch.target) in misfits:
-            continue
+    for patch in fitting:
         if patch.lora is None:
             matched.update(owner[id(tensor)] for tensor in _tensors(patch.value) if id(tensor) in owner)
         else:
             matched.add(owner[id(patch.lora.up)])
     unmatched = tuple(module for module in modules if module not in matched)
-    return Match(len(modules), len(matched), _norm_share(tensors, modules, matched), unmatched, misfits)
+    misfit_weights = tuple(dict.fromkeys(weight_key(patch.target) for patch in misfits))
+    return Match(len(modules), len(matched), _norm_share(tensors, modules, matched), unmatched, misfit_weights)
 
 
 def _norm_share(tensors: Tensors, modules: Mapping[str, list[str]], matched: set[str]) -> float:

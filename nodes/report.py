@@ -20,7 +20,7 @@ class Match:
     unmatched: tuple[str, ...] = ()
     """Modules of the file that no base model knows."""
     misfits: tuple[str, ...] = ()
-    """Weights that the file names and cannot change, because its factors have another shape."""
+    """Weights that the file names and cannot change, the whole or a slice, because its tensors have another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,9 @@ def wrong_model(row: RowReport) -> str:
     if not row.clip_given and match.norm_share > 0 and not match.misfits and _only_text_encoder(match.unmatched):
         return ""
     made_for = f"made for {row.base_model}" if row.base_model else "made for another base model"
-    changed = match.matched_modules - len(match.misfits)
     example = f", such as {(match.misfits or match.unmatched)[0]!r}" if match.misfits or match.unmatched else ""
     return (
-        f"{row.name!r} looks {made_for}: this model takes {max(changed, 0)} of its {match.modules} modules"
+        f"{row.name!r} looks {made_for}: this model takes {match.matched_modules} of its {match.modules} modules"
         f"{example}; load it with a checkpoint of its own kind"
     )
 

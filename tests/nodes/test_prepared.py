@@ -96,6 +96,17 @@ def test_factors_of_another_shape_are_misfits_and_not_matched(module: str, key: 
     assert match.misfits == (key,) and match.matched_modules == 0 and match.norm_share == 0.0
 
 
+def test_of_one_weight_a_slice_that_fits_is_matched_and_a_slice_that_does_not_is_told() -> None:
+    parts: dict[str, Target] = {part: ("model.qkv", (0, at, 8)) for part, at in (("q", 0), ("k", 8), ("v", 16))}
+    base = _base(parts, {"model.qkv": (24, 4)})
+    for wide in (_tensors("k", out_features=16), {"k.diff": torch.ones(16, 4)}):
+        match = _prepare(_tensors("q", "v") | wide, Targets(base, None)).match
+        assert (match.modules, match.matched_modules, match.unmatched) == (3, 2, ("k",))
+        assert match.misfits == ("model.qkv",)
+    match = _prepare(_tensors("q", "k", "v", out_features=16), Targets(base, None)).match
+    assert (match.matched_modules, match.misfits) == (0, ("model.qkv",)), "a weight is told once"
+
+
 def _wide(kind: str, width: int) -> object:
     """A patch of `kind`, as the host holds it, for a weight of `width` x 4."""
     o = torch.ones
