@@ -66,8 +66,9 @@ def update_norms(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, list
     """Module -> estimated Frobenius norm of the update that the file makes to it at strength 1.
 
     An estimate for a percentage in a report: the norm of a product is taken as the product of the factors' norms over
-    the square root of the rank (exact for factors without a common direction), and a factor's norm comes from at most
-    `SAMPLE_ELEMENTS` evenly spaced elements. Exact norms would read every byte of the file again.
+    the square root of the rank (exact for factors without a common direction), that of an element-wise product as the
+    product of both over the square root of its elements, and a factor's norm comes from at most `SAMPLE_ELEMENTS`
+    evenly spaced elements. Exact norms would read every byte of the file again.
     """
     return {module: _update_norm(tensors, module, keys) for module, keys in modules.items()}
 
@@ -79,8 +80,20 @@ def _update_norm(tensors: Mapping[str, torch.Tensor], module: str, keys: list[st
     if factors:
         rank = max(1, min(min(factor.shape[:2]) for factor in factors if factor.ndim)) if _ranked(factors) else 1
         scale = _alpha(tensors, module, rank) / rank
-        total += abs(scale) * math.prod(_norm(factor) for factor in factors) / math.sqrt(rank)
+        total += abs(scale) * math.prod(_norm(factor) for factor in factors) / _shrinkage(tensors, keys, rank)
     return total
+
+
+def _shrinkage(tensors: Mapping[str, torch.Tensor], keys: list[str], rank: int) -> float:
+    """What the norm of a product lacks of the product of its factors' norms."""
+    hada = {key[key.rfind(".") + 1 :]: tensors[key] for key in keys if ".hada_" in key}
+    if not hada:
+        return math.sqrt(rank)
+    # Two products, each summed over the rank (twice with a Tucker core), multiplied element by element.
+    core = hada.get("hada_t1")
+    kernel = 1 if core is None else math.prod(core.shape[2:])
+    sides = math.prod(hada[side].numel() / rank for side in ("hada_w1_a", "hada_w1_b") if side in hada)
+    return math.sqrt(max(1.0, sides * kernel)) * (rank if core is None else rank**2)
 
 
 def _ranked(factors: list[torch.Tensor]) -> bool:

@@ -44,10 +44,32 @@ def test_estimated_norms_are_near_the_true_ones() -> None:
     assert norms["n"] == pytest.approx(float(tensors["n.diff"].norm()), rel=0.1)
 
 
+@pytest.mark.parametrize("core", [False, True])
+def test_an_element_wise_product_shrinks_with_the_weight(core: bool) -> None:
+    """Beside a plain LoRA of the same file it would otherwise weigh hundreds of times what it does."""
+    g = torch.Generator().manual_seed(2)
+    shapes = {"w1_b": (4, 300), "w2_b": (4, 300)}
+    shapes |= {"w1_a": (4, 200), "w2_a": (4, 200), "t1": (4, 4, 3, 3), "t2": (4, 4, 3, 3)} if core else {
+        "w1_a": (200, 4), "w2_a": (200, 4)
+    }  # fmt: skip
+    t = {part: torch.randn(shape, generator=g) for part, shape in shapes.items()}
+    if core:
+        one, two = (
+            torch.einsum("ijkl,jr,ip->prkl", t[core], t[b], t[a])
+            for core, b, a in (("t1", "w1_b", "w1_a"), ("t2", "w2_b", "w2_a"))
+        )
+    else:
+        one, two = t["w1_a"] @ t["w1_b"], t["w2_a"] @ t["w2_b"]
+    tensors = {f"m.hada_{part}": tensor for part, tensor in t.items()} | {"m.alpha": torch.tensor(2.0)}
+    expected = float((one * two).norm()) * 2 / 4
+    assert update_norms(tensors, modules_of(tensors))["m"] == pytest.approx(expected, rel=0.25)
+
+
 def test_strange_shapes_do_not_stop_the_estimate() -> None:
     tensors = {
         "a.lora_up.weight": torch.zeros(4, 0), "a.lora_down.weight": torch.zeros(0, 4), "a.alpha": torch.ones(2),
         "b.diff": torch.tensor(3.0), "c.lokr_w1": torch.tensor(2.0),
-        "d.lora_up.weight": torch.zeros(3, 2, dtype=torch.float8_e4m3fn),
+        "d.lora_up.weight": torch.zeros(3, 2, dtype=torch.float8_e4m3fn), "e.hada_w1_a": torch.tensor(2.0),
+        "f.hada_w1_a": torch.zeros(4, 0), "f.hada_t1": torch.zeros(0),
     }  # fmt: skip
-    assert update_norms(tensors, modules_of(tensors)) == {"a": 0.0, "b": 3.0, "c": 2.0, "d": 0.0}
+    assert update_norms(tensors, modules_of(tensors)) == {"a": 0.0, "b": 3.0, "c": 2.0, "d": 0.0, "e": 2.0, "f": 0.0}
