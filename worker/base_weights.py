@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -134,6 +135,8 @@ class BaseWeights:
         for name, module in model.named_modules():
             if _lies_on_disk(module):
                 self._on_disk.add(component)
+            else:
+                _put_back(module)
             weight = getattr(module, "weight", None)
             if not isinstance(weight, torch.Tensor):
                 continue
@@ -177,12 +180,24 @@ def _without_compiled(path: str) -> str:
 def _lies_on_disk(module: torch.nn.Module) -> bool:
     """Whether diffusers fetches its weights from disk for each forward pass. Their memory then holds anything at all:
     neither is it the original, nor does the pass see what is written there."""
+    configs = [getattr(hook, "config", None) for hook in _diffusers_hooks(module)]
+    return any(getattr(config, "offload_to_disk_path", None) for config in configs)
+
+
+def _put_back(module: torch.nn.Module) -> None:
+    """Where a forward pass broke off (no memory), diffusers' streamed groups stay on the device. The next pass takes
+    them from their copy in host memory all the same: what was written to the device would be lost, and the stack that
+    was on would count as the model's own."""
+    for hook in _diffusers_hooks(module):
+        group: Any = getattr(hook, "group", None)
+        if group is not None and group.stream is not None:
+            group.offload_()
+
+
+def _diffusers_hooks(module: torch.nn.Module) -> Iterable[Any]:
     # Not getattr, which is slow where there is none, as in most modules.
     registry = vars(module).get("_diffusers_hook")
-    if registry is None:
-        return False
-    configs = [getattr(hook, "config", None) for hook in registry.hooks.values()]
-    return any(getattr(config, "offload_to_disk_path", None) for config in configs)
+    return () if registry is None else registry.hooks.values()
 
 
 def _spellings(place: Place) -> tuple[Place, ...]:

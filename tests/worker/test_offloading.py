@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from accelerate.hooks import remove_hook_from_module
-from diffusers.hooks import HookRegistry, apply_group_offloading
+from diffusers.hooks import HookRegistry, apply_group_offloading, group_offloading
 from safetensors.torch import save_file
 
 from warmstack.lora.errors import LoraError
@@ -96,6 +97,57 @@ def test_a_stack_that_went_to_disk_with_its_model_is_told(
             call()
     HookRegistry.check_if_exists_or_initialize(pipeline.transformer).remove_hook("group_offloading", recurse=True)
     getattr(worker, take_off)(pipeline)
+    assert torch.equal(weight(pipeline), base)
+
+
+class _Stream:
+    """One that is done at once."""
+
+    def synchronize(self) -> None:
+        pass
+
+
+class _Backend:
+    Stream = _Stream
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def stream(self, _: object) -> Any:
+        return nullcontext()
+
+    def current_stream(self) -> _Stream:
+        return _Stream()
+
+
+def test_a_pass_that_broke_off_leaves_no_stack_in_the_originals_of_streamed_groups(
+    pipeline: Any, worker: LoRAWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_the_device(_group: object, tensor: torch.Tensor, source: torch.Tensor, _stream: object) -> None:
+        tensor.data = source.clone()
+
+    base = weight(pipeline)
+    monkeypatch.setattr(group_offloading, "TorchDeviceBackend", _Backend)
+    monkeypatch.setattr(group_offloading.ModuleGroup, "_transfer_tensor_to_device", to_the_device)
+    monkeypatch.setattr(group_offloading, "send_to_device", lambda inputs, *_, **__: inputs)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "is_available", lambda: True)
+        patched.setattr(torch.cuda, "Stream", _Stream)
+        apply_group_offloading(pipeline.transformer, torch.device("cuda"), offload_type="leaf_level", use_stream=True)
+    layer, sample = pipeline.transformer.get_submodule(PATH), torch.ones(1, 8)
+    before = layer(sample)
+    worker.apply_to_pipeline(pipeline, "it")
+    changed = layer(sample)
+    assert not torch.allclose(changed, before)
+    with pytest.raises(RuntimeError):
+        layer(torch.ones(1, 9))
+    worker.apply_to_pipeline(pipeline, [])
+    assert torch.equal(layer(sample), before)
+    worker.apply_to_pipeline(pipeline, "it")
+    assert torch.equal(layer(sample), changed)
+    worker.remove_from_pipeline(pipeline)
+    assert torch.equal(layer(sample), before)
     assert torch.equal(weight(pipeline), base)
 
 
