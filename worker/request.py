@@ -99,12 +99,12 @@ def parse_queue(lines: Iterable[str], category_of: CategoryOf | None = None) -> 
 def _parse(text: str, line: int, taken: set[str], category_of: CategoryOf | None) -> QueueLine:
     try:
         value = json.loads(text)
-        # JSON can spell what no tokenizer, terminal or file takes.
-        json.dumps(value, ensure_ascii=False).encode()
         if not isinstance(value, (dict, str)):
             return MalformedLine(line, "neither an object nor a string")
         read = _Line.model_validate({"prompt": value} if isinstance(value, str) else value)
         prompt, stack = _stack(read, category_of)
+        # JSON can spell what no tokenizer takes. A LoRA may be called so: Linux keeps names that are not UTF-8.
+        (prompt + read.negative_prompt).encode()
     except json.JSONDecodeError as problem:
         return MalformedLine(line, f"not JSON at column {problem.colno}: {problem.msg}")
     except UnicodeEncodeError:

@@ -158,20 +158,28 @@ def test_no_number_of_a_request_is_infinite(field: str, number: str) -> None:
         r'"a \ud83d fox"',
         r'{"prompt": "\ude00"}',
         r'{"prompt": "x", "negative_prompt": "\ud800"}',
-        r'{"prompt": "x", "lora": ["ink\ud800"]}',
-        r'{"prompt": "x", "lora": {"models": [{"name": "ink", "category": "\udfff"}]}}',
-        r'{"prompt": "x", "\ud800": 1}',
-        r'{"prompt": "x", "id": "\ud800"}',
     ],
 )
-def test_half_a_character_is_a_malformed_line(line: str) -> None:
-    """No tokenizer, terminal or file takes it."""
+def test_half_a_character_in_a_prompt_is_a_malformed_line(line: str) -> None:
+    """No tokenizer takes it."""
     good, bad = parse_queue([r'"a \ud83d\ude00 fox"', line])
     assert isinstance(good, QueueRequest)
     assert good.prompt == "a \N{GRINNING FACE} fox"
     assert isinstance(bad, MalformedLine)
     assert "half of a character" in bad.reason
     assert bad.reason.isprintable()
+
+
+def test_a_file_whose_name_is_not_utf_8_can_be_asked_for() -> None:
+    lines = parse_queue(
+        [r'{"prompt": "x", "lora": ["caf\udce9"]}', r'"x <lora:caf\udce9:0.5>"', r'{"prompt": "x", "id": "\ud800"}']
+    )
+    assert [line.stack.rows for line in lines[:2] if isinstance(line, QueueRequest)] == [
+        (LoraRow("caf\udce9"),),
+        (LoraRow("caf\udce9", 0.5, 0.5),),
+    ]
+    assert isinstance(lines[2], QueueRequest)
+    assert lines[2].image.isascii()
 
 
 @pytest.mark.parametrize(
