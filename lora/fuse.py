@@ -68,7 +68,7 @@ def add_fused_(weight: Tensor, loras: Sequence[PlainLora]) -> Tensor:
             raise ValueError(f"a LoRA for {lora.delta_shape} does not fit a weight of {tuple(weight.shape)}")
     if not loras:
         return weight
-    loras = _once_each(loras)
+    loras = once_each(loras)
     matrix = _matrix_view(weight)
     if matrix is not None:
         return _add_into(matrix, loras, weight)
@@ -78,7 +78,7 @@ def add_fused_(weight: Tensor, loras: Sequence[PlainLora]) -> Tensor:
     return weight.copy_(total)
 
 
-def _once_each(loras: Sequence[PlainLora]) -> Sequence[PlainLora]:
+def once_each(loras: Sequence[PlainLora]) -> Sequence[PlainLora]:
     """One file's rows as one: side by side, 1 and -0.9 of it would cancel only after each was rounded."""
     found: dict[tuple[int, int, int], PlainLora] = {}
     for lora in loras:

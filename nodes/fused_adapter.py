@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 
-from ..lora.fuse import PlainLora, add_fused_, fits
+from ..lora.fuse import PlainLora, add_fused_, fits, once_each
 from .stacking import Summands
 
 _FIELDS = 4
@@ -31,6 +31,10 @@ class FusedLoraAdapter(WeightAdapterBase):  # type: ignore[misc]  # the host is 
 
     @classmethod
     def of(cls, summands: Summands) -> FusedLoraAdapter:
+        # Here and not only where they are added: the host's dynamic path copies each, and one file's are then two.
+        if len(set(map(id, summands[::_FIELDS]))) * _FIELDS < len(summands):
+            loras = once_each(list(cls(set(), summands).loras()))
+            summands = [part for lora in loras for part in (lora.up, lora.down, lora.mid, lora.scale)]
         return cls(set(), tuple(summands))
 
     def loras(self) -> Iterator[PlainLora]:
