@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from comfy_api.latest import io
 
 from ..lora.errors import LoraError
 from ..lora.file import LoraFile
+from .off_loop import ask_disk
 from .runtime import get_runtime
 
 _CATEGORIES = 12
@@ -43,7 +42,7 @@ class LoraCatalogNode(io.ComfyNode):  # type: ignore[misc]  # the host is untype
         cls, category: str | None = None, base_model: str | None = None, pattern: str | None = None
     ) -> bool | str:
         # In a thread: it may look at the disk, and validation happens on the server's loop.
-        return await asyncio.to_thread(_verdict, category, base_model, pattern)
+        return await ask_disk(_verdict, category, base_model, pattern)
 
     @classmethod
     def fingerprint_inputs(cls, category: str = "", base_model: str = "", pattern: str = "") -> str:

@@ -3,7 +3,6 @@ before a prompt runs; calling a host that is older or newer."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from ..loaders.progress import LoadProgress
 from .linked_names import LinkedNames
 from .model_files import ModelFileError, ModelFiles
 from .model_weights import LinkedModel, ModelWeights, check_weights, read_weights, weights_state
+from .off_loop import ask_disk
 from .runtime import get_runtime
 
 
@@ -36,7 +36,7 @@ def load_by_host(
 async def verdict(files: ModelFiles, name: str | None, strategy: str | None) -> bool | str:
     """True, or one line that says what is wrong with the file or why the strategy cannot load it. In a thread: a
     validation happens on the server's loop. None is an input that a link fills: it passes."""
-    return True if name is None else await asyncio.to_thread(_verdict, files, name, strategy or "auto")
+    return True if name is None else await ask_disk(_verdict, files, name, strategy or "auto")
 
 
 def state(files: ModelFiles, linked: LinkedNames[LinkedModel], name: str | None) -> str:

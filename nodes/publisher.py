@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .off_loop import ask
 from .routes import STATUS_EVENT
 
 logger = logging.getLogger("warmstack")
@@ -58,7 +59,7 @@ class StatusPublisher:
         """
         if not self._listening() or self._revision() == self._sent_revision or self._is_early():
             return False
-        self.offer(STATUS_EVENT, await asyncio.to_thread(self._status))
+        self.offer(STATUS_EVENT, await ask(self._status))
         return True
 
     def offer(self, event: str, status: Mapping[str, Any]) -> None:

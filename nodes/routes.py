@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +12,7 @@ from aiohttp import web
 from ..prefetch.reports.prometheus import CONTENT_TYPE
 from .adapter_query import AdapterQuery, parse_query
 from .model_query import parse_model_query
+from .off_loop import ask, ask_disk
 from .request_body import MAX_PROMPT_BODY_BYTES, RequestError, flag_in, names_in, only, read_object
 
 logger = logging.getLogger("warmstack")
@@ -67,18 +67,18 @@ class _Handlers:
         self._send = send
 
     async def status(self, _request: web.Request) -> web.Response:
-        return web.json_response(await asyncio.to_thread(self._backend.status))
+        return web.json_response(await ask(self._backend.status))
 
     async def metrics(self, _request: web.Request) -> web.Response:
-        text = await asyncio.to_thread(self._backend.metrics)
+        text = await ask(self._backend.metrics)
         return web.Response(text=text, headers={"Content-Type": CONTENT_TYPE})
 
     async def adapters(self, request: web.Request) -> web.Response:
-        return web.json_response(await asyncio.to_thread(self._backend.adapters, parse_query(request.query)))
+        return web.json_response(await ask_disk(self._backend.adapters, parse_query(request.query)))
 
     async def base_model(self, request: web.Request) -> web.Response:
         wanted = parse_model_query(request.query)
-        return web.json_response(await asyncio.to_thread(self._backend.base_model, *wanted))
+        return web.json_response(await ask_disk(self._backend.base_model, *wanted))
 
     async def plan(self, request: web.Request) -> web.Response:
         body = await read_object(request, MAX_PROMPT_BODY_BYTES)
@@ -88,31 +88,31 @@ class _Handlers:
         if outputs is not None and not (isinstance(outputs, list) and all(isinstance(o, str) for o in outputs)):
             raise RequestError("invalid_body", "`outputs` must be a list of node ids")
         wanted = None if outputs is None else tuple(outputs)
-        return web.json_response(await asyncio.to_thread(self._backend.plan, prompt, wanted))
+        return web.json_response(await ask_disk(self._backend.plan, prompt, wanted))
 
     async def warm(self, request: web.Request) -> web.Response:
         body = await read_object(request)
         only(body, "names")
-        return await self._changed(self._backend.act, "warm", names_in(body))
+        return await self._changed(ask_disk(self._backend.act, "warm", names_in(body)))
 
     async def evict(self, request: web.Request) -> web.Response:
         body = await read_object(request)
         only(body, "names", "unpinned")
         everything = flag_in(body, "unpinned", False)
-        return await self._changed(self._backend.act, "evict", None if everything else names_in(body))
+        return await self._changed(ask_disk(self._backend.act, "evict", None if everything else names_in(body)))
 
     async def pin(self, request: web.Request) -> web.Response:
         body = await read_object(request)
         only(body, "names", "pinned")
         verb = "pin" if flag_in(body, "pinned", True) else "unpin"
-        return await self._changed(self._backend.act, verb, names_in(body))
+        return await self._changed(ask_disk(self._backend.act, verb, names_in(body)))
 
     async def settings(self, request: web.Request) -> web.Response:
-        return await self._changed(self._backend.configure, await read_object(request))
+        return await self._changed(ask(self._backend.configure, await read_object(request)))
 
-    async def _changed(self, action: Callable[..., Answer], *arguments: object) -> web.Response:
-        answer = await asyncio.to_thread(action, *arguments)
-        self._send(STATUS_EVENT, await asyncio.to_thread(self._backend.status))
+    async def _changed(self, action: Awaitable[Answer]) -> web.Response:
+        answer = await action
+        self._send(STATUS_EVENT, await ask(self._backend.status))
         return web.json_response(answer)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -11,6 +10,7 @@ from ..lora.errors import LoraError, LoraSyntaxError
 from ..lora.file import LoraFile
 from ..lora.row import shown
 from ..lora.stack import LoraRow, LoraStack, parse_stack
+from .off_loop import ask_disk
 
 
 class Names(Protocol):
@@ -42,7 +42,7 @@ async def check(names: Names, read: Callable[[], LoraStack]) -> bool | str:
 
     All of it runs in a thread: validation happens on the server's loop, and looking up a name may ask the disk.
     """
-    return await asyncio.to_thread(_verdict, names, read)
+    return await ask_disk(_verdict, names, read)
 
 
 def file_states(names: Names, stack: LoraStack, *, changes: int | None) -> str:

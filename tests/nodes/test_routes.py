@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -194,3 +195,30 @@ async def test_a_bug_of_ours_leaks_no_path(client: Any, backend: Any, caplog: py
         assert response.status == 500
         assert "/home" not in await response.text()
     assert "/warmstack/v1/warm failed" in caplog.text
+
+
+async def test_a_share_that_is_gone_stops_neither_the_status_nor_anybody_else(
+    backend: RecordingBackend, client: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, is_back = threading.Event(), threading.Event()
+
+    def hang(_query: AdapterQuery) -> Mapping[str, object]:
+        asked.set()
+        is_back.wait(60)
+        return {}
+
+    async def go_on() -> None:
+        await asyncio.to_thread(asked.wait, 30)
+        for _ in range(2):
+            assert (await client.get("/warmstack/v1/status")).status == 200
+            assert (await client.post("/warmstack/v1/settings", json={"enabled": False})).status == 200
+            assert await asyncio.to_thread(lambda: "another pack") == "another pack"
+
+    monkeypatch.setattr(backend, "adapters", hang)
+    # More than the loop has threads.
+    hanging = [asyncio.create_task(client.get("/warmstack/v1/adapters")) for _ in range(40)]
+    try:
+        await asyncio.wait_for(go_on(), 30)
+    finally:
+        is_back.set()
+    assert {(await task).status for task in hanging} == {200}
