@@ -15,7 +15,8 @@ from .file import ModelFile, ModelFinder
 from .plan import JobModels
 
 RELOOK_S = 10.0
-"""How late a replaced file may be noticed."""
+"""From the end of one round of looks at all names to the next: a replaced file is noticed so late, and later by what a
+round takes."""
 PATIENCE_S = 0.25
 """How long other names wait for one that is being looked up."""
 LOOKS = 8
@@ -75,11 +76,12 @@ class ModelBoard:
         self._jobs: tuple[JobModels, ...] = ()
         self._found: dict[Name, tuple[ModelFile, ...]] = {}
         self._fresh: set[Name] = set()
-        """Looked up since it was time for all."""
+        """Looked up in this round."""
         self._waits = False
         """Some name may be left to look up."""
         self._looks: list[_Look] = []
-        self._all_at_s = clock()
+        self._round_at_s = clock()
+        """When this round began, or last went on."""
 
     @property
     def jobs(self) -> tuple[JobModels, ...]:
@@ -93,8 +95,8 @@ class ModelBoard:
             self._follow(before)
         if len(self._looks) == LOOKS or not all(look.is_late for look in self._looks):
             return False
-        if needs and self._clock() - self._all_at_s >= RELOOK_S:
-            self._all_at_s = self._clock()
+        if needs and self._clock() - self._round_at_s >= RELOOK_S:
+            self._round_at_s = self._clock()
             self._found = {name: self._found[name] for name in self._names() if name in self._found}
             self._fresh, self._waits = set(), True
         return self._waits and bool(self._left())
@@ -123,12 +125,13 @@ class ModelBoard:
         return dict.fromkeys((model.kind, model.name) for job in self._needs for model in job.references.models)
 
     def _left(self) -> list[Name]:
-        """To look up. Where a name hangs, those that were found there before mean what they meant: each would hang,
-        too."""
+        """To look up, new names first. Where a name hangs, those that were found there before mean what they meant:
+        each would hang, too."""
         held = set[Name]().union(*(look.names for look in self._looks))
         stuck = {disk for name in held for disk in self._disks_of(name)}
         names = (name for name in self._names() if name not in self._fresh and name not in held)
-        return [name for name in names if stuck.isdisjoint(self._disks_of(name))]
+        free = (name for name in names if stuck.isdisjoint(self._disks_of(name)))
+        return sorted(free, key=self._found.__contains__)
 
     def _disks_of(self, name: Name) -> set[Disk | None]:
         return {self._disk_of(file.path) for file in self._found.get(name, ())}
@@ -136,6 +139,8 @@ class ModelBoard:
     def _take_in(self, look: _Look, found: Callable[[], None]) -> None:
         before = self._jobs
         found_now = look.take()
+        if not self._found.keys().isdisjoint(found_now):
+            self._round_at_s = self._clock()
         self._found |= found_now
         self._fresh |= found_now.keys()
         self._take(tuple(map(self._models_of, self._needs)))

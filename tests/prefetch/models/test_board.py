@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstack.prefetch.models.board import ModelBoard
+from warmstack.loaders.disk_kind import Disk
+from warmstack.prefetch.models import board as board_module
+from warmstack.prefetch.models.board import RELOOK_S, ModelBoard
 from warmstack.prefetch.models.file import ModelFile
 from warmstack.prefetch.queue.job import ModelReference, QueuedJob, References
 from warmstack.prefetch.queue.need import JobNeeds
+
+from ..patience import DEADLINE_S
 
 
 def find(kind: str, name: str) -> tuple[ModelFile, ...]:
@@ -69,3 +75,61 @@ def test_step_by_step_it_shows_what_it_would_show_of_the_queue_at_once(steps: li
     if board.observe(tuple(queue)):
         asyncio.run(board.look_up())
     assert board.jobs == seen_at_once(tuple(queue))
+
+
+class SlowShare:
+    """Each name takes longer than others wait for it."""
+
+    NAME_S = 0.35
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.looks: list[tuple[float, str]] = []
+        self.board = ModelBoard(self.find, self.offload, lambda: self.now_s, lambda path: Disk("share", "network"))
+        self.queue: tuple[JobNeeds, ...] = ()
+        self._is_looking, self._is_overdue = threading.Event(), threading.Event()
+
+    def find(self, kind: str, name: str) -> tuple[ModelFile, ...]:
+        self.looks.append((self.now_s, name))
+        self._is_looking.set()
+        assert self._is_overdue.wait(DEADLINE_S)
+        self.now_s += self.NAME_S
+        return find(kind, name)
+
+    async def offload(self, call: Callable[[], None]) -> None:
+        """With a poll of the queue while the name is overdue."""
+        self._is_looking.clear()
+        self._is_overdue.clear()
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        assert self._is_looking.wait(DEADLINE_S)
+        await asyncio.sleep(0.001)
+        self.board.observe(self.queue)
+        self._is_overdue.set()
+        thread.join()
+
+    async def poll_until(self, end_s: float) -> None:
+        while self.now_s < end_s:
+            if self.board.observe(self.queue):
+                await self.board.look_up()
+            else:
+                self.now_s += 0.25
+
+
+def test_on_a_slow_share_new_names_come_first_and_the_rounds_of_known_ones_have_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(board_module, "PATIENCE_S", 0)
+    share = SlowShare()
+    names = [f"{number}" for number in range(60)]
+    round_s = len(names) * share.NAME_S
+    assert round_s > 2 * RELOOK_S
+    share.queue = tuple(needs(number, not number, (name,)) for number, name in enumerate(names))
+    asyncio.run(share.poll_until(3 * (round_s + RELOOK_S)))
+    looks = [name for _, name in share.looks]
+    assert looks[: len(names)] == names
+    times = [at_s for at_s, _ in share.looks]
+    begins = [i + 1 for i, at_s in enumerate(times[:-1]) if times[i + 1] - at_s >= RELOOK_S]
+    assert begins, "the share is asked without a pause"
+    assert looks[begins[0] : begins[0] + len(names)] == names
+    assert begins[1:] in ([], [begins[0] + len(names)]), "each name once, then a pause"
