@@ -1,8 +1,9 @@
-"""Waiting for a prefetcher on real threads."""
+"""A prefetcher on real threads: waiting for it, and what it leaves behind."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 
@@ -20,3 +21,9 @@ async def until(world: World, is_so: Callable[[], bool]) -> None:
         assert not world.task.done() and time.monotonic() < deadline_s
         world.prefetcher.wake()
         await asyncio.sleep(0.002)
+
+
+def threads() -> list[str]:
+    """Those of prefetchers. What answers the server's routes (nodes/off_loop.py) lives as long as the process."""
+    names = (thread.name for thread in threading.enumerate() if thread.name.startswith("warmstack"))
+    return [name for name in names if not name.startswith(("warmstack-ask", "warmstack-tell"))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from .counted_load import CountedLoad
 from .demands import Demand
 from .held_reads import HeldReads
 from .open_log import OpenLog
+from .patience import threads
 from .world import CHUNK_BYTES, World
 
 
@@ -374,4 +374,4 @@ class PrefetcherMachine(RuleBasedStateMachine):
         self.world.cache.clear()
         assert self.world.budget.used_bytes == 0
         assert self.load.live_bytes == 0
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("warmstack")]
+        assert not threads()

@@ -14,6 +14,7 @@ import pytest
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import Prefetcher
 
+from .patience import threads
 from .world import World
 
 
@@ -32,10 +33,6 @@ class Gate:
             if cancelled():
                 raise LoadCancelledError(path, "cancelled")
         return 10
-
-
-def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("warmstack")]
 
 
 def real(world: World, gate: Gate) -> Prefetcher:

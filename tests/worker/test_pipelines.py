@@ -18,10 +18,11 @@ from warmstack.worker.request import QueueRequest, parse_queue
 
 @pytest.fixture
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Path]:
-    """A folder that diffusers takes for a pipeline of the given class, without models."""
+    """A folder that diffusers takes for a pipeline of the given class, without models, and a queue in it."""
 
     def save(kind: type) -> Path:
         (tmp_path / "model_index.json").write_text("{}", encoding="utf-8")
+        (tmp_path / "queue.jsonl").write_text('"a fox"', encoding="utf-8")
         light = type(kind.__name__, (kind,), {"to": lambda self, device: self})
         monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *_, **__: light.__new__(light))
         return tmp_path
