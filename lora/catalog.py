@@ -247,7 +247,8 @@ class LoraCatalog:
         shadowed = tuple(_lora_file(listed, facts) for listed in listing.shadowed)
         unread = frozenset(file.key for file in chain(files, shadowed) if file.key not in facts)
         doubtful = frozenset(key for key, fact in facts.items() if not fact.is_lasting)
-        content = (files, shadowed, unread, doubtful, frozenset(away), *listing[2:5])
+        left_away = frozenset(away)
+        content = (files, shadowed, unread, doubtful, left_away, *listing[2:5])
         if content == self._content:
             return
         located = zip(chain(listing.files, listing.shadowed), chain(files, shadowed), strict=True)
@@ -260,7 +261,7 @@ class LoraCatalog:
             folder_links=listing.folder_links,
         )
         self._content = content
-        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, *content[2:5], names)
+        self._snapshot = CatalogSnapshot(files, self._snapshot.revision + 1, unread, doubtful, left_away, names)
 
 
 def _read_batch(readers: DaemonPool, keys: Sequence[AdapterKey]) -> Iterator[tuple[AdapterKey, HeaderFacts]]:

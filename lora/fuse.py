@@ -6,7 +6,7 @@ sum_i s_i up_i @ down_i  =  [s_1 up_1 ... s_n up_n] @ [down_1; ...; down_n], exa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -78,7 +78,7 @@ def add_fused_(weight: Tensor, loras: Sequence[PlainLora]) -> Tensor:
     return weight.copy_(total)
 
 
-def once_each(loras: Sequence[PlainLora]) -> Sequence[PlainLora]:
+def once_each(loras: Iterable[PlainLora]) -> Sequence[PlainLora]:
     """One file's rows as one: side by side, 1 and -0.9 of it would cancel only after each was rounded."""
     found: dict[tuple[int, int, int], PlainLora] = {}
     for lora in loras:

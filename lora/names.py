@@ -39,7 +39,8 @@ _HASH = re.compile(r"(?:0x)?([0-9a-f]{8,64})")
 _MAX_NAME_CHARS = 4096
 _MAX_SUGGESTIONS = 3
 _MAX_SPELLINGS = 64
-_WHOLE_NAMES = frozenset({"exact", "separators", "extension"})
+WHOLE_NAMES = frozenset({"exact", "separators", "extension"})
+"""Rungs that ask for a file by its whole name, also by that of a link; the others know a file by its own name alone."""
 # Written by diffusers and peft whatever the LoRA is: only the folder tells two of them apart.
 _NAMELESS_STEMS = frozenset({"pytorch_lora_weights", "adapter_model"})
 
@@ -108,7 +109,7 @@ class NameIndex:
         if bare == name:
             return name
         found = self._climb(name)
-        return name if isinstance(found, Found) and found.how in _WHOLE_NAMES else bare
+        return name if isinstance(found, Found) and found.how in WHOLE_NAMES else bare
 
     def _climb(self, name: str) -> Found | Ambiguous | Missing:
         if not name or len(name) > _MAX_NAME_CHARS or ".." in re.split(r"[/\\]", name):

@@ -33,7 +33,7 @@ class FusedLoraAdapter(WeightAdapterBase):  # type: ignore[misc]  # the host is 
     def of(cls, summands: Summands) -> FusedLoraAdapter:
         # Here and not only where they are added: the host's dynamic path copies each, and one file's are then two.
         if len(set(map(id, summands[::_FIELDS]))) * _FIELDS < len(summands):
-            loras = once_each(list(cls(set(), summands).loras()))
+            loras = once_each(cls(set(), summands).loras())
             summands = [part for lora in loras for part in (lora.up, lora.down, lora.mid, lora.scale)]
         return cls(set(), tuple(summands))
 

@@ -15,13 +15,11 @@ from ..loaders.daemon_pool import DaemonPool
 from ..lora.catalog import Found, LoraCatalog
 from ..lora.errors import LoraError
 from ..lora.file import AdapterKey
+from ..lora.names import WHOLE_NAMES
 from ..lora.row import LoraRow
 
 _MOST_NAMES = 4096
 """More than a sweep over a library has: to forget one counts as a change, and would run all of it again each time."""
-
-_LINKS_ANSWER = frozenset({"exact", "separators", "extension"})
-"""Rungs of the ladder of names that know links; the others know a file by its own name alone."""
 
 _PATIENCE_S = 8.0
 """How long no name answers before those that are left count as changed: a disk is as good as gone then. One that was
@@ -132,7 +130,7 @@ def lora_state(catalog: LoraCatalog, written: WrittenName, known: AdapterKey | N
             return None
         full = catalog.resolve(match.file.name)
         # Otherwise a name that a link may have, which can lead elsewhere, or of a file that another one shadows.
-        if match.how not in _LINKS_ANSWER and isinstance(full, Found) and full.file.path == known.path:
+        if match.how not in WHOLE_NAMES and isinstance(full, Found) and full.file.path == known.path:
             written = WrittenName(full.file.name)
     try:
         return catalog.find(*written).key

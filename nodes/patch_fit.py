@@ -13,13 +13,13 @@ from ..lora.fuse import PlainLora
 Shape: TypeAlias = Sequence[int]
 
 
-def may_fit(value: object, shape: Shape) -> bool:
+def may_fit(value: Any, shape: Shape) -> bool:
     """False when the host would leave a weight of `shape` as it is: it logs the error and goes on. A patch of a kind or
     a form that we do not know is taken to fit."""
     kind = value[0] if isinstance(value, tuple) and value else getattr(value, "name", None)
     judge = _JUDGES.get(kind) if isinstance(kind, str) else None
     try:
-        return judge is None or judge(value[1] if isinstance(value, tuple) else value.weights, shape)  # type: ignore[attr-defined]
+        return judge is None or judge(value[1] if isinstance(value, tuple) else value.weights, shape)
     except (AttributeError, IndexError, TypeError, ValueError):
         # Another version of the host may keep the tensors in another order. A report is not worth a job.
         return True

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -85,60 +83,6 @@ def test_pickles_are_listed_and_never_opened(tmp_path: Path, opens: Callable[[],
     assert len(files) == 6
     assert all(file.is_pickle for file in files)
     assert not [path for path in paths if path.startswith(str(tmp_path))]
-
-
-@pytest.mark.parametrize("attribute", [{"st_file_attributes": 0x400020}, {"st_flags": 0x40000000}])
-def test_a_file_that_lies_in_the_cloud_is_listed_and_not_downloaded_for_its_header(
-    tmp_path: Path,
-    write_lora: WriteLora,
-    opens: Callable[[], Any],
-    monkeypatch: pytest.MonkeyPatch,
-    attribute: dict[str, int],
-) -> None:
-    write_lora(tmp_path / "styles" / "away.safetensors")
-    away = [attribute]
-
-    class Entry:
-        def __init__(self, entry: os.DirEntry[str]) -> None:
-            self._entry = entry
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._entry, name)
-
-        def stat(self) -> object:
-            found = self._entry.stat()
-            return SimpleNamespace(st_size=found.st_size, st_mtime_ns=found.st_mtime_ns, **(away[0] if away else {}))
-
-    @contextmanager
-    def scandir(path: str) -> Iterator[Iterator[Entry]]:
-        with really(path) as entries:
-            yield map(Entry, entries)
-
-    really = os.scandir
-    monkeypatch.setattr("warmstack.lora.scan.os.scandir", scandir)
-    catalog = make(tmp_path)
-    with opens() as paths:
-        (file,) = catalog.refresh().files
-        assert catalog.category_of("away") == "styles"
-    assert (file.name, file.category, file.rank, file.problem) == ("styles/away.safetensors", "styles", None, "")
-    assert not [path for path in paths if path.endswith(".safetensors")]
-    away.clear()
-    (file,) = catalog.refresh().files
-    assert file.rank is not None, "it has come"
-
-
-def test_the_category_of_a_file_in_the_cloud_is_asked_of_its_header_when_a_stack_needs_it(
-    tmp_path: Path, write_lora: WriteLora, opens: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("needed", "other"):
-        write_lora(tmp_path / f"{name}.safetensors", metadata={"modelspec.tags": "style"})
-    monkeypatch.setattr("warmstack.lora.scan._is_in_cloud", lambda _stat: True)
-    catalog = make(tmp_path)
-    with opens() as paths:
-        assert [file.category for file in catalog.refresh().files] == ["", ""]
-        assert catalog.category_of("needed") == "styles"
-        assert [file.category for file in catalog.refresh().files] == ["styles", ""]
-    assert {Path(path).name for path in paths if path.endswith(".safetensors")} == {"needed.safetensors"}
 
 
 def test_headers_are_read_only_once(tmp_path: Path, write_lora: WriteLora, opens: Callable[[], object]) -> None:

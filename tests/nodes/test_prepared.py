@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -121,14 +122,19 @@ def _wide(kind: str, width: int) -> object:
     return SimpleNamespace(name=kind, weights=weights[kind])
 
 
+def _matched(patches: dict[Target, Any]) -> Callable[..., dict[Target, Any]]:
+    """The host's matching, which found these."""
+    return lambda *_: patches
+
+
 @pytest.mark.parametrize("kind", ["diff", "lora", "loha", "lokr", "oft"])
 def test_patches_of_another_shape_are_misfits_whatever_their_kind(kind: str) -> None:
     tensors = {"unet_a.diff": torch.ones(2)}
     for width, key, misfits in ((16, "model.a", ("model.a",)), (8, "model.a", ()), (16, "model.p", ())):
-        patches = prepare(tensors, Targets(MODEL, None), lambda *_: {key: _wide(kind, width)}, _lora)  # noqa: B023
+        patches = prepare(tensors, Targets(MODEL, None), _matched({key: _wide(kind, width)}), _lora)
         assert patches.match.misfits == misfits, width
     sliced: Target = ("model.qkv", (0, 8, 8))
-    match = prepare(tensors, Targets(MODEL, None), lambda *_: {sliced: _wide(kind, 24)}, _lora).match
+    match = prepare(tensors, Targets(MODEL, None), _matched({sliced: _wide(kind, 24)}), _lora).match
     assert match.misfits == ("model.qkv",), "the slice is what it is put into"
 
 
@@ -138,7 +144,7 @@ def test_what_has_no_known_form_is_taken_to_fit() -> None:
     strange = [SimpleNamespace(name="loha", weights=(torch.ones(16, 2),)), SimpleNamespace(name="new", weights=())]
     padded = ("diff", (torch.ones(16, 4), {"pad_weight": True}))
     for value in (widened, *strange, padded, ("set", (torch.ones(16, 4),)), ("diff",), object()):
-        match = prepare(tensors, Targets(MODEL, None), lambda *_: {"model.a": value}, _lora).match  # noqa: B023
+        match = prepare(tensors, Targets(MODEL, None), _matched({"model.a": value}), _lora).match
         assert match.misfits == (), value
 
 
