@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -46,7 +46,7 @@ def fused_layers(rows: Sequence[tuple[float, Sequence[Patch]]], fuse: Callable[[
 
     Plain patches of one target become `fuse(summands)` at strength 1. A patch that is not a plain sum ends the run on
     its weight, so that it sees the sums before it and not those after it. Rows of strength 0 add nothing and are left
-    out, except `set` patches, which the host applies at any strength.
+    out, but for what they set or pad.
     """
     sequence: list[tuple[float, Target, object]] = []
     runs: dict[str, dict[Target, Summands]] = {}
@@ -54,7 +54,7 @@ def fused_layers(rows: Sequence[tuple[float, Sequence[Patch]]], fuse: Callable[[
         for patch in patches:
             run = runs.setdefault(weight_key(patch.target), {})
             if patch.lora is None:
-                if strength != 0 or _is_set(patch.value):
+                if strength != 0 or _acts_at_zero(patch.value):
                     run.clear()
                     sequence.append((strength, patch.target, patch.value))
             elif strength != 0:
@@ -83,5 +83,8 @@ def _pack(sequence: Iterable[tuple[float, Target, object]]) -> list[Layer]:
     return layers
 
 
-def _is_set(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and value[0] == "set"
+def _acts_at_zero(value: Any) -> bool:
+    """The host sets a weight, or pads it to another shape, at any strength."""
+    if isinstance(value, tuple):
+        return bool(value[0] == "set")
+    return getattr(value, "name", None) == "lora" and value.weights[5] is not None

@@ -131,6 +131,21 @@ def check_zero_strengths_and_set_patches(base: Path) -> None:
     assert_near(bench.ours(model, None, rows, "fused").model, stock)
 
 
+def check_a_weight_is_padded_at_strength_zero_too(base: Path) -> None:
+    """As chained loaders do; what comes after it in the stack is for the padded weight."""
+    bench = Bench(base)
+    model = bench.flux()
+    rows = [(synthetic_loras.write_padding(base), 0.0, 1.0), (synthetic_loras.write_padded(base), 0.5, 0.0)]
+    stock, _ = bench.stock(model, None, rows)
+    assert_bit_equal(bench.ours(model, None, rows, "exact").model, stock)
+    key = "diffusion_model.img_in.weight"
+    weight = comfy.utils.get_attr(model.model, key).detach().float()
+    fused = bench.ours(model, None, rows, "fused").model
+    expected, got = (comfy.lora.calculate_weight(p.patches[key], weight.clone(), key) for p in (stock, fused))
+    assert expected.shape == got.shape == (128, 128)
+    assert (got - expected).norm() <= 1e-6 * expected.norm()
+
+
 def check_restricted_matching_is_the_hosts_matching(base: Path) -> None:
     bench = Bench(base)
     model, clip = bench.sd15()

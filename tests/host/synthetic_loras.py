@@ -59,6 +59,19 @@ def write_misfit(base: Path) -> str:
     return _write(base, "kinds/misfit.safetensors", tensors)
 
 
+def write_padding(base: Path) -> str:
+    """A file for a model whose first weight is twice as wide, which the host pads the weight for."""
+    tensors = _lora("diffusion_model.img_in", 128, 128, torch.Generator().manual_seed(6))
+    tensors["diffusion_model.img_in.reshape_weight"] = torch.tensor([128, 128])
+    return _write(base, "kinds/padding.safetensors", tensors)
+
+
+def write_padded(base: Path) -> str:
+    """A file for the weight that `write_padding` leaves, and padding nothing itself."""
+    tensors = _lora("diffusion_model.img_in", 128, 128, torch.Generator().manual_seed(7))
+    return _write(base, "kinds/padded.safetensors", tensors)
+
+
 def write_with_metadata(base: Path, metadata: dict[str, str]) -> str:
     tensors = _lora("diffusion_model.img_in", 128, 64, torch.Generator().manual_seed(4))
     return _write(base, "kinds/metadata.safetensors", tensors, metadata)
