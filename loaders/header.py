@@ -18,7 +18,7 @@ from .breather import Breather
 from .errors import SafetensorsValidationError, damaged
 from .filling import read_at
 from .opened import FileStamp, OpenFiles, open_raw, stamp_of
-from .unique_keys import DuplicateKeyError, unique_object
+from .strict_json import DuplicateKeyError, few_numbers, has_too_many_parts, unique_object
 
 MAX_HEADER_BYTES = 100_000_000
 """The bound of the safetensors library itself: a longer header is refused before a byte of it is read."""
@@ -31,16 +31,12 @@ _TEXTS_BEGIN = re.compile(rf'\{{{_SPACE}((?=")|\}})')
 _TEXT_BEGINS = re.compile(rf'{_SPACE}:{_SPACE}(?=")')
 _TEXTS_GO_ON = re.compile(rf'{_SPACE}(,{_SPACE}(?=")|\}})')
 _METADATA_PEEK_BYTES = 1 << 16
-_DENSE_CHECK_BYTES = 1 << 22
-_BRACKETS_PER_BYTE = 1 / 12
-"""A tensor's entry spends 3 brackets on at least 47 bytes. As Python objects `[],[],...` takes 20 times its text, so
-text above 4 MiB that is denser than this is refused unparsed: it would cost more than the header bound."""
 
 MAX_DIMENSIONS = 64
 """numpy's bound. Neither safetensors nor torch has one, so that a shape of 100,000 would get as far as a kernel."""
 
 _PLAIN_ENTRY = re.compile(
-    r'"([^"\\\x00-\x1f]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:N(?:,N)*)?)\],"data_offsets":\[(N),(N)\]\}'.replace(
+    r'"([^"\\\x00-\x1f]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:N(?:,N){0,63})?)\],"data_offsets":\[(N),(N)\]\}'.replace(
         "N", "(?:0|[1-9][0-9]{0,17})"
     )
     + r'(?:,(?=")|\Z)'
@@ -145,6 +141,8 @@ def _header_length(path: str, file: FileIO, file_bytes: int) -> int:
 
 def _content(path: str, raw: bytearray, data_bytes: int) -> tuple[Mapping[str, str], dict[str, TensorEntry]]:
     """Metadata and tensors, in the order of their data."""
+    if has_too_many_parts(raw):
+        raise damaged(path, "header is not a list of tensors")
     found = _plain_content(path, raw)
     if found is not None:
         block, tensors = found
@@ -172,8 +170,7 @@ def _plain_content(path: str, raw: bytearray) -> tuple[dict[str, str] | None, di
 
 
 def _plain_metadata(text: str, at: int) -> tuple[dict[str, str], int]:
-    """The object of texts at `at`, and where it ends. ValueError for any other, before its values are made: this comes
-    ahead of the check for text that would take many times its size as Python objects."""
+    """The object of texts at `at`, and where it ends. ValueError for any other, before its values are made."""
     opened = _TEXTS_BEGIN.match(text, at)
     if opened is None:
         raise ValueError("not an object of texts")
@@ -221,16 +218,9 @@ def _plain_tensors(path: str, text: str, begin: int, end: int) -> dict[str, Tens
     return None
 
 
-def is_too_dense(raw: bytes | bytearray) -> bool:
-    """True for JSON that would take many times its size as Python objects, and is no list of tensors."""
-    return len(raw) > _DENSE_CHECK_BYTES and raw.count(b"[") + raw.count(b"{") > len(raw) * _BRACKETS_PER_BYTE
-
-
 def _parse(path: str, raw: bytearray) -> dict[str, Any]:
-    if is_too_dense(raw):
-        raise damaged(path, "header is not a list of tensors")
     try:
-        document = _decoder(Breather()).decode(raw.decode("utf-8"))
+        document = _decoder(Breather(), len(raw)).decode(raw.decode("utf-8"))
     except DuplicateKeyError as error:
         raise damaged(path, "stands twice in the header", error.key) from error
     except (ValueError, RecursionError) as error:
@@ -252,7 +242,7 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-def _decoder(breather: Breather) -> json.JSONDecoder:
+def _decoder(breather: Breather, text_bytes: int) -> json.JSONDecoder:
     steps = count(1)
 
     def convert(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Fields:
@@ -261,7 +251,12 @@ def _decoder(breather: Breather) -> json.JSONDecoder:
         return _json_object(pairs)
 
     # Floats become bytes, which nothing here accepts: 1.0 must pass neither for the dimension 1 nor for metadata text.
-    return json.JSONDecoder(object_pairs_hook=convert, parse_constant=_refuse_constant, parse_float=str.encode)
+    return json.JSONDecoder(
+        object_pairs_hook=convert,
+        parse_constant=_refuse_constant,
+        parse_float=few_numbers(str.encode, text_bytes),
+        parse_int=few_numbers(int, text_bytes),
+    )
 
 
 def _metadata(path: str, block: Any) -> Mapping[str, str]:
@@ -282,7 +277,7 @@ def _leading_metadata(raw: bytearray) -> Any | None:
         # The incremental decoder leaves a character that the peek cut in two alone.
         text = codecs.getincrementaldecoder("utf-8")().decode(bytes(raw))
         start = _METADATA_FIRST.match(text)
-        return _decoder(Breather()).raw_decode(text, start.end())[0] if start else None
+        return _decoder(Breather(), len(raw)).raw_decode(text, start.end())[0] if start else None
     except (ValueError, RecursionError):
         return None
 

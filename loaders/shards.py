@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import SafetensorsLoadError, SafetensorsValidationError, damaged
-from .header import MAX_HEADER_BYTES, SafetensorsHeader, is_too_dense, read_header
+from .header import MAX_HEADER_BYTES, SafetensorsHeader, read_header
 from .opened import OpenFiles, open_raw, stamp_of, unreadable
 from .strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
-from .unique_keys import DuplicateKeyError, unique_object
+from .strict_json import DuplicateKeyError, few_numbers, has_too_many_parts, unique_object
 
 INDEX_SUFFIX = ".index.json"
 
@@ -39,10 +39,15 @@ def read_index(path: str | os.PathLike[str]) -> ShardIndex:
         if stamp_of(file).size_bytes > MAX_HEADER_BYTES:
             raise SafetensorsValidationError(name, "is too large for an index")
         raw = file.readall()
-    if is_too_dense(raw):
+    if has_too_many_parts(raw):
         raise damaged(name, "is not a list of tensors and their shards")
     try:
-        document = json.loads(raw, object_pairs_hook=unique_object)
+        document = json.loads(
+            raw,
+            object_pairs_hook=unique_object,
+            parse_float=few_numbers(float, len(raw)),
+            parse_int=few_numbers(int, len(raw)),
+        )
     except DuplicateKeyError as error:
         raise SafetensorsValidationError(name, "stands twice in the index; download it again", error.key) from error
     except (ValueError, RecursionError) as error:

@@ -185,10 +185,17 @@ def test_what_is_no_index(tmp_path: Path, text: str):
         read_index(path)
 
 
-def test_an_index_of_brackets_is_refused_in_little_memory(tmp_path: Path):
-    """As Python objects its text would take twenty times as much."""
+INDEX_BOMBS = {
+    "brackets": '{"weight_map": {"a": "x"}, "more": [' + "[]," * (3 << 20) + "0]}",
+    "texts": '{"weight_map": {' + ",".join(f'"{key:x}":""' for key in range(600_000)) + "}}",
+}
+
+
+@pytest.mark.parametrize("text", INDEX_BOMBS.values(), ids=INDEX_BOMBS)
+def test_a_wide_index_is_refused_in_little_memory(tmp_path: Path, text: str):
+    """As Python objects it would take twenty times its text."""
     path = tmp_path / "model.safetensors.index.json"
-    path.write_text('{"weight_map": {"a": "x"}, "more": [' + "[]," * (3 << 20) + "0]}")
+    path.write_text(text)
     tracemalloc.start()
     try:
         with pytest.raises(SafetensorsValidationError, match="not a list of tensors and their shards"):
@@ -196,6 +203,13 @@ def test_an_index_of_brackets_is_refused_in_little_memory(tmp_path: Path):
         assert tracemalloc.get_traced_memory()[1] < 3 * path.stat().st_size
     finally:
         tracemalloc.stop()
+
+
+def test_numbers_of_an_index_are_counted_as_they_come(tmp_path: Path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {"a": "x"}, "more": [' + "7," * 2_200_000 + "7]}")
+    with pytest.raises(SafetensorsValidationError, match="too many numbers"):
+        read_index(path)
 
 
 def test_a_key_that_stands_twice_in_an_index(tmp_path: Path):
