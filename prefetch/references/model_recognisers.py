@@ -144,6 +144,7 @@ _CORE: Mapping[str, tuple[ModelInput, ...]] = {
     "LoadDA3Model": _GEOMETRY,
     "LoadMoGeModel": _GEOMETRY,
     "LoadMediaPipeFaceLandmarker": (ModelInput("model_name", "detection"),),
+    "SAM3DBody_Loader": (ModelInput("model_file", "detection"),),
 }
 
 _GGUF: Mapping[str, tuple[ModelInput, ...]] = {

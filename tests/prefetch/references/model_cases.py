@@ -120,6 +120,7 @@ CORE = {
     "LoadDA3Model": GEOMETRY,
     "LoadMoGeModel": GEOMETRY,
     "LoadMediaPipeFaceLandmarker": plain(model_name="detection"),
+    "SAM3DBody_Loader": plain(model_file="detection"),
 }
 GGUF = {
     "UnetLoaderGGUF": UNET,
