@@ -171,14 +171,13 @@ def test_a_name_that_is_no_utf8(tmp_path: Path, zipped: bool):
     "make",
     [
         lambda: torch.eye(3).to_sparse(),
-        pytest.param(
-            lambda: torch.eye(3).to_sparse_csr(),
-            marks=pytest.mark.filterwarnings("ignore:Sparse CSR tensor support"),
-        ),
+        lambda: torch.eye(3).to_sparse_csr(),
         lambda: torch.ones(3, device="meta"),
     ],
     ids=["sparse", "csr", "meta"],
 )
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
 def test_a_tensor_that_is_no_plain_memory_is_refused_by_name(tmp_path: Path, make, zipped: bool):
     path = save(tmp_path / "a.pt", {**TENSORS, "odd": make()}, zipped=zipped)
     with pytest.raises(SafetensorsLoadError, match=r"'odd' is .*; save it (dense|with its numbers)") as caught:
