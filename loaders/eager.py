@@ -25,4 +25,6 @@ class EagerLoadingStrategy:
             with gathering.clock.stage("read"):
                 file = read_private(header, request.pace, spare=request.spare, opened=request.opened)
             gathering.add(header.path, file.tensors, buffer_bytes=file.nbytes)
+            # What was cast goes before the next file is read.
+            del file
         return gathering.result(self.name)

@@ -41,4 +41,6 @@ class ParallelAsyncLazyLoadingStrategy:
                     opened=request.opened,
                 )
             gathering.add(header.path, selected.tensors, buffer_bytes=selected.nbytes)
+            # What was cast goes before the next file is read.
+            del selected
         return gathering.result(self.name)

@@ -21,7 +21,8 @@ class LoadingMetrics:
     loaded_bytes: int
     """Bytes of the tensors that were loaded, as stored in the file."""
     peak_bytes: int
-    """Most memory that the load itself held at once, mapped file pages not counted."""
+    """Most private memory of the host that the load itself held at once, mapped file pages not counted: what the kernel
+    has as the high-water mark. With a cast it lasts for milliseconds, which who looks from outside easily misses."""
     duration_s: float
     stages_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage (`header`, `read`, `place`), in the order in which they ran."""

@@ -65,6 +65,13 @@ def test_the_memory_of_the_others_goes_to_the_next_load(paths: list[str], name: 
     assert spare.held_bytes >= 6 << 20
 
 
+@pytest.mark.parametrize("name", ["eager", "parallel_async_lazy"])
+def test_a_file_that_was_cast_goes_before_the_next_one_is_read(paths: list[str], name: str):
+    spare = SpareMemory(64 << 20)
+    assert ModelLoader(name, dtype=torch.float16, spare=spare).load_shards(paths)
+    assert 6 << 20 <= spare.held_bytes <= 8 << 20
+
+
 @pytest.mark.parametrize("name", PRIVATE)
 def test_most_of_a_large_file_is_not_copied_for_the_sake_of_a_little(tmp_path: Path, name: str):
     tensors = {f"{number}.weight": torch.zeros(3 << 20, dtype=torch.float16) for number in range(2)}
