@@ -74,22 +74,38 @@ def backend() -> FakeBackend:
     return a_busy_evening()
 
 
+@pytest.fixture(scope="module")
+def front_ends(browser: Browser, static: Path) -> Iterator[list[OpenedStub]]:
+    """Those of this version that no test uses now: booting one again takes a third of the first time."""
+    idle: list[OpenedStub] = []
+    yield idle
+    _close(idle)
+
+
 @pytest.fixture
-def opened(browser: Browser, static: Path, backend: FakeBackend) -> Iterator[Callable[..., OpenedStub]]:
+def opened(
+    browser: Browser, static: Path, backend: FakeBackend, front_ends: list[OpenedStub]
+) -> Iterator[Callable[..., OpenedStub]]:
     """`opened(width=..., settings=...)` boots the front end; at the end nothing of ours may have gone wrong."""
     from .browser_kit.opened import OpenedStub
     from .browser_kit.stub_host import StubHost
 
-    everything: list[OpenedStub] = []
+    in_use: list[OpenedStub] = []
 
-    def open_it(*, settings: dict[str, object] | None = None, **size: int) -> OpenedStub:
-        view = OpenedStub(browser, StubHost(static, backend, settings or {}), **size)
-        everything.append(view)
+    def open_it(*, settings: dict[str, object] | None = None, touch: bool = False, **size: int) -> OpenedStub:
+        view = next((one for one in front_ends if one.touch is touch), None)
+        if view is None:
+            view = OpenedStub(browser, StubHost(static, backend, settings or {}), touch=touch, **size)
+        else:
+            front_ends.remove(view)
+            view.renew(backend, settings or {}, **size)
+        in_use.append(view)
         view.boot()
         return view
 
     yield open_it
-    _close(everything)
+    _check(in_use)
+    front_ends += in_use
 
 
 @pytest.fixture
@@ -100,26 +116,45 @@ def view(browser: Browser, host: HostServer) -> Iterator[Opened]:
     opened = Opened(browser, f"{host.client.url}/")
     opened.boot()
     yield opened
-    _close([opened])
+    _check([opened])
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def components(browser: Browser) -> Iterator[list[ComponentPage]]:
+    """Those that no test uses now."""
+    idle: list[ComponentPage] = []
+    yield idle
+    _close(idle)
 
 
 @pytest.fixture
-def component(browser: Browser, backend: FakeBackend) -> Iterator[Callable[..., ComponentPage]]:
-    """`component(width=..., query=...)` opens the panel alone; same last check."""
+def component(
+    browser: Browser, backend: FakeBackend, components: list[ComponentPage]
+) -> Iterator[Callable[..., ComponentPage]]:
+    """`component(width=..., query=...)` opens the panel alone; same last check. No other test uses one that was opened
+    `once`: a page whose clock is held cannot give it back."""
     from .browser_kit.component import PAGE, ComponentPage
     from .browser_kit.stub_host import StubHost
 
-    everything: list[ComponentPage] = []
+    in_use: list[ComponentPage] = []
+    for_once: list[ComponentPage] = []
 
-    def open_it(*, query: str = "", width: int = 312, height: int = 900) -> ComponentPage:
-        static = static_folder(FRONTENDS, VERSIONS[0])
-        view = ComponentPage(browser, StubHost(static, backend, {}, PAGE), width=width, height=height)
-        everything.append(view)
+    def open_it(*, query: str = "", width: int = 312, height: int = 900, once: bool = False) -> ComponentPage:
+        if once or not components:
+            host = StubHost(static_folder(FRONTENDS, VERSIONS[0]), backend, {}, PAGE)
+            view = ComponentPage(browser, host, width=width, height=height)
+        else:
+            view = components.pop()
+            view.renew(backend, {}, width=width, height=height)
+        (for_once if once else in_use).append(view)
         view.boot(query)
         return view
 
     yield open_it
-    _close(everything)
+    _check(in_use + for_once)
+    _close(for_once)
+    components += in_use
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
@@ -154,8 +189,14 @@ def page(booted: tuple[OpenedStub, FakeBackend], editing: FakeBackend) -> Page:
     return page
 
 
-def _close(views: Sequence[Opened]) -> None:
+def _check(views: Sequence[Opened]) -> None:
+    """Closes them all when one has a fault: what comes after has to do with another."""
     faults = [fault for view in views for fault in view.faults()]
+    if faults:
+        _close(views)
+    assert faults == []
+
+
+def _close(views: Sequence[Opened]) -> None:
     for view in views:
         view.close()
-    assert faults == []

@@ -20,7 +20,7 @@ def view(component: Callable[..., ComponentPage]) -> ComponentPage:
     """Time stands still but for `run_for`."""
     from playwright.sync_api import expect
 
-    view = component(height=2000)
+    view = component(height=2000, once=True)
     view.page.clock.install(time=0)
     view.page.evaluate("kit.show()")
     expect(view.panel.locator(".ws-link")).to_have_text("Live")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server(component: Callable[..., ComponentPage], backend: FakeBackend) -> SlowServer:
-    return SlowServer(component().page, backend)
+    return SlowServer(component(once=True).page, backend)
 
 
 def states(server: SlowServer) -> list[str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page
@@ -65,9 +66,9 @@ class Opened:
 
     def _follow_calls(self) -> None:
         """A warning of the host that one of our files has caused names the host's file: the calls below it tell."""
-        session = self.context.new_cdp_session(self.page)
-        session.on("Runtime.consoleAPICalled", self._called)
-        session.send("Runtime.enable")
+        self._session = self.context.new_cdp_session(self.page)
+        self._session.on("Runtime.consoleAPICalled", self._called)
+        self._session.send("Runtime.enable")
 
     def _called(self, event: dict[str, Any]) -> None:
         frames = event.get("stackTrace", {}).get("callFrames", [])
@@ -96,6 +97,18 @@ class OpenedStub(Opened):
     ) -> None:
         super().__init__(browser, host.url, width=width, height=height, touch=touch)
         self.host = host
+        self.touch = touch
+
+    def renew(self, backend: Any, settings: Mapping[str, object], *, width: int = 1440, height: int = 1000) -> None:
+        """For another boot, at the cost of a third: nothing is left but what Chromium has read and compiled."""
+        self.page.unroute_all()
+        self.page.goto("about:blank")
+        self.page.mouse.up()
+        self.page.mouse.move(0, 0)
+        self._session.send("Storage.clearDataForOrigin", {"origin": self.url.rstrip("/"), "storageTypes": "all"})
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.host.serve(backend, settings)
+        self._faults.clear()
 
     def close(self) -> None:
         super().close()

@@ -43,22 +43,27 @@ class StubHost:
     def __init__(self, static: Path, backend: Any, settings: Mapping[str, object], page: str = "") -> None:
         """`page` is served at /component: a test's own page, with our files but without the front end."""
         self._static = static
-        self._backend = backend
         self._page = page
-        self._settings = {**QUIET, **settings}
         self._sockets: set[web.WebSocketResponse] = set()
         self._sending: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
         self._port = 0
-        self.requests: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.start()
+        self.serve(backend, settings)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}/"
+
+    def serve(self, backend: Any, settings: Mapping[str, object]) -> None:
+        """Another server at the same address."""
+        self.stop()
+        self._backend = backend
+        self._settings = {**QUIET, **settings}
+        self.requests: list[str] = []
+        self.start()
 
     def start(self) -> None:
         self._wait(self._start())
