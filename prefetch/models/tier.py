@@ -80,6 +80,12 @@ class ModelTier:
         return tuple(reading.fetch.file.path for reading in self._under_way)
 
     @property
+    def paths_stalled(self) -> tuple[str, ...]:
+        """What those of them read that stand still."""
+        now_s = self._machine.clock()
+        return tuple(reading.fetch.file.path for reading in self._under_way if reading.gate.is_stalled(now_s))
+
+    @property
     def readings(self) -> tuple[ModelReading, ...]:
         """Reads going on or paused; those told to stop are left out: one may hang for ever."""
         return tuple(reading for reading in self._under_way if not reading.is_cancelled)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from ...loaders.rate_limit import RateLimit
 
+STALL_S = 10.0
+"""A chunk that has not come for so long may never come: on a link of 1 MB/s one takes eight seconds."""
 _POLL_S = 0.005
 """How late a held read goes on. Asking again costs a held thread little; an event in each of the many readings that
 are never held would cost the event loop more."""
@@ -31,8 +33,8 @@ class Gate(RateLimit):
         self.done_bytes = 0
         self.held_s = 0.0
         """How long somebody has stood before it."""
-        self.passed_at_s = 0.0
-        """When it let the last chunk through; whoever begins to read sets it."""
+        self.passed_at_s = math.inf
+        """When it let the last chunk through, infinite while it holds one; whoever begins to read sets it."""
         self.is_open = True
         self.is_demanded = False
         self._limiter = limiter
@@ -44,6 +46,7 @@ class Gate(RateLimit):
     def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
         self.done_bytes += self._asked_bytes
         self._asked_bytes = nbytes
+        self.passed_at_s = math.inf
 
         def released() -> bool:
             return cancelled is not None and cancelled() and self._is_released()
@@ -53,6 +56,10 @@ class Gate(RateLimit):
             self._hold(released)
         self._pay(nbytes, released)
         self.passed_at_s = self._clock()
+
+    def is_stalled(self, now_s: float) -> bool:
+        """The read behind it hangs, or might as well."""
+        return now_s - self.passed_at_s >= STALL_S
 
     def _hold(self, released: Callable[[], bool]) -> None:
         started_s = self._clock()

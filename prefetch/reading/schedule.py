@@ -8,17 +8,18 @@ from itertools import islice
 from typing import NamedTuple
 
 from ...loaders.disk_kind import Disk
-from ..disks.disks import Disks
+from ..disks.disks import NOWHERE, Disks
 from ..planning.plan import Fetch, FetchKey
-from ..settings import PrefetchSettings
+from ..settings import MOST_READERS, PrefetchSettings
 from .reading import Reading
 
 Line = Disk | None
-"""Files that are read in one order: those of one disk, or all of them where the user has set how many."""
+"""Files that are read in one order: those of one disk. Where the user has set how many, those of all disks but the ones
+on which a read stands still."""
 
-THREADS = 16
+THREADS = 2 * MOST_READERS
 """Reads that are going on or paused. Each holds a thread, and one that waited for a thread behind those that wait for
-it would wait for ever."""
+it would wait for ever. One disk can take half of them for ever."""
 AHEAD = 4
 """Reads that the threads of a line may go on with by themselves, so that no file waits for a busy event loop."""
 MOST_PAUSED = 4
@@ -53,6 +54,8 @@ class Schedule:
         """`launch` starts a thread with a reading of `make`, and with what it may go on with. `keeps_off(disk)`: files
         of later jobs leave the disk alone just now, but for those that are `is_urgent`."""
         self.settings = PrefetchSettings()
+        self.stalled: frozenset[Disk | None] = frozenset()
+        """Disks whose reads make no progress: they take no place of others. Whoever changes it has a plan follow."""
         self.is_yielding = False
         """Something waits because the running job reads the same disk."""
         self._disks = disks
@@ -96,7 +99,10 @@ class Schedule:
         return self.has_placed_all and not (is_reading or self._awaits_disks)
 
     def line_of(self, path: str) -> Line:
-        return None if self.settings.concurrency is not None else self._disks.under(path)
+        disk = self._disks.under(path)
+        if self.settings.concurrency is None:
+            return disk
+        return disk or NOWHERE if disk in self.stalled else None
 
     def beside(self, reading: Reading) -> int:
         """How many share the disk of `reading`, itself included."""
@@ -241,7 +247,7 @@ class Schedule:
         if measuring is not None and line in (None, measuring):
             self._disks.stop_measuring()
             return 0
-        if line is None:
+        if line is None or self.settings.concurrency is not None:
             return self.settings.concurrency or 1
         return self._disks.readers(line, self.settings)
 

@@ -162,6 +162,15 @@ class Warmer:
         if self._schedule.is_yielding:
             self._schedule.balance()  # what waits may have become urgent
 
+    def look_for_stalls(self, models: Iterable[str]) -> None:
+        """Once per poll: on which disks does a read of ours stand still? `models`: paths of models whose read does."""
+        now_s = self._machine.clock()
+        paths = [reading.fetch.file.path for reading in self._schedule.readings if reading.gate.is_stalled(now_s)]
+        stalled = frozenset(map(self.disk_of, (*paths, *models)))
+        if stalled != self._schedule.stalled:
+            self._schedule.stalled = stalled
+            self._changed(True)
+
     def locate(self, paths: Iterable[str]) -> None:
         """Finds out which disks these lie on."""
         self._disks.locate(paths)
@@ -181,10 +190,11 @@ class Warmer:
         """Whether a LoRA of its disk is being read, or paused for another, or as many on all disks as the user has set.
         One that was told to stop does not count: on a share that is gone it never ends. Of a file whose disk is not
         known, anything may lie beside it."""
-        readings, most, disk = self.readings, self._schedule.settings.concurrency, self.disk_of(path)
-        if most is not None and len(readings) >= most:
+        others = [reading.fetch.file.path for reading in self.readings]
+        most, disk = self._schedule.settings.concurrency, self.disk_of(path)
+        if most is not None and [*map(self.line_of, others)].count(None) >= most:
             return True
-        return any(disk is None or self.disk_of(reading.fetch.file.path) in (disk, None) for reading in readings)
+        return any(disk is None or (self.disk_of(other) or self.line_of(other)) in (disk, None) for other in others)
 
     def keeps_off(self, path: str) -> bool:
         """Whether a file of a later job should be left alone because the running job reads the same disk."""

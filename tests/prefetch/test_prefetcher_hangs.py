@@ -18,6 +18,7 @@ from warmstack.lora.file import LoraFile, as_on_disk
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S
 from warmstack.prefetch.queue.scan import REFRESH_S
+from warmstack.prefetch.reading.gate import STALL_S
 
 from .patience import DEADLINE_S, until
 from .world import CHUNK_BYTES, World
@@ -218,3 +219,66 @@ async def test_a_file_that_was_replaced_while_a_look_hangs_is_read_once(
     world.cache.clear()
     world.now_s += BUSY_POLL_S
     await until(world, lambda: len(reads) == 2 and state(world, "near") == "ready")
+
+
+@pytest.mark.parametrize("is_located", [True, False])
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_reads_that_hang_take_no_place_of_other_disks(world: World, concurrency: int, is_located: bool) -> None:
+    """With a number of the user for all disks together. Nothing else is begun on their own disk meanwhile, also when
+    nobody can tell which that is."""
+    share = Share(world.path("far"))
+    begun: list[str] = []
+
+    def read(path: str, _done_bytes: int) -> None:
+        begun.append(os.path.basename(path))
+        share.look(os.path.dirname(path))
+
+    def disk_under(path: str) -> Disk:
+        if not is_located:
+            share.look(path)
+        return Disk("far" if path == share.path else "near", "flash")
+
+    world.on_chunk, world.disk_under = read, disk_under
+    world.prefetcher.configure(world.settings.updated({"concurrency": concurrency}))
+    far = [world.lora(f"far/{number}") for number in range(4)]
+    world.catalog.refresh()
+    world.submit("far", *far)
+    world.submit("near", "near")
+    await until(world, lambda: len(begun) == concurrency)
+    world.now_s += STALL_S
+    await until(world, lambda: state(world, "near") == "ready")
+    world.submit("later", world.lora("later"))
+    world.catalog.refresh()
+    await until(world, lambda: state(world, "later") == "ready")
+    assert begun.count("0.safetensors") == 1
+    assert {name for name in begun if name[0].isdigit()} == {f"{number}.safetensors" for number in range(concurrency)}
+    share.is_back.set()
+    await until(world, lambda: set(world.states()["far"].values()) == {"ready"})
+
+
+async def test_a_read_that_makes_progress_keeps_its_place_however_long_it_takes(world: World) -> None:
+    path, chunk = world.path("far.safetensors"), threading.Semaphore(0)
+    asked: list[int] = []
+
+    def read(read_path: str, done_bytes: int) -> None:
+        if read_path == path:
+            asked.append(done_bytes)
+            assert chunk.acquire(timeout=DEADLINE_S)
+
+    world.on_chunk = read
+    world.disk_under = lambda path: Disk(os.path.basename(path), "flash")
+    looks: list[None] = []
+    world.build(
+        jobs=lambda: looks.append(None) or list(world.queue), settings=world.settings.updated({"concurrency": 1})
+    )
+    world.submit("far", "far")
+    world.submit("near", "near")
+    for chunks in range(1, 4):
+        await until(world, lambda chunks=chunks: len(asked) == chunks)
+        world.now_s += STALL_S - 1
+        looked = len(looks)
+        await until(world, lambda looked=looked: len(looks) > looked + 2)
+        assert world.page_reads == [path]
+        chunk.release()
+    chunk.release(9)
+    await until(world, lambda: state(world, "near") == "ready")

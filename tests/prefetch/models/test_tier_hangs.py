@@ -14,6 +14,7 @@ from warmstack.loaders.daemon_pool import DaemonPool
 from warmstack.loaders.disk_kind import Disk
 from warmstack.prefetch.models.board import LOOKS, RELOOK_S
 from warmstack.prefetch.models.file import ModelFile
+from warmstack.prefetch.reading.gate import STALL_S
 
 from ..patience import DEADLINE_S, until
 from ..world import CHUNK_BYTES
@@ -73,7 +74,7 @@ async def until_ready(world: ModelWorld, job_id: str, model: str) -> None:
     await until(world, lambda: world.model_states().get(job_id, {}).get(model) == "ready")
 
 
-@pytest.mark.parametrize("readers", [None, 2])
+@pytest.mark.parametrize("readers", [None, 1, 2])
 @pytest.mark.parametrize("is_there", [True, False])
 async def test_a_lora_whose_read_hangs_holds_up_no_model_of_another_disk(
     world: ModelWorld, share: Share, is_there: bool, readers: int | None
@@ -84,15 +85,22 @@ async def test_a_lora_whose_read_hangs_holds_up_no_model_of_another_disk(
         world.disk_under = lambda path: Disk("near", "network")
     world.submit("lora", world.lora("far/far"))
     await until(world, lambda: bool(share.looks))
+    world.now_s += STALL_S
     if not is_there:
         world.remove("lora")
     world.submit_models("2", model := world.model("near.safetensors"))
     await until_ready(world, "2", model)
 
 
-async def test_a_model_whose_read_hangs_holds_up_none_of_another_disk(world: ModelWorld, share: Share) -> None:
+@pytest.mark.parametrize("concurrency", [None, 1])
+async def test_a_model_whose_read_hangs_holds_up_none_of_another_disk(
+    world: ModelWorld, share: Share, concurrency: int | None
+) -> None:
+    world.prefetcher.configure(world.settings.updated({"concurrency": concurrency}))
     far, near = world.model("far/far.safetensors"), world.model("near.safetensors")
     world.submit_models("2", far, near)
+    await until(world, lambda: bool(share.looks))
+    world.now_s += STALL_S
     await until_ready(world, "2", near)
     assert world.model_states()["2"][far] == "loading"
     world.submit_models("3", later := world.model("later.safetensors"))
