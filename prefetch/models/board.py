@@ -11,12 +11,12 @@ from ...loaders.disk_kind import Disk
 from ...lora.file import AdapterKey
 from ..queue.job import JobKey
 from ..queue.need import JobNeeds
+from ..reading.unreadable import rest_s
 from .file import ModelFile, ModelFinder
 from .plan import JobModels
 
 RELOOK_S = 10.0
-"""From the end of one round of looks at all names to the next: a replaced file is noticed so late, and later by what a
-round takes."""
+"""From one round of looks at all names to the next, more where they take long: a replaced file is noticed so late."""
 PATIENCE_S = 0.25
 """How long other names wait for one that is being looked up."""
 LOOKS = 8
@@ -81,7 +81,8 @@ class ModelBoard:
         """Some name may be left to look up."""
         self._looks: list[_Look] = []
         self._round_at_s = clock()
-        """When this round began, or last went on."""
+        self._looked_s = 0.0
+        """How long looks took since then."""
 
     @property
     def jobs(self) -> tuple[JobModels, ...]:
@@ -95,11 +96,14 @@ class ModelBoard:
             self._follow(before)
         if len(self._looks) == LOOKS or not all(look.is_late for look in self._looks):
             return False
-        if needs and self._clock() - self._round_at_s >= RELOOK_S:
-            self._round_at_s = self._clock()
+        self._waits = self._waits and bool(self._left())
+        now_s = self._clock()
+        if needs and not self._waits and now_s - self._round_at_s >= rest_s(RELOOK_S, self._looked_s):
+            self._round_at_s, self._looked_s = now_s, 0.0
             self._found = {name: self._found[name] for name in self._names() if name in self._found}
-            self._fresh, self._waits = set(), True
-        return self._waits and bool(self._left())
+            self._fresh = set()
+            self._waits = bool(self._left())
+        return self._waits
 
     async def look_up(self, found: Callable[[], None] = lambda: None) -> None:
         """The names that are new; all of them when it is time. `found()` is called when `jobs` has changed."""
@@ -108,12 +112,14 @@ class ModelBoard:
 
     async def _run(self, look: _Look, found: Callable[[], None]) -> None:
         self._looks.append(look)
+        began_s = self._clock()
         overdue = asyncio.get_running_loop().call_later(PATIENCE_S, self._on_overdue, look, found)
         try:
             await self._offload(look.run)
         finally:
             overdue.cancel()
             self._looks.remove(look)
+            self._looked_s += self._clock() - began_s
             self._take_in(look, found)
 
     def _on_overdue(self, look: _Look, found: Callable[[], None]) -> None:
@@ -139,8 +145,6 @@ class ModelBoard:
     def _take_in(self, look: _Look, found: Callable[[], None]) -> None:
         before = self._jobs
         found_now = look.take()
-        if not self._found.keys().isdisjoint(found_now):
-            self._round_at_s = self._clock()
         self._found |= found_now
         self._fresh |= found_now.keys()
         self._take(tuple(map(self._models_of, self._needs)))

@@ -12,12 +12,17 @@ from .reading import Outcome
 RETRY_S = 30.0
 """A drive that is gone for a while keeps a thread waiting at each try."""
 REST_SHARE = 20
-"""So many times as long as the chunk that failed took nothing is tried: a bad sector holds up its disk for a twentieth
-of the time."""
+"""So many times as long as a try took nothing is tried: a bad sector, or a slow share, is worked on for a twentieth of the
+time."""
 LONGEST_REST_S = 480.0
 """Whatever it took: a drive that has come back is not left alone for hours."""
 _MOST_FILES = 4096
 _NEVER_S = math.inf
+
+
+def rest_s(least_s: float, took_s: float) -> float:
+    """How long to leave a disk alone after what took so long there."""
+    return min(max(least_s, REST_SHARE * took_s), LONGEST_REST_S)
 
 
 class Unreadable:
@@ -49,7 +54,7 @@ class Unreadable:
         if outcome.state in ("failed", "unavailable"):
             self._problems = {**dict(islice(self._problems.items(), _MOST_FILES)), key: outcome.problem}
         if outcome.state == "unavailable":
-            self._retry_at_s[key] = now_s + min(max(RETRY_S, REST_SHARE * outcome.last_chunk_s), LONGEST_REST_S)
+            self._retry_at_s[key] = now_s + rest_s(RETRY_S, outcome.last_chunk_s)
 
     def retry(self, now_s: float) -> None:
         """Forgets those whose time has come."""

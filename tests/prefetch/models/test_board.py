@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from warmstack.loaders.disk_kind import Disk
 from warmstack.prefetch.models import board as board_module
-from warmstack.prefetch.models.board import RELOOK_S, ModelBoard
+from warmstack.prefetch.models.board import ModelBoard
 from warmstack.prefetch.models.file import ModelFile
 from warmstack.prefetch.queue.job import ModelReference, QueuedJob, References
 from warmstack.prefetch.queue.need import JobNeeds
+from warmstack.prefetch.reading.unreadable import REST_SHARE
 
 from ..patience import DEADLINE_S
 
@@ -80,9 +81,8 @@ def test_step_by_step_it_shows_what_it_would_show_of_the_queue_at_once(steps: li
 class SlowShare:
     """Each name takes longer than others wait for it."""
 
-    NAME_S = 0.35
-
-    def __init__(self) -> None:
+    def __init__(self, name_s: float) -> None:
+        self.name_s = name_s
         self.now_s = 0.0
         self.looks: list[tuple[float, str]] = []
         self.board = ModelBoard(self.find, self.offload, lambda: self.now_s, lambda path: Disk("share", "network"))
@@ -93,7 +93,7 @@ class SlowShare:
         self.looks.append((self.now_s, name))
         self._is_looking.set()
         assert self._is_overdue.wait(DEADLINE_S)
-        self.now_s += self.NAME_S
+        self.now_s += self.name_s
         return find(kind, name)
 
     async def offload(self, call: Callable[[], None]) -> None:
@@ -116,20 +116,17 @@ class SlowShare:
                 self.now_s += 0.25
 
 
-def test_on_a_slow_share_new_names_come_first_and_the_rounds_of_known_ones_have_an_end(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("name_s", [0.1, 0.35])
+def test_on_a_slow_share_new_names_come_first_and_looks_at_known_ones_take_a_small_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, name_s: float
 ) -> None:
     monkeypatch.setattr(board_module, "PATIENCE_S", 0)
-    share = SlowShare()
+    share = SlowShare(name_s)
     names = [f"{number}" for number in range(60)]
-    round_s = len(names) * share.NAME_S
-    assert round_s > 2 * RELOOK_S
+    round_s = len(names) * name_s
     share.queue = tuple(needs(number, not number, (name,)) for number, name in enumerate(names))
-    asyncio.run(share.poll_until(3 * (round_s + RELOOK_S)))
+    rounds = 3
+    asyncio.run(share.poll_until(rounds * REST_SHARE * round_s))
     looks = [name for _, name in share.looks]
-    assert looks[: len(names)] == names
-    times = [at_s for at_s, _ in share.looks]
-    begins = [i + 1 for i, at_s in enumerate(times[:-1]) if times[i + 1] - at_s >= RELOOK_S]
-    assert begins, "the share is asked without a pause"
-    assert looks[begins[0] : begins[0] + len(names)] == names
-    assert begins[1:] in ([], [begins[0] + len(names)]), "each name once, then a pause"
+    assert len(looks) > len(names), "a replaced file is never noticed"
+    assert looks == ((rounds + 1) * names)[: len(looks)], "each name once, then a pause"
