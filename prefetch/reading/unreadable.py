@@ -12,7 +12,7 @@ from .reading import Outcome
 RETRY_S = 30.0
 """A drive that is gone for a while keeps a thread waiting at each try."""
 REST_SHARE = 20
-"""So many times as long as a try took nothing is tried: a bad sector, or a slow share, is worked on for a twentieth of the
+"""So many times as long as a try took nothing is tried: a bad sector or a slow share is tried for a twentieth of the
 time."""
 LONGEST_REST_S = 480.0
 """Whatever it took: a drive that has come back is not left alone for hours."""
