@@ -9,44 +9,54 @@ import torch
 
 SAMPLE_ELEMENTS = 4096
 
-_FACTOR = frozenset(
-    {
-        *(
-            f"lora_{side}{tail}"
-            for side in ("up", "down", "mid", "A", "B")
-            for tail in ("", ".weight", ".default.weight")
-        ),
-        *(f"{form}.{side}.weight" for form in ("lora", "lora_linear_layer") for side in ("up", "down")),
-        *(f"hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
-        *(f"lokr_{part}" for part in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t2")),
-        *(f"{part}.weight" for part in ("a1", "a2", "b1", "b2")),
-    }
+_SPELLINGS = {
+    "up": ("lora_up", "lora_B", "lora.up", "lora_linear_layer.up"),
+    "down": ("lora_down", "lora_A", "lora.down", "lora_linear_layer.down"),
+    "mid": ("lora_mid",),
+}
+_PRODUCTS: tuple[frozenset[str], ...] = (
+    frozenset({"up", "down", "mid"}),
+    frozenset({"hada_w1_a", "hada_w1_b", "hada_t1"}),
+    frozenset({"hada_w2_a", "hada_w2_b", "hada_t2"}),
+    frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b"}),
+    frozenset({"lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"}),
 )
-_WHOLE = frozenset({"diff", "diff_b", "set_weight", "w_norm", "b_norm", "oft_blocks", "lora_B.bias"})
+"""Parts that are contracted with each other over a rank."""
+_RANKED = frozenset({"down", "hada_w1_b", "hada_w2_b", "lokr_w1_b", "lokr_w2_b"})
+"""Their first dimension is that rank."""
+_RELATIVE = frozenset({"dora_scale", "oft_blocks", "set_weight", "a1.weight", "a2.weight", "b1.weight", "b2.weight"})
+"""What they change depends on the weight (DoRA, OFT, GLoRA)."""
 _BESIDE = frozenset({"alpha", "dora_scale", "rescale", "reshape_weight"})
-_KINDS = {
-    **dict.fromkeys(_FACTOR, "factor"),
-    **dict.fromkeys(_WHOLE, "whole"),
-    **dict.fromkeys(_BESIDE, "beside"),
+"""What changes nothing alone."""
+_OTHER = "other"
+_PARTS = {
+    **{
+        f"{spelling}{tail}": part
+        for part, spellings in _SPELLINGS.items()
+        for spelling in spellings
+        for tail in ("", ".weight", ".default.weight")
+    },
+    **{part: part for part in (*_RELATIVE, *_BESIDE, *frozenset().union(*_PRODUCTS[1:]))},
+    **{part: part for part in ("diff", "diff_b", "w_norm", "b_norm", "lora_B.bias")},
 }
 _LONGEST_SUFFIX_PARTS = 3
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """(module, kind) of a file key. `factor`s multiply, a `whole` stands for itself, what lies `beside` changes nothing
-    alone, and `other` is a form that we do not know."""
-    for separator in ("_lora.up.weight", "_lora.down.weight"):
-        if key.endswith(separator):
-            return key[: -len(separator)], "factor"
-    found = (key, "other")
+    """(module, part) of a file key, the part by one name in every spelling; a key of a form that we do not know is a
+    module of its own."""
+    for side in ("up", "down"):
+        if key.endswith(f"_lora.{side}.weight"):
+            return key.removesuffix(f"_lora.{side}.weight"), side
+    found = (key, _OTHER)
     at = len(key)
     for _ in range(_LONGEST_SUFFIX_PARTS):
         at = key.rfind(".", 0, at)
         if at <= 0:
             break
-        kind = _KINDS.get(key[at + 1 :])
-        if kind is not None:
-            found = (key[:at], kind)
+        part = _PARTS.get(key[at + 1 :])
+        if part is not None:
+            found = (key[:at], part)
     return found
 
 
@@ -55,53 +65,60 @@ def modules_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = {}
     substantial: set[str] = set()
     for key in tensors:
-        module, kind = split_key(key)
+        module, part = split_key(key)
         keys.setdefault(module, []).append(key)
-        if kind != "beside":
+        if part not in _BESIDE:
             substantial.add(module)
     return {module: names for module, names in keys.items() if module in substantial}
 
 
 def update_norms(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, list[str]]) -> dict[str, float]:
-    """Module -> estimated Frobenius norm of the update that the file makes to it at strength 1.
+    """Module -> estimated Frobenius norm of the update that the file makes to it at strength 1; NaN where that depends
+    on the weight.
 
     An estimate for a percentage in a report: the norm of a product is taken as the product of the factors' norms over
     the square root of the rank (exact for factors without a common direction), that of an element-wise product as the
     product of both over the square root of its elements, and a factor's norm comes from at most `SAMPLE_ELEMENTS`
     evenly spaced elements. Exact norms would read every byte of the file again.
     """
-    return {module: _update_norm(tensors, module, keys) for module, keys in modules.items()}
+    return {module: _update_norm({split_key(key)[1]: tensors[key] for key in keys}) for module, keys in modules.items()}
 
 
-def _update_norm(tensors: Mapping[str, torch.Tensor], module: str, keys: list[str]) -> float:
-    factors = [tensors[key] for key in keys if split_key(key)[1] == "factor"]
-    whole = [tensors[key] for key in keys if split_key(key)[1] in ("whole", "other")]
-    total = math.fsum(_norm(tensor) for tensor in whole)
-    if factors:
-        rank = max(1, min(min(factor.shape[:2]) for factor in factors if factor.ndim)) if _ranked(factors) else 1
-        scale = _alpha(tensors, module, rank) / rank
-        total += abs(scale) * math.prod(_norm(factor) for factor in factors) / _shrinkage(tensors, keys, rank)
-    return total
+def _update_norm(parts: Mapping[str, torch.Tensor]) -> float:
+    if not _RELATIVE.isdisjoint(parts):
+        return math.nan
+    products = [{part: parts[part] for part in product & parts.keys()} for product in _PRODUCTS]
+    factors = frozenset().union(*products)
+    whole = math.fsum(_norm(tensor) for part, tensor in parts.items() if part not in _BESIDE | factors)
+    if not factors:
+        return whole
+    ranks = [rank for rank in map(_rank, products) if rank]
+    scale = _alpha(parts, ranks[-1]) / ranks[-1] if ranks else 1.0
+    norm = math.prod(_product_norm(product) for product in products if product)
+    return whole + abs(scale) * norm / math.sqrt(_elements(parts))
 
 
-def _shrinkage(tensors: Mapping[str, torch.Tensor], keys: list[str], rank: int) -> float:
-    """What the norm of a product lacks of the product of its factors' norms."""
-    hada = {key[key.rfind(".") + 1 :]: tensors[key] for key in keys if ".hada_" in key}
-    if not hada:
-        return math.sqrt(rank)
-    # Two products, each summed over the rank (twice with a Tucker core), multiplied element by element.
-    core = hada.get("hada_t1")
+def _product_norm(product: Mapping[str, torch.Tensor]) -> float:
+    contractions = len(product) - 1
+    return math.prod(map(_norm, product.values())) / math.sqrt(_rank(product) or 1) ** contractions
+
+
+def _rank(product: Mapping[str, torch.Tensor]) -> int:
+    """0 where nothing is summed over one."""
+    return next((tensor.shape[0] for part, tensor in product.items() if part in _RANKED and tensor.ndim), 0)
+
+
+def _elements(parts: Mapping[str, torch.Tensor]) -> float:
+    """Elements of the weight where two products are multiplied element by element, else 1."""
+    a, b, core = (parts.get(f"hada_{part}") for part in ("w1_a", "w1_b", "t1"))
+    if a is None or b is None or not b.numel():
+        return 1.0
     kernel = 1 if core is None else math.prod(core.shape[2:])
-    sides = math.prod(hada[side].numel() / rank for side in ("hada_w1_a", "hada_w1_b") if side in hada)
-    return math.sqrt(max(1.0, sides * kernel)) * (rank if core is None else rank**2)
+    return max(1.0, a.numel() * b.numel() / b.shape[0] ** 2 * kernel)
 
 
-def _ranked(factors: list[torch.Tensor]) -> bool:
-    return all(factor.ndim >= 2 for factor in factors)
-
-
-def _alpha(tensors: Mapping[str, torch.Tensor], module: str, rank: int) -> float:
-    alpha = tensors.get(f"{module}.alpha")
+def _alpha(parts: Mapping[str, torch.Tensor], rank: int) -> float:
+    alpha = parts.get("alpha")
     return float(rank) if alpha is None or alpha.numel() != 1 else float(alpha.item())
 
 

@@ -80,14 +80,13 @@ def _match(tensors: Tensors, fitting: Iterable[Patch], misfits: Iterable[Patch])
     return Match(len(modules), len(matched), _norm_share(tensors, modules, matched), unmatched, misfit_weights)
 
 
-def _norm_share(tensors: Tensors, modules: Mapping[str, list[str]], matched: set[str]) -> float:
+def _norm_share(tensors: Tensors, modules: Mapping[str, list[str]], matched: set[str]) -> float | None:
     if not matched or len(matched) == len(modules):
         return float(bool(matched))
     norms = update_norms(tensors, modules)
     total = math.fsum(norms.values())
     # What is infinite, in a broken file, says nothing of the others.
-    tells = 0 < total < math.inf
-    return math.fsum(norms[module] for module in matched) / total if tells else len(matched) / len(modules)
+    return math.fsum(norms[module] for module in matched) / total if 0 < total < math.inf else None
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:

@@ -15,12 +15,17 @@ class Match:
 
     modules: int
     matched_modules: int
-    norm_share: float
-    """Share of the update, by estimated norm, that lands on a weight: 0..1."""
+    norm_share: float | None
+    """Share of the update, by estimated norm, that lands on a weight: 0..1. None where the file alone cannot tell."""
     unmatched: tuple[str, ...] = ()
     """Modules of the file that no base model knows."""
     misfits: tuple[str, ...] = ()
     """Weights that the file names and cannot change, the whole or a slice, because its tensors have another shape."""
+
+    @property
+    def share(self) -> float:
+        """That of the update, or of the modules where that is not known."""
+        return self.matched_modules / self.modules if self.norm_share is None else self.norm_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ def as_json(rows: Sequence[RowReport], notes: Sequence[str]) -> dict[str, object
         "rows": [
             {
                 "name": row.name,
-                "share": round(row.match.norm_share, 4),
+                "share": round(row.match.share, 4),
                 "base_model": row.base_model,
                 "outcome": row.outcome,
                 "warning": wrong_model(row),
@@ -70,11 +75,11 @@ def as_json(rows: Sequence[RowReport], notes: Sequence[str]) -> dict[str, object
 def wrong_model(row: RowReport) -> str:
     """One line that says that this LoRA does not belong to the model; "" when it does."""
     match = row.match
-    if match.modules and match.norm_share >= WRONG_MODEL_SHARE and not match.misfits:
+    if match.modules and match.share >= WRONG_MODEL_SHARE and not match.misfits:
         return ""
     if not match.modules:
         return f"{row.name!r} holds no LoRA weights"
-    if not row.clip_given and match.norm_share > 0 and not match.misfits and _only_text_encoder(match.unmatched):
+    if not row.clip_given and match.share > 0 and not match.misfits and _only_text_encoder(match.unmatched):
         return ""
     made_for = f"made for {row.base_model}" if row.base_model else "made for another base model"
     example = f", such as {(match.misfits or match.unmatched)[0]!r}" if match.misfits or match.unmatched else ""
@@ -86,9 +91,10 @@ def wrong_model(row: RowReport) -> str:
 
 def _line(row: RowReport, math: str) -> str:
     match = row.match
-    share = f"{match.matched_modules}/{match.modules} modules ({match.norm_share:.0%} of the update)"
+    share = "" if match.norm_share is None else f" ({match.norm_share:.0%} of the update)"
     return (
-        f"{row.name}: model {row.strength_model:g}, clip {row.strength_clip:g}, matched {share}, "
+        f"{row.name}: model {row.strength_model:g}, clip {row.strength_clip:g}, "
+        f"matched {match.matched_modules}/{match.modules} modules{share}, "
         f"{row.outcome} {row.wait_s * 1000:.1f} ms, {math}"
     )
 

@@ -22,9 +22,19 @@ from comfy.weight_adapter import LoRAAdapter, adapters
 from hostkit import tiny_flux, tiny_sd15
 from hostkit.models import lora_path, write_models
 from hostkit.tiny_lora import write_flux_lora, write_sd15_lora
-from patching_kit import FLUX_ROWS, SD15_ROWS, Bench, Row, assert_bit_equal, assert_near, assert_same_patches
+from patching_kit import (
+    FLUX_ROWS,
+    SD15_ROWS,
+    Bench,
+    Row,
+    assert_bit_equal,
+    assert_near,
+    assert_same_patches,
+    deltas_of,
+)  # fmt: skip
 
 from warmstack.nodes.base_model import Targets
+from warmstack.nodes.file_modules import modules_of, update_norms
 from warmstack.nodes.fused_adapter import FusedLoraAdapter
 from warmstack.nodes.patching import LEASES, prepared_patches, targets_of
 
@@ -90,7 +100,7 @@ def check_every_adapter_type_in_every_order(base: Path) -> None:
         assert_same_patches(exact, stock)
         assert_bit_equal(exact, stock)
         assert_near(bench.ours(model, None, rows, "fused").model, stock, 2e-6)
-    assert seen >= {cls for cls in adapters if cls.__name__ != "GLoRAAdapter"} | {tuple}, seen
+    assert seen >= {*adapters, tuple}, seen
 
 
 def check_what_the_host_does_not_apply_is_not_reported_as_matched(base: Path) -> None:
@@ -107,6 +117,19 @@ def check_what_the_host_does_not_apply_is_not_reported_as_matched(base: Path) ->
         for key in patched.model.patches:
             weight = comfy.utils.get_attr(model.model, key).detach().float()
             assert torch.equal(comfy.lora.calculate_weight(patched.model.patches[key], weight.clone(), key), weight)
+
+
+def check_estimated_norms_are_those_of_the_hosts_updates(base: Path) -> None:
+    bench = Bench(base)
+    for name in synthetic_loras.write_products(base):
+        model = bench.sd15()[0] if "convolutions" in name else bench.flux()
+        stock, _ = bench.stock(model, None, [(name, 1.0, 0.0)])
+        expected = sorted(float(delta.norm()) for delta in deltas_of(stock, list(stock.patches)).values())
+        (leased,) = bench.lease([(name, 1.0, 0.0)])
+        tensors = leased.lease.adapter.tensors
+        norms = sorted(update_norms(tensors, modules_of(tensors)).values())
+        assert len(norms) == len(expected)
+        assert all(abs(a - b) < 0.15 * b for a, b in zip(norms, expected, strict=True)), (name, norms, expected)
 
 
 def check_a_convolution_with_a_tucker_core(base: Path) -> None:

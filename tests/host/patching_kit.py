@@ -80,7 +80,7 @@ def _weights(patcher: Any) -> dict[str, torch.Tensor]:
     return {key: patcher.patch_weight_to_device(key, return_weight=True) for key in patcher.patches}
 
 
-def _deltas(patcher: Any, keys: Sequence[str]) -> dict[str, torch.Tensor]:
+def deltas_of(patcher: Any, keys: Sequence[str]) -> dict[str, torch.Tensor]:
     """Update of every weight in fp32, before the rounding to the weight's own dtype."""
     deltas = {}
     for key in keys:
@@ -101,7 +101,7 @@ def assert_bit_equal(ours: Any, stock: Any) -> None:
 
 def assert_near(ours: Any, stock: Any, tolerance: float = 1e-6) -> None:
     keys = sorted(stock.patches)
-    expected, got = _deltas(stock, keys), _deltas(ours, keys)
+    expected, got = deltas_of(stock, keys), deltas_of(ours, keys)
     assert any(delta.norm() > 0 for delta in expected.values())
     for key, delta in expected.items():
         assert (got[key] - delta).norm() <= tolerance * delta.norm(), (key, (got[key] - delta).norm() / delta.norm())

@@ -21,7 +21,7 @@ def write_flux_kinds(base: Path) -> list[str]:
     """One file per adapter type, all on the same modules, so that their order matters. Returns the names."""
     makers: dict[str, Maker] = {
         "lora": _lora, "dora": _dora, "lora2": _lora, "loha": _loha, "lokr": _lokr, "oft": _oft, "lora3": _sliced,
-        "boft": _boft, "diff": _diff, "lora4": _lora, "set": _set, "norm": _norm,
+        "boft": _boft, "diff": _diff, "glora": _glora, "lora4": _lora, "set": _set, "norm": _norm,
     }  # fmt: skip
     return [
         _write(base, f"kinds/{kind}.safetensors", _all(make, seed)) for seed, (kind, make) in enumerate(makers.items())
@@ -49,6 +49,13 @@ def write_sd15_convolutions(base: Path, seed: int) -> str:
     tensors = {f"lora_unet_input_blocks_1_{name}.weight": _random(g, *shape) for name, shape in shapes.items()}
     tensors["lora_unet_input_blocks_1_0_out_layers_3.alpha"] = torch.tensor(3.0)
     return _write(base, f"kinds/convolutions{seed}.safetensors", tensors)
+
+
+def write_products(base: Path) -> list[str]:
+    """Files of the adapter types whose update is a product of what is in the file; the last one is for SD 1.5."""
+    makers: dict[str, Maker] = {"lora": _lora, "loha": _loha, "lokr": _lokr, "split": _lokr_split}
+    names = [_write(base, f"products/{kind}.safetensors", _all(make, 70)) for kind, make in makers.items()]
+    return [*names, write_sd15_convolutions(base, 3)]
 
 
 def write_misfit(base: Path) -> str:
@@ -136,6 +143,22 @@ def _lokr(x: str, o: int, i: int, g: torch.Generator) -> Tensors:
         f"{x}.lokr_w2": _random(g, o // 4, i // 4),
         f"{x}.alpha": torch.tensor(1.0),
     }
+
+
+def _lokr_split(x: str, o: int, i: int, g: torch.Generator) -> Tensors:
+    """Both sides in factors, of different ranks."""
+    return {
+        f"{x}.lokr_w1_a": _random(g, 16, 2), f"{x}.lokr_w1_b": _random(g, 2, 16),
+        f"{x}.lokr_w2_a": _random(g, o // 16, 3), f"{x}.lokr_w2_b": _random(g, 3, i // 16),
+        f"{x}.alpha": torch.tensor(2.0),
+    }  # fmt: skip
+
+
+def _glora(x: str, o: int, i: int, g: torch.Generator) -> Tensors:
+    return {
+        f"{x}.a1.weight": _random(g, i, _RANK), f"{x}.a2.weight": _random(g, _RANK, i),
+        f"{x}.b1.weight": _random(g, o, _RANK), f"{x}.b2.weight": _random(g, _RANK, i),
+    }  # fmt: skip
 
 
 def _oft(x: str, o: int, i: int, g: torch.Generator) -> Tensors:

@@ -77,10 +77,12 @@ def test_a_patch_with_a_function_and_a_patch_of_another_kind_stay_the_hosts_own(
 
 
 @pytest.mark.parametrize("broken", ["unet_a", "te_a"])
-def test_where_the_update_is_infinite_the_share_is_one_of_the_modules(broken: str) -> None:
-    tensors = _tensors("unet_a", "te_a")
-    tensors[f"{broken}.lora_up.weight"][0, 0] = torch.inf
-    assert _prepare(tensors, Targets(MODEL, None)).match.norm_share == 0.5
+def test_where_the_file_cannot_tell_the_share_is_one_of_the_modules(broken: str) -> None:
+    infinite = _tensors("unet_a", "te_a")
+    infinite[f"{broken}.lora_up.weight"][0, 0] = torch.inf
+    for tensors in (infinite, _tensors("unet_a", "te_a") | {f"{broken}.dora_scale": torch.ones(8, 1)}):
+        match = _prepare(tensors, Targets(MODEL, None)).match
+        assert (match.norm_share, match.share) == (None, 0.5)
 
 
 def test_the_matched_share_is_one_of_the_update_and_not_of_the_keys() -> None:

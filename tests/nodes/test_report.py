@@ -17,6 +17,12 @@ def test_one_line_says_what_was_done() -> None:
     assert render([_ROW], [], "fused") == line
 
 
+def test_a_share_that_is_not_known_is_not_told() -> None:
+    match = Match(10, 4, None)
+    assert "matched 4/10 modules, join" in render([replace(_ROW, match=match)], [], "fused")
+    assert wrong_model(replace(_ROW, match=match)) and not wrong_model(replace(_ROW, match=Match(10, 6, None)))
+
+
 def test_rows_keep_their_order_and_notes_come_last() -> None:
     second = replace(_ROW, name="b.safetensors")
     lines = render([_ROW, second], ["c: skipped, both strengths are 0"], "exact").splitlines()
