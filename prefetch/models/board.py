@@ -11,7 +11,7 @@ from ...loaders.disk_kind import Disk
 from ...lora.file import AdapterKey
 from ..queue.job import JobKey
 from ..queue.need import JobNeeds
-from ..reading.unreadable import rest_s
+from ..rest import rest_s
 from .file import ModelFile, ModelFinder
 from .plan import JobModels
 

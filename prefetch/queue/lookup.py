@@ -8,12 +8,14 @@ from functools import partial
 from typing import TypeAlias
 
 from ...lora.catalog import Ambiguous, Found, LoraCatalog
+from ..rest import rest_s
 from .job import Asked
 from .need import UNRESOLVED, Resolution
 from .resolver import Resolver
 
 RESTAT_S = 2.0
-"""How late a replaced file may be noticed while it is being waited for; a demand always looks for itself."""
+"""How late a replaced file may be noticed while it is being waited for, later where a look takes long; a demand always
+looks for itself."""
 PATIENCE_S = 0.25
 """How long planning waits for the disk: about as long as between two looks at the queue."""
 
@@ -51,6 +53,10 @@ class Lookup:
         self._scanned: int | None = None
         """The revision that `_by_scan` has been asked of."""
         self._looked_at_s = 0.0
+        """When the last look at all the names began."""
+        self._began_s = 0.0
+        self._looked_s = 0.0
+        """How long looks took since then."""
 
     @property
     def known(self) -> Looked:
@@ -61,7 +67,7 @@ class Lookup:
         """The disk should be asked again about all the names."""
         if self._look is not None:
             return False
-        is_old = self._clock() - self._looked_at_s >= RESTAT_S
+        is_old = self._clock() - self._looked_at_s >= rest_s(RESTAT_S, self._looked_s)
         return bool(self._unchecked) or is_old or self._resolver.revision != self._revision
 
     def take_landed(self) -> bool:
@@ -71,6 +77,7 @@ class Lookup:
         if not self._look.done():
             return self._take_scanned()
         look, self._look = self._look, None
+        self._looked_s += self._clock() - self._began_s
         found = look.result()
         moved = any(self._known.get(one, resolution) != resolution for one, resolution in found.items())
         self._known |= found
@@ -84,6 +91,7 @@ class Lookup:
             self._known = {one: resolution for one, resolution in self._known.items() if one in asked}
             self._unchecked &= asked
             self._revision, self._looked_at_s = self._resolver.revision, self._clock()
+            self._looked_s = 0.0
         else:
             asked = asked - self._known.keys()
         if not asked:
@@ -113,7 +121,7 @@ class Lookup:
         return Resolution("found", match.file) if isinstance(match, Found) else UNRESOLVED
 
     async def _wait_for(self, look: Callable[[], Looked]) -> bool:
-        self._look = self._begin(look)
+        self._look, self._began_s = self._begin(look), self._clock()
         await asyncio.wait({self._look}, timeout=PATIENCE_S)
         if not self._look.done():
             self._look.add_done_callback(lambda _: self._ended())

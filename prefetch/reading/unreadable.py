@@ -7,22 +7,13 @@ from collections.abc import Mapping
 from itertools import islice
 
 from ...lora.file import AdapterKey
+from ..rest import rest_s
 from .reading import Outcome
 
 RETRY_S = 30.0
 """A drive that is gone for a while keeps a thread waiting at each try."""
-REST_SHARE = 20
-"""So many times as long as a try took nothing is tried: a bad sector or a slow share is tried for a twentieth of the
-time."""
-LONGEST_REST_S = 480.0
-"""Whatever it took: a drive that has come back is not left alone for hours."""
 _MOST_FILES = 4096
 _NEVER_S = math.inf
-
-
-def rest_s(least_s: float, took_s: float) -> float:
-    """How long to leave a disk alone after what took so long there."""
-    return min(max(least_s, REST_SHARE * took_s), LONGEST_REST_S)
 
 
 class Unreadable:

@@ -15,13 +15,14 @@ from warmstack.loaders.tensor_file import Storage
 from warmstack.lora.adapter import Adapter, load_adapter
 from warmstack.lora.catalog import LoraCatalog
 from warmstack.lora.errors import AdapterUnavailableError
-from warmstack.lora.file import LoraFile
+from warmstack.lora.file import LoraFile, as_on_disk
 from warmstack.prefetch.machine import Machine
-from warmstack.prefetch.prefetcher import MEMORY_TICK_S
+from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.queue.lookup import RESTAT_S
 from warmstack.prefetch.queue.scan import REFRESH_S
-from warmstack.prefetch.reading.unreadable import REST_SHARE, RETRY_S
+from warmstack.prefetch.reading.unreadable import RETRY_S
+from warmstack.prefetch.rest import REST_SHARE
 
 from .world import CHUNK_BYTES, World
 
@@ -285,3 +286,25 @@ async def test_a_damaged_file_that_was_downloaded_again_is_read(world: World) ->
     world.now_s += RESTAT_S
     await world.settle()
     assert world.states() == {"1": {"a.safetensors": "ready"}}
+
+
+async def test_on_a_slow_share_known_loras_are_looked_up_for_a_small_part_of_the_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def slow(file: LoraFile) -> LoraFile | None:
+        looks.append(file.name)
+        world.now_s += 0.3
+        return as_on_disk(file)
+
+    monkeypatch.setattr("warmstack.prefetch.queue.resolver.as_on_disk", slow)
+    for number in range(20):
+        world.submit(f"{number}", world.lora(f"l{number}"))
+    await world.settle()
+    looks.clear()
+    end_s = world.now_s + 2 * 20 * 0.3 * REST_SHARE
+    while world.now_s < end_s:
+        world.now_s += BUSY_POLL_S
+        await world.settle()
+    assert 20 <= len(looks) <= 60

@@ -17,7 +17,7 @@ from warmstack.prefetch.models.board import ModelBoard
 from warmstack.prefetch.models.file import ModelFile
 from warmstack.prefetch.queue.job import ModelReference, QueuedJob, References
 from warmstack.prefetch.queue.need import JobNeeds
-from warmstack.prefetch.reading.unreadable import REST_SHARE
+from warmstack.prefetch.rest import REST_SHARE
 
 from ..patience import DEADLINE_S
 

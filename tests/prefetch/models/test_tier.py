@@ -9,7 +9,8 @@ from warmstack.prefetch.models.board import RELOOK_S
 from warmstack.prefetch.planning.pace import MARGIN_JOBS, MARGIN_JUMPS
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
-from warmstack.prefetch.reading.unreadable import REST_SHARE, RETRY_S
+from warmstack.prefetch.reading.unreadable import RETRY_S
+from warmstack.prefetch.rest import REST_SHARE
 
 from ..world import CHUNK_BYTES, MIB
 from .model_world import ModelWorld

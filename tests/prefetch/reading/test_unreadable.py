@@ -6,7 +6,8 @@ import pytest
 
 from warmstack.lora.file import AdapterKey
 from warmstack.prefetch.reading.reading import Outcome
-from warmstack.prefetch.reading.unreadable import LONGEST_REST_S, REST_SHARE, RETRY_S, Unreadable
+from warmstack.prefetch.reading.unreadable import RETRY_S, Unreadable
+from warmstack.prefetch.rest import LONGEST_REST_S, REST_SHARE
 
 KEY = AdapterKey("/loras/a.safetensors", 1, 1)
 
