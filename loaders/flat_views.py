@@ -44,7 +44,7 @@ class FlatViews(Mapping[str, torch.Tensor]):
             dtype, shape, start, nbytes = self.specs[key]
             if not nbytes:
                 return torch.empty(shape, dtype=dtype, device=self._buffer.device)
-            found = self.at(start, dtype, shape, _contiguous(shape))
+            found = self.at(start, dtype, shape, contiguous_strides(shape))
             if start % dtype.itemsize == 0:
                 self._made[key] = found
         return found
@@ -114,7 +114,7 @@ def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
-def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     strides = [1] * len(shape)
     for axis in range(len(shape) - 1, 0, -1):
         strides[axis - 1] = strides[axis] * shape[axis]

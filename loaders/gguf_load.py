@@ -82,18 +82,12 @@ def load_gguf(
         if transfer is None and place.type == "cuda":
             # Its end waits for the last copy.
             transfer = stack.enter_context(DeviceTransfer(CudaDevice(place)))
-        threads = _default_threads() if threads is None else threads
+        threads = min(kernel.cores(), _MOST_THREADS) if threads is None else threads
         loading = _Loading(header, file, dtype, place, threads, pace or Pace(), transfer)
         for key in keys:
             loading.add(key, header.tensors[key])
         require_stamp(header.path, file, header.stamp)
     return LoadedGguf(loading.tensors, loading.packed, header, loading.metrics(clock))
-
-
-def _default_threads() -> int:
-    """What the process was given may be less than the machine has."""
-    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(given, _MOST_THREADS)
 
 
 def _selected(header: GgufHeader, select: Collection[str] | None) -> list[str]:

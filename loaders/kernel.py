@@ -27,6 +27,11 @@ class _CacheStat(ctypes.Structure):
     )
 
 
+def cores() -> int:
+    """What this process was given may be less than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cached_pages(fd: int, start: int = 0, nbytes: int = 0) -> int | None:
     """Pages of `nbytes` of the open file from byte `start` on, 0 for all to its end, that are in the page cache; None
     where the kernel has no cachestat or refuses it."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import ClassVar
 
 from .direct import READERS
 from .gathering import Gathering
+from .kernel import cores
 from .selection import read_selected
 from .strategy import Constraints, LoadRequest, LoadResult
 
@@ -26,7 +26,7 @@ class ParallelAsyncLazyLoadingStrategy:
     def load(self, request: LoadRequest) -> LoadResult:
         gathering = Gathering(request)
         readers = -(-self.workers // request.at_once)
-        copiers = max(1, min(self.workers, os.cpu_count() or 1) // request.at_once)
+        copiers = max(1, min(self.workers, cores()) // request.at_once)
         for path in request.paths:
             header = gathering.header(path)
             keys = gathering.wanted(header)

@@ -14,6 +14,7 @@ from .filling import Pace, fill
 from .header import SafetensorsHeader, read_header
 from .huge_pages import Patience
 from .huge_pages import ask as ask_for_huge_pages
+from .kernel import cores
 from .opened import OpenFiles, open_raw, require_stamp
 from .rate_limit import RateLimit
 from .spare_memory import SpareMemory
@@ -81,7 +82,7 @@ def read_fast(
 
             def fill_all() -> None:
                 readers = -(-READERS // at_once)
-                copiers = max(1, min(MOST_COPIERS, (os.cpu_count() or 1) // at_once))
+                copiers = max(1, min(MOST_COPIERS, cores() // at_once))
                 if not (direct and fill_directly(path, file, spans, pace, threads=readers, patience=patience)):
                     chunk_bytes = _SHARED_CHUNK_BYTES
                     fill(path, file, spans, pace, threads=copiers, chunk_bytes=chunk_bytes, patience=patience)

@@ -19,6 +19,7 @@ from .errors import SafetensorsLoadError
 from .filling import Pace
 from .flat_views import specs_of_header
 from .header import SafetensorsHeader, read_header
+from .kernel import cores
 from .opened import open_raw, require_stamp
 from .sending import Sending
 from .staging_ring import StagingRing
@@ -235,7 +236,7 @@ class DeviceTransfer:
 
 
 def _default_fillers() -> int:
-    return max(1, min(_MOST_FILLERS, (os.cpu_count() or 1) // 2))
+    return max(1, min(_MOST_FILLERS, cores() // 2))
 
 
 @dataclass(slots=True, eq=False)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from .flat_views import contiguous_strides
 from .views import Buffer
 
 ALIGN_BYTES = 16
@@ -64,7 +65,9 @@ class UploadLayout:
             base = bases.get(tensor.dtype)
             if base is None:
                 base = bases[tensor.dtype] = buffer.view(tensor.dtype)
-            views[key] = torch.as_strided(base, tensor.shape, _strides(tensor.shape), start // tensor.dtype.itemsize)
+            views[key] = torch.as_strided(
+                base, tensor.shape, contiguous_strides(tensor.shape), start // tensor.dtype.itemsize
+            )
         return views
 
     def _runs_within(self, start: int, end: int) -> list[Run]:
@@ -142,10 +145,3 @@ def _cut(memory: torch.Tensor, spans: list[tuple[int, int]]) -> list[torch.Tenso
         sizes += (start - at, nbytes)
         at = start + nbytes
     return list(memory.split([*sizes, len(memory) - at])[1::2])
-
-
-def _strides(shape: torch.Size) -> tuple[int, ...]:
-    strides = [1] * len(shape)
-    for axis in range(len(shape) - 1, 0, -1):
-        strides[axis - 1] = strides[axis] * shape[axis]
-    return tuple(strides)

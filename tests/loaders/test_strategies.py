@@ -32,6 +32,7 @@ from warmstack.loaders import (
     read_tensors,
     resident_bytes,
     streaming,
+    warm_file,
 )
 from warmstack.loaders.direct import READERS
 from warmstack.loaders.gathering import Gathering
@@ -403,3 +404,13 @@ def test_loads_at_once_share_the_readers_that_one_has_alone(large, strategy: str
     # Where the file stays in memory, as on a tmpfs, it is copied instead, by as many as have a core.
     copiers = min(MOST_COPIERS, (os.cpu_count() or 1) // 4)
     assert 1 <= len(readers) <= max(READERS // 4, copiers)
+
+
+@pytest.mark.parametrize("strategy", ["fast_single_file", "parallel_async_lazy"])
+def test_one_thread_copies_where_the_process_was_given_one_core(large, monkeypatch, strategy: str):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+    warm_file(large[0], cancelled=lambda: False)
+    copiers: set[int] = set()
+    pace = Pace(advanced=lambda _, __: copiers.add(threading.get_ident()))
+    StrategyRegistry.default().strategies[strategy].load(LoadRequest((large[0],), pace=pace))
+    assert len(copiers) == 1
