@@ -1,4 +1,16 @@
-"""Bytes on disk -> tensors. See docs/architecture.md.
+"""Bytes on disk -> tensors. See docs/architecture.md. From the outside in:
+
+- doors: robust (one file; `load_request` is what all of them end in), batch, cached, model_loader (any format),
+  module_loading, module_filling, model_names; awaited: in_thread
+- what is asked, and by whom it is done: strategy, registry, auto; eager, lazy, fast_single_file, parallel,
+  parallel_async_lazy, streaming; what it gathers: gathering, placement, progress, telemetry, tracking
+- which device has room: device_map, max_memory, device_plan, footprint, host_memory
+- what a file says: checkpoint, header, shards, strict_json, dtypes, errors; gguf_*; pickled, pickled_shards
+- bytes into memory: opened, filling, direct, mapped, private (whole files), selection (parts), stream (as they come);
+  its memory: spare_memory, huge_pages; tensors on it: views, flat_views, tensor_file
+- to a GPU: uploads (of a load), transfer (of anybody) = upload_layout or upload_source, sending, staging_ring;
+  packed_upload; the device: copy_device, cuda_device, fake_device
+- the system: kernel, page_cache, disk_kind, disk_probe, rate_limit, breather, daemon_pool
 
 Names load their module when first used, so that whoever needs headers or the page cache alone never imports torch."""
 

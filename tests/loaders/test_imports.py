@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pkgutil
+import re
 import subprocess
 import sys
 
@@ -32,6 +34,12 @@ def test_every_public_name_is_there():
     for name in warmstack.loaders.__all__:
         assert getattr(warmstack.loaders, name).__name__ == name
     assert dir(warmstack.loaders) == sorted(warmstack.loaders.__all__)
+
+
+def test_every_module_is_on_the_map():
+    text = warmstack.loaders.__doc__ or ""
+    modules = [module.name for module in pkgutil.iter_modules(warmstack.loaders.__path__)]
+    assert [name for name in modules if not re.search(rf"\b{name}\b", text) and not name.startswith("gguf_")] == []
 
 
 def test_an_unknown_name_is_an_attribute_error():
