@@ -137,7 +137,7 @@ class BaseWeights:
                 self._on_disk.add(component)
             else:
                 _put_back(module)
-            weight = getattr(module, "weight", None)
+            weight = getattr(module, "weight", _packed_elsewhere(module))
             if not isinstance(weight, torch.Tensor):
                 continue
             owner = _behind_wrappers(module)
@@ -164,6 +164,11 @@ def _behind_wrappers(module: torch.nn.Module) -> torch.nn.Module:
 def _owns_weight(module: torch.nn.Module) -> bool:
     """Not so for wrappers, which hand out another's, and parametrizations, which compute it."""
     return "weight" in module._parameters or "weight" in module._buffers
+
+
+def _packed_elsewhere(module: torch.nn.Module) -> torch.Tensor | None:
+    """GPTQ's, AWQ's and Nunchaku's modules have no `weight`."""
+    return module._buffers.get("qweight", module._parameters.get("qweight"))
 
 
 def _is_packed(weight: torch.Tensor) -> bool:

@@ -48,10 +48,23 @@ def worker(tmp_path: Path, make_worker: Callable[..., LoRAWorker]) -> LoRAWorker
     return make_worker(lora_directories=tmp_path)
 
 
-@pytest.fixture(params=PACKED.values(), ids=PACKED.keys())
+class QuantLinear(torch.nn.Module):
+    """As GPTQ's and AWQ's: what is packed has another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("qweight", torch.zeros(1, 8, dtype=torch.int32))
+        self.register_buffer("scales", torch.zeros(1, 8, dtype=torch.float16))
+
+
+@pytest.fixture(params=[*PACKED.values(), QuantLinear], ids=[*PACKED, "gptq"])
 def quantised(request: pytest.FixtureRequest) -> Any:
     pipeline = FluxLike(transformer=[PATH, "proj_out"], text_encoder=[CLIP])
-    pipeline.transformer.get_submodule(PATH).weight = request.param()  # type: ignore[attr-defined]
+    made = request.param()
+    if isinstance(made, torch.nn.Module):
+        pipeline.transformer.set_submodule(PATH, made)  # type: ignore[attr-defined]
+    else:
+        pipeline.transformer.get_submodule(PATH).weight = made  # type: ignore[attr-defined]
     return pipeline
 
 
