@@ -140,7 +140,7 @@ def _joined(factors: Sequence[Tensor], axis: int) -> Tensor:
 def _factors(loras: Sequence[PlainLora], like: Tensor) -> tuple[Tensor, Tensor]:
     """Every up side by side (out, ranks) and every down on top of each other (ranks, in), in the dtype of `like`."""
     if len(loras) == 1:
-        return _cast(loras[0].up.flatten(1), like), _down(loras[0], like)
+        return _cast(loras[0].up.flatten(1), like), down_matrix(loras[0], like)
     ranks = sum(lora.rank for lora in loras)
     up = like.new_empty((like.shape[0], ranks))
     down = like.new_empty((ranks, like.shape[1]))
@@ -148,7 +148,7 @@ def _factors(loras: Sequence[PlainLora], like: Tensor) -> tuple[Tensor, Tensor]:
     for lora in loras:
         end = start + lora.rank
         up[:, start:end].copy_(_moved(lora.up.flatten(1), like))
-        down[start:end].copy_(_moved(lora.down.flatten(1), like) if lora.mid is None else _down(lora, like))
+        down[start:end].copy_(_moved(lora.down.flatten(1), like) if lora.mid is None else down_matrix(lora, like))
         start = end
     return up, down
 
@@ -162,8 +162,8 @@ def _fold(up: Tensor, down: Tensor, scales: Sequence[float]) -> None:
         down.mul_(per_rank[:, None])
 
 
-def _down(lora: PlainLora, like: Tensor) -> Tensor:
-    """(rank, in * kernel elements); Tucker: the middle is contracted into it first."""
+def down_matrix(lora: PlainLora, like: Tensor) -> Tensor:
+    """(rank, in * kernel elements), in the dtype of `like` and where it is. Tucker: with the middle contracted."""
     down = _cast(lora.down.flatten(1), like)
     if lora.mid is None:
         return down

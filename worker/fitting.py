@@ -12,7 +12,7 @@ from ..lora.adapter import Adapter
 from ..lora.budget import Reservation
 from ..lora.cache import AdapterCache
 from ..lora.errors import LoraError
-from ..lora.fuse import PlainLora, fits
+from ..lora.fuse import PlainLora, down_matrix, fits
 from .base_weights import BaseWeights, QuantisedError
 from .naming import LoraPipeline, Place, named_lora
 
@@ -144,11 +144,10 @@ def _share(matched: Collection[PlainLora], lost: Collection[PlainLora]) -> float
 
 
 def _square_norm(lora: PlainLora) -> float:
-    """The squared Frobenius norm of the update, from rank-sized products; a Tucker core is left out. 0 for factors that
-    do not fit each other."""
+    """The squared Frobenius norm of the update, from rank-sized products. 0 for factors that do not fit each other."""
     if lora.delta_shape == (-1, -1):
         return 0.0
     up = lora.up.detach().flatten(1).float()
-    down = lora.down.detach().flatten(1).float()
+    down = down_matrix(lora, up)
     square = float(((up.T @ up) * (down @ down.T)).sum()) * lora.scale**2
     return max(0.0, square) if math.isfinite(square) else math.inf

@@ -113,6 +113,22 @@ def test_tucker_convolution(pipeline: Any, tmp_path: Path, make_worker: MakeWork
     torch.testing.assert_close(ours, weight + delta * (0.8 * 1.5 / 3), rtol=1e-5, atol=1e-5)
 
 
+def test_the_share_of_a_tucker_convolution_counts_its_core(
+    pipeline: Any, tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    channels = pipeline.unet.down_blocks[0].resnets[0].conv1.weight.shape[0]
+    tensors = {}
+    for block, core in ((0, 4.0), (7, 3.0)):
+        name = f"lora_unet_down_blocks_{block}_resnets_0_conv1"
+        tensors[f"{name}.lora_up.weight"] = torch.ones(channels, 2, 1, 1)
+        tensors[f"{name}.lora_down.weight"] = torch.ones(2, channels, 1, 1)
+        tensors[f"{name}.lora_mid.weight"] = torch.full((2, 2, 3, 3), core)
+    save_file(tensors, tmp_path / "tucker.safetensors")
+    (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "tucker").loras
+    assert (lora.matched, len(lora.unmatched)) == (1, 1)
+    assert lora.matched_share == pytest.approx(4 / 5)
+
+
 def test_clip_strength_is_for_text_encoders_and_model_strength_for_the_rest(
     pipeline: Any, make_worker: MakeWorker
 ) -> None:
