@@ -16,7 +16,7 @@ from .categories import covers, folder_category
 from .errors import AmbiguousLoraError, LoraError, LoraNotFoundError
 from .facts import HeaderFacts, read_facts
 from .file import AdapterKey, LoraFile, as_on_disk
-from .index import HeaderIndex
+from .header_index import HeaderIndex
 from .names import Ambiguous, Found, Missing, NameIndex
 from .scan import ListedFile, Listing, list_files
 from .spelling import folded
@@ -56,6 +56,10 @@ class CatalogSnapshot:
     def is_doubtful(self, file: LoraFile) -> bool:
         """True when the `problem` of `file` may have passed, though the file is the same."""
         return file.key in self.doubtful
+
+    def may_have_category(self, file: LoraFile) -> bool:
+        """True while `file` is in none, and its header, which nobody has read yet, may tell one."""
+        return not file.category and (file.key in self.unread or file.key in self.away)
 
     def resolve(self, name: str, category: str = "") -> Found | Ambiguous | Missing:
         """Which file `name` means, see `names.py`; `category` decides between several, and is then the `how`."""
@@ -157,18 +161,18 @@ class LoraCatalog:
         self._unlisted = frozenset(left.union(one for one in self._unlisted if one[0] == snapshot.revision))
         return snapshot.resolve(name, category)
 
-    def category_of(self, name: str) -> str:
-        """The category of the file that `name` means; "" when it has none or no single file answers. Blocks like
+    def category_of(self, name: str, category: str = "") -> str:
+        """The category of the file that `find` finds; "" when it has none or no single file answers. Blocks like
         `find`, and where only the header tells, until it is read."""
         snapshot = self._snapshot
         try:
-            file = self.find(name)
+            file = self.find(name, category)
             if not file.category and (file.key in snapshot.unread or self._snapshot is not snapshot):
                 self.refresh()
-                file = self.find(name)
+                file = self.find(name, category)
             if not file.category and file.key in self._snapshot.away:
                 self._fetch(file.key)
-                file = self.find(name)
+                file = self.find(name, category)
         except LoraError:
             return ""
         return file.category

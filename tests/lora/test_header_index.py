@@ -8,7 +8,7 @@ import pytest
 
 from warmstack.lora.facts import HeaderFacts
 from warmstack.lora.file import AdapterKey
-from warmstack.lora.index import HeaderIndex
+from warmstack.lora.header_index import HeaderIndex
 
 KEY = AdapterKey("/loras/ink.safetensors", 10, 20)
 FACTS = HeaderFacts("styles", "why", "sdxl", "why", "Ink", ("ab12cd34",), 16, "")
