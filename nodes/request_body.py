@@ -1,4 +1,4 @@
-"""RequestError, and reading a request body no further than it is trusted."""
+"""RequestError, and reading what a request says no further than it is trusted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ MAX_PROMPT_BODY_BYTES = 8 * 1024 * 1024
 """A graph of thousands of nodes is 1-2 MB; images do not travel in prompts."""
 MAX_NAMES = 1000
 MAX_NAME_CHARACTERS = 1024
+MODEL_KINDS = ("checkpoints", "diffusion_models")
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -60,6 +61,17 @@ def names_in(body: Mapping[str, Any]) -> tuple[str, ...]:
     if len(names) > MAX_NAMES or any(len(name) > MAX_NAME_CHARACTERS for name in names):
         raise RequestError("invalid_names", f"at most {MAX_NAMES} names of {MAX_NAME_CHARACTERS} characters")
     return tuple(dict.fromkeys(names))
+
+
+def model_in(query: Mapping[str, str]) -> tuple[str, str]:
+    """(kind, name) of a model file. Only their form is checked, as with `names_in`."""
+    only(query, "kind", "name")
+    kind, name = query.get("kind", ""), query.get("name", "")
+    if kind not in MODEL_KINDS:
+        raise RequestError("invalid_value", f"`kind` must be one of {', '.join(MODEL_KINDS)}")
+    if not name or len(name) > MAX_NAME_CHARACTERS:
+        raise RequestError("invalid_value", f"`name` must be a name of at most {MAX_NAME_CHARACTERS} characters")
+    return kind, name
 
 
 def flag_in(body: Mapping[str, Any], key: str, default: bool) -> bool:

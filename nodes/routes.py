@@ -11,9 +11,8 @@ from aiohttp import web
 
 from ..prefetch.reports.prometheus import CONTENT_TYPE
 from .adapter_query import AdapterQuery, parse_query
-from .model_query import parse_model_query
 from .off_loop import ask, ask_disk
-from .request_body import MAX_PROMPT_BODY_BYTES, RequestError, flag_in, names_in, only, read_object
+from .request_body import MAX_PROMPT_BODY_BYTES, RequestError, flag_in, model_in, names_in, only, read_object
 
 logger = logging.getLogger("warmstack")
 
@@ -77,8 +76,7 @@ class _Handlers:
         return web.json_response(await ask_disk(self._backend.adapters, parse_query(request.query)))
 
     async def base_model(self, request: web.Request) -> web.Response:
-        wanted = parse_model_query(request.query)
-        return web.json_response(await ask_disk(self._backend.base_model, *wanted))
+        return web.json_response(await ask_disk(self._backend.base_model, *model_in(request.query)))
 
     async def plan(self, request: web.Request) -> web.Response:
         body = await read_object(request, MAX_PROMPT_BODY_BYTES)
