@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .reading import Outcome, Reading
+
+T = TypeVar("T")
 
 
 class Ended(NamedTuple):
@@ -28,7 +30,7 @@ def read_on(
     reading: Reading | None = first
     while reading is not None:
         outcome = _read(reading, read)
-        follower = None if outcome.state == "no_room" else _take(ahead)
+        follower = None if outcome.state == "no_room" else taken(ahead.popleft)
         ended(Ended(reading, outcome, follower))
         reading = follower
 
@@ -40,8 +42,9 @@ def _read(reading: Reading, read: Callable[[Reading], Outcome]) -> Outcome:
         return Outcome("failed", problem=type(error).__name__)
 
 
-def _take(ahead: deque[Reading]) -> Reading | None:
+def taken(take: Callable[[], T]) -> T | None:
+    """The next of a deque that threads share; None when nothing is left."""
     try:
-        return ahead.popleft()
+        return take()
     except IndexError:  # asking for its length first would let another thread come between
         return None

@@ -11,6 +11,7 @@ from ...loaders.disk_kind import Disk
 from ..disks.disks import NOWHERE, Disks
 from ..planning.plan import Fetch, FetchKey
 from ..settings import MOST_READERS, PrefetchSettings
+from .lane import taken
 from .reading import Reading
 
 Line = Disk | None
@@ -54,8 +55,8 @@ class Schedule:
         """`launch` starts a thread with a reading of `make`, and with what it may go on with. `keeps_off(disk)`: files
         of later jobs leave the disk alone just now, but for those that are `is_urgent`."""
         self.settings = PrefetchSettings()
-        self.stalled: frozenset[Disk | None] = frozenset()
-        """Disks whose reads make no progress: they take no place of others. Whoever changes it has a plan follow."""
+        self.stalled: Sequence[str] = ()
+        """Paths of reads that stand still: they take no place of other disks. Whoever changes it has a plan follow."""
         self.is_yielding = False
         """Something waits because the running job reads the same disk."""
         self._disks = disks
@@ -102,7 +103,7 @@ class Schedule:
         disk = self._disks.under(path)
         if self.settings.concurrency is None:
             return disk
-        return disk or NOWHERE if disk in self.stalled else None
+        return disk or NOWHERE if disk in map(self._disks.under, self.stalled) else None
 
     def beside(self, reading: Reading) -> int:
         """How many share the disk of `reading`, itself included."""
@@ -237,7 +238,7 @@ class Schedule:
         """Whatever no thread has taken yet stands in its line again. What one has, it will tell."""
         self._calm.clear()
         for line, ahead in self._ahead.items():
-            while (reading := _last(ahead)) is not None:
+            while (reading := taken(ahead.pop)) is not None:
                 key = reading.fetch.key
                 self._taken_back[key] = self._handed.pop(key)
                 self._lines.setdefault(line, deque()).appendleft(self._places.pop(key))
@@ -253,7 +254,7 @@ class Schedule:
 
     def _next(self, line: Line) -> Place | None:
         """The nearest that waits in the line and may start."""
-        if line is None and self.settings.concurrency is None:
+        if line == (None if self.settings.concurrency is None else NOWHERE):
             return None  # not until it is known what disk these lie on
         gives_room = any(reading.gives_room for reading in self._readings.values())
         for waiting in self._waiting(line):
@@ -311,10 +312,3 @@ class Schedule:
     def _place_of(self, reading: Reading) -> Place:
         fetch = reading.fetch
         return self._places.get(fetch.key) or Place(LAST, fetch._replace(position=LAST))
-
-
-def _last(ahead: deque[Reading]) -> Reading | None:
-    try:
-        return ahead.pop()
-    except IndexError:  # asking for its length first would let a thread come between
-        return None

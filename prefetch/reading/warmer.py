@@ -163,10 +163,10 @@ class Warmer:
             self._schedule.balance()  # what waits may have become urgent
 
     def look_for_stalls(self, models: Iterable[str]) -> None:
-        """Once per poll: on which disks does a read of ours stand still? `models`: paths of models whose read does."""
+        """Once per poll: which reads of ours stand still? `models`: paths of models whose read does."""
         now_s = self._machine.clock()
-        paths = [reading.fetch.file.path for reading in self._schedule.readings if reading.gate.is_stalled(now_s)]
-        stalled = frozenset(map(self.disk_of, (*paths, *models)))
+        loras = (reading.fetch.file.path for reading in self._schedule.readings if reading.gate.is_stalled(now_s))
+        stalled = (*loras, *models)
         if stalled != self._schedule.stalled:
             self._schedule.stalled = stalled
             self._changed(True)
@@ -224,7 +224,6 @@ class Warmer:
 
     def _on_disks(self) -> None:
         """What is due depends on the disk, and so does how much of it is read at a time."""
-        self._schedule.balance()
         self._changed(True)
 
     def _on_watch(self) -> None:
