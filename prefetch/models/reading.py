@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ...loaders.rate_limit import RateLimit
 from ..machine import Machine
-from ..reading.gate import Gate
-from ..reading.reading import Outcome, warm_pages
+from ..reading.reading import Outcome, Read, warm_pages
 from .plan import ModelFetch
 
 NEGLIGIBLE_SHARE = 16
@@ -20,48 +20,15 @@ def negligible_bytes(size_bytes: int) -> int:
     return size_bytes // NEGLIGIBLE_SHARE
 
 
-class ModelReading:
-    """Made on the event loop, `run` in a thread. Both `pause` and `cancel` take effect within one chunk; a read that
-    was paused goes on where it stopped."""
+class ModelReading(Read):
+    """Of a model."""
 
-    def __init__(
-        self,
-        fetch: ModelFetch,
-        limiter: Callable[[], RateLimit | None],
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, fetch: ModelFetch, limiter: Callable[[], RateLimit | None], clock: Callable[[], float]) -> None:
+        super().__init__(limiter, clock)
         self.fetch = fetch
-        self.has_begun = False
-        self.is_cancelled = False
-        self.gate = Gate(limiter, self._must_stop, clock=clock)
-
-    def pause(self) -> None:
-        self.gate.is_open = False
-
-    def resume(self) -> None:
-        self.gate.is_open = True
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
 
     def run(self, machine: Machine) -> Outcome:
-        self.has_begun = True
-        if self.is_cancelled:
-            return Outcome("cancelled")
-        started_s = self.gate.passed_at_s = machine.clock()
-        file = self.fetch.file
-        outcome = warm_pages(
-            file.path,
-            file.size_bytes,
-            machine,
-            self._must_stop,
-            self.gate,
-            negligible_bytes=negligible_bytes(file.size_bytes),
-        )
-        ended_s = machine.clock()
-        return outcome._replace(
-            seconds=ended_s - started_s - self.gate.held_s, last_chunk_s=ended_s - self.gate.passed_at_s
-        )
-
-    def _must_stop(self) -> bool:
-        return self.is_cancelled
+        path, size_bytes = self.fetch.file.path, self.fetch.file.size_bytes
+        negligible = negligible_bytes(size_bytes)
+        warm = partial(warm_pages, path, size_bytes, machine, self._must_stop, self.gate, negligible_bytes=negligible)
+        return self._timed(warm)

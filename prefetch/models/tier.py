@@ -206,10 +206,9 @@ class ModelTier:
             self._tally.write_off(named)
 
     def _steer(self, reading: ModelReading) -> None:
-        must_wait = self._must_wait(reading.fetch)
-        if reading.fetch.file.key not in self._plan.wanted or (must_wait and not reading.has_begun):
+        if reading.fetch.file.key not in self._plan.wanted:
             reading.cancel()
-        elif must_wait:
+        elif self._must_wait(reading.fetch):
             reading.pause()
         else:
             reading.resume()

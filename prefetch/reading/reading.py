@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...loaders.errors import LoadCancelledError, SafetensorsLoadError
@@ -37,36 +38,27 @@ class Outcome(NamedTuple):
     """How much of it went by since the last chunk was asked for: where a read has failed, it is the one that did."""
 
 
-class Reading:
-    """Made on the event loop, `run` in a thread. `cancel` and `pause` take effect within one chunk."""
+class Read:
+    """Made on the event loop, `_timed` in a thread. `cancel` and `pause` take effect within one chunk; a read that was
+    paused goes on where it stopped."""
 
     def __init__(
         self,
-        fetch: Fetch,
         limiter: Callable[[], RateLimit | None],
+        clock: Callable[[], float],
         joined: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`joined` is called in the reading thread when a demand begins to wait for this read."""
-        self.fetch = fetch
-        self.gives_room = False
-        """It was cancelled for its reservation, which a nearer file needs."""
         self.stopped_idle = False
         """It was cancelled while it did not read, so that it does not read any more."""
-        self.beside = 1
-        """How many shared the disk when it began, itself included."""
         self.is_cancelled = False
         self.gate = Gate(limiter, self._must_stop, joined, clock)
+        self._clock = clock
         self._has_begun = False
 
     @property
     def is_paused(self) -> bool:
         return not self.gate.is_open
-
-    @property
-    def is_demanded(self) -> bool:
-        """A job waits for it: no gate and no limit holds it any more."""
-        return self.gate.is_demanded
 
     def cancel(self) -> None:
         if not self.is_cancelled:
@@ -85,23 +77,48 @@ class Reading:
     def resume(self) -> None:
         self.gate.is_open = True
 
-    def run(self, cache: AdapterCache, machine: Machine) -> Outcome:
+    def _timed(self, read: Callable[[], Outcome]) -> Outcome:
         self._has_begun = True
         if self.is_cancelled:
             return Outcome("cancelled")
-        started_s = self.gate.passed_at_s = machine.clock()
-        if self.fetch.tier == "resident":
-            outcome = self._make_resident(cache)
-        else:
-            file = self.fetch.file
-            outcome = warm_pages(file.path, file.size_bytes, machine, self._must_stop, self.gate)
-        ended_s = machine.clock()
+        started_s = self.gate.passed_at_s = self._clock()
+        outcome = read()
+        ended_s = self._clock()
         return outcome._replace(
             seconds=ended_s - started_s - self.gate.held_s, last_chunk_s=ended_s - self.gate.passed_at_s
         )
 
     def _must_stop(self) -> bool:
         return self.is_cancelled
+
+
+class Reading(Read):
+    """Of a LoRA."""
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        limiter: Callable[[], RateLimit | None],
+        joined: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(limiter, clock, joined)
+        self.fetch = fetch
+        self.gives_room = False
+        """It was cancelled for its reservation, which a nearer file needs."""
+        self.beside = 1
+        """How many shared the disk when it began, itself included."""
+
+    @property
+    def is_demanded(self) -> bool:
+        """A job waits for it: no gate and no limit holds it any more."""
+        return self.gate.is_demanded
+
+    def run(self, cache: AdapterCache, machine: Machine) -> Outcome:
+        if self.fetch.tier == "resident":
+            return self._timed(partial(self._make_resident, cache))
+        file = self.fetch.file
+        return self._timed(partial(warm_pages, file.path, file.size_bytes, machine, self._must_stop, self.gate))
 
     def _make_resident(self, cache: AdapterCache) -> Outcome:
         state = cache.prefetch(self.fetch.file, cancelled=self._must_stop, limiter=self.gate)
