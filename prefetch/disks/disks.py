@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -29,7 +29,11 @@ Places = Mapping[str, Disk]
 SAMPLES = 8
 """Files that a measurement reads from, the largest ones."""
 LOCATES = 4
-"""Groups that may hang at a time, each in a thread."""
+"""Folders that may hang at a time, each in a thread."""
+ANSWER_S = 10.0
+"""A folder that has answered is not asked again for so long before what lies below it is."""
+LATE_S = 10.0
+"""A measurement that takes so long hangs; others take half a second."""
 
 
 class Group(NamedTuple):
@@ -41,19 +45,7 @@ class Group(NamedTuple):
 
 Groups = dict[Group, list[str]]
 
-
-class Survey(NamedTuple):
-    """What a look at all the files of the library found."""
-
-    places: Places
-    samples: Mapping[Disk, tuple[str, ...]]
-    labels: Mapping[Disk, str]
-    """Names each disk over restarts."""
-    known: Mapping[str, Measurement]
-
-
 NOWHERE = Disk("", "unknown")
-EMPTY = Survey({}, {}, {}, {})
 NO_RATES: tuple[float, ...] = ()
 
 
@@ -77,21 +69,27 @@ class Disks:
         self._asked: set[str] = set()
         self._waiting: Groups = {}
         """Of `_asked` what is not being located yet."""
-        self._locating: set[Group] = set()
-        self._surveyed: Sequence[LoraFile] | None = None
-        self._is_surveying = False
-        self._samples: Mapping[Disk, tuple[str, ...]] = {}
-        self._labels: Mapping[Disk, str] = {}
+        self._locating: set[str] = set()
+        """Folders that are being asked."""
+        self._answered_at_s: dict[str, float] = {}
+        self._library: Sequence[LoraFile] | None = None
+        self._unasked: Iterator[Sequence[str]] = iter(())
+        """Of `_library`, by folder."""
+        self._samples: Mapping[Disk, tuple[str, ...]] | None = None
+        """What measurements of its disks read; None after files have been located."""
+        self._labels: dict[Disk, str] = {}
+        """Names each disk over restarts."""
         self._measured: dict[Disk, int] = {}
-        self._measuring: Disk | None = None
-        self._stop = threading.Event()
+        self._under_way: dict[Disk, tuple[float, threading.Event]] = {}
+        """Measurements that have not ended: when each began, and what ends it."""
         for entry in storage_problems():
             logger.warning("%s: %r is ignored; write /mnt/nas=network", STORAGE_VARIABLE, entry)
 
     @property
     def measuring(self) -> Disk | None:
-        """The disk that a measurement has to itself just now."""
-        return self._measuring
+        """The disk that a measurement has to itself just now; not one where it hangs."""
+        late_s = self._machine.clock() - LATE_S
+        return next((disk for disk, (began_s, _) in self._under_way.items() if began_s > late_s), None)
 
     def under(self, path: str) -> Disk | None:
         """The disk that a file lies on; None before `locate` has found it."""
@@ -106,7 +104,8 @@ class Disks:
         return settings.readers_flash or self._measured.get(disk, 1)
 
     def locate(self, paths: Iterable[str]) -> None:
-        """Finds out where these lie, each folder by itself: on a share that is gone it may take for ever."""
+        """Finds out where these lie, each folder by itself, after those above it: on a share that is gone it may take
+        for ever, and what lies below waits for it."""
         fresh = [path for path in paths if path not in self._places and path not in self._asked]
         if fresh:
             self._asked.update(fresh)
@@ -121,32 +120,35 @@ class Disks:
         measures: bool = True,
         busy: Container[Disk | None] = (),
     ) -> None:
-        """For a moment in which nobody reads: gets to know the disks of the library, one step at a time. Without
+        """For a moment in which nobody reads: gets to know the disks of the library, one folder at a time. Without
         `measures`, how many readers they take is left for another time, and so it is for disks that are `busy`."""
-        if self._is_surveying or self._measuring is not None:
-            return
-        if files is not self._surveyed:
-            self._surveyed, self._is_surveying = files, True
-            self._run(partial(_survey, files, self._machine.disk_under, self._memory), self._take_survey, EMPTY)
-        elif measures and settings.readers_flash is None and settings.concurrency is None:
+        if files is not self._library:
+            self._library, self._samples = files, None
+            self._unasked = iter(_by_folder(file.path for file in files if file.path not in self._places).values())
+        if (paths := next(self._unasked, None)) is not None:
+            self.locate(paths)
+        elif measures and settings.readers_flash is None and settings.concurrency is None and self.measuring is None:
             self._measure_next(busy)
 
     def stop_measuring(self) -> None:
         """Somebody needs the disk: the measurement ends within a block and is made up for another time."""
-        self._stop.set()
+        for _, stop in self._under_way.values():
+            stop.set()
 
     def _measure_next(self, busy: Container[Disk | None]) -> None:
+        if self._samples is None:
+            self._samples = _samples(self._library or (), self._places)
         for disk, paths in self._samples.items():
-            if disk.kind in ("flash", "unknown") and disk not in self._measured and disk not in busy:
-                self._measuring = disk
-                self._stop.clear()
-                probe = partial(self._machine.probe, paths, cancelled=self._stop.is_set)
+            if disk in self._labels and not (disk in self._measured or disk in self._under_way or disk in busy):
+                self.stop_measuring()  # what hangs elsewhere has nothing to tell any more
+                self._under_way[disk] = self._machine.clock(), (stop := threading.Event())
+                probe = partial(self._machine.probe, paths, cancelled=stop.is_set)
                 self._run(probe, partial(self._take_rates, disk), NO_RATES)
                 return
 
     def _take_rates(self, disk: Disk, rates: tuple[float, ...]) -> None:
-        self._measuring = None
-        if rates or not self._stop.is_set():
+        _, stop = self._under_way.pop(disk)
+        if rates or not stop.is_set():
             readers = self._measured[disk] = readers_that_pay(rates)
             if rates:
                 keep = partial(self._memory.keep, self._labels[disk], readers, rates)
@@ -154,13 +156,26 @@ class Disks:
         self._found()
 
     def _locate_next(self) -> None:
-        for group in [group for group in self._waiting if group not in self._locating]:
+        for group in tuple(self._waiting):
             if len(self._locating) == LOCATES:
                 return
-            self._locating.add(group)
-            paths = self._waiting.pop(group)
-            locate = partial(_locate, group, paths, self._machine.disk_under, self._hand_over)
-            self._run(locate, partial(self._on_located, group, paths), None)
+            folder = self._first_to_ask(group.folder)
+            if folder in self._locating:
+                continue
+            self._locating.add(folder)
+            its = group if folder == group.folder else Group(folder)
+            paths = self._waiting.pop(its, [])
+            locate = partial(_locate, its, paths, self._machine.disk_under, self._hand_over)
+            self._run(locate, partial(self._on_located, folder, paths), None)
+
+    def _first_to_ask(self, folder: str) -> str:
+        """It, or the topmost folder above it that has not answered lately: where one hangs, so does all below it."""
+        first, fresh_s = folder, self._machine.clock() - ANSWER_S
+        while (above := os.path.dirname(folder)) != folder:
+            folder = above
+            if self._answered_at_s.get(folder, float("-inf")) <= fresh_s:
+                first = folder
+        return first
 
     def _wait(self, groups: Groups) -> None:
         for group, paths in groups.items():
@@ -169,28 +184,32 @@ class Disks:
     def _hand_over(self, places: Places) -> None:
         """In a thread."""
         self._call_soon(partial(self._take_places, places))
+        for disk, path in {disk: path for path, disk in places.items() if disk not in self._labels}.items():
+            with suppress(OSError):
+                # Device numbers are dealt out anew at every boot; with its size a disk is hardly taken for another.
+                label = f"{disk.device} {shutil.disk_usage(path).total}"
+                self._call_soon(partial(self._recognise, disk, label, self._memory.recall().get(label)))
 
-    def _on_located(self, group: Group, paths: Iterable[str], links: Groups | None) -> None:
+    def _recognise(self, disk: Disk, label: str, known: Measurement | None) -> None:
+        self._labels[disk] = label
+        if known is not None:
+            self._measured.setdefault(disk, known.readers)
+            self._found()
+
+    def _on_located(self, folder: str, paths: Iterable[str], links: Groups | None) -> None:
         """`links`: what is left, by the folders that they lead into; None when the files could not be located."""
-        self._locating.discard(group)
-        if links is None:
+        self._locating.discard(folder)
+        self._answered_at_s[folder] = self._machine.clock()
+        if links is None and paths:
             self._take_places({path: NOWHERE for path in paths if path not in self._places})
-        else:
-            self._wait(links)
+        self._wait(links or {})
         self._locate_next()
 
     def _take_places(self, places: Places) -> None:
         self._places |= places
         self._asked -= places.keys()
+        self._samples = None
         self._found()
-
-    def _take_survey(self, survey: Survey) -> None:
-        self._is_surveying = False
-        self._samples, self._labels = survey.samples, survey.labels
-        for disk, label in survey.labels.items():
-            if label in survey.known:
-                self._measured.setdefault(disk, survey.known[label].readers)
-        self._take_places(survey.places)
 
     def _run(self, call: Callable[[], T], then: Callable[[T], None], otherwise: T) -> None:
         """`then` on the loop with the result, or with `otherwise` when the call failed."""
@@ -212,7 +231,8 @@ def _by_folder(paths: Iterable[str]) -> Groups:
 def _locate(
     group: Group, paths: Iterable[str], disk_under: Callable[[str], Disk], found: Callable[[Places], None]
 ) -> Groups:
-    """A stat per folder. Linked files, which may lie elsewhere, are left, and have one each when it is their turn."""
+    """A stat per folder, even without `paths`. Linked files, which may lie elsewhere, are left, and have one each when
+    it is their turn."""
     if group.is_linked:
         for path in paths:
             found({path: disk_under(path)})
@@ -225,25 +245,18 @@ def _locate(
             links.setdefault(Group(os.path.dirname(target), is_linked=True), []).append(path)
         else:
             beside.append(path)
+    disk = disk_under(group.folder)
     if beside:
-        found(dict.fromkeys(beside, disk_under(group.folder)))
+        found(dict.fromkeys(beside, disk))
     return links
 
 
-def _survey(files: Sequence[LoraFile], disk_under: Callable[[str], Disk], memory: DiskMemory) -> Survey:
-    places: dict[str, Disk] = {}
-    for group, paths in _by_folder(file.path for file in files).items():
-        for links in _locate(group, paths, disk_under, places.update).items():
-            _locate(*links, disk_under, places.update)
+def _samples(files: Iterable[LoraFile], places: Places) -> Mapping[Disk, tuple[str, ...]]:
+    """Of each disk that a measurement can say something about."""
     by_disk: dict[Disk, list[LoraFile]] = {}
     for file in files:
-        by_disk.setdefault(places[file.path], []).append(file)
-    samples: dict[Disk, tuple[str, ...]] = {}
-    labels: dict[Disk, str] = {}
-    for disk, its in by_disk.items():
-        largest = heapq.nlargest(SAMPLES, its, key=lambda file: file.size_bytes)
-        with suppress(OSError):
-            # Device numbers are dealt out anew at every boot; with its size a disk is hardly taken for another.
-            labels[disk] = f"{disk.device} {shutil.disk_usage(os.path.dirname(largest[0].path)).total}"
-            samples[disk] = tuple(file.path for file in largest)
-    return Survey(places, samples, labels, memory.recall())
+        disk = places.get(file.path)
+        if disk is not None and disk.kind in ("flash", "unknown"):
+            by_disk.setdefault(disk, []).append(file)
+    largest = {disk: heapq.nlargest(SAMPLES, its, key=lambda file: file.size_bytes) for disk, its in by_disk.items()}
+    return {disk: tuple(file.path for file in its) for disk, its in largest.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from warmstack.loaders.daemon_pool import DaemonPool
 from warmstack.loaders.disk_kind import Disk
 from warmstack.lora.cache import AdapterCache
 from warmstack.lora.file import LoraFile, as_on_disk
+from warmstack.prefetch.disks.disks import LATE_S, LOCATES
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S
 from warmstack.prefetch.queue.scan import REFRESH_S
@@ -282,3 +283,62 @@ async def test_a_read_that_makes_progress_keeps_its_place_however_long_it_takes(
         chunk.release()
     chunk.release(9)
     await until(world, lambda: state(world, "near") == "ready")
+
+
+@pytest.fixture
+def disks(world: World) -> Iterator[Share]:
+    """`far` is a mount of its own, and whoever asks for its disk, or that of what lies below it, stands still."""
+    share = Share(world.path("far"))
+
+    def disk_under(path: str) -> Disk:
+        is_far = path.startswith(share.path)
+        if is_far:
+            share.look(share.path)
+        return Disk("far" if is_far else "near", "flash")
+
+    world.disk_under = disk_under
+    yield share
+    share.is_back.set()
+
+
+async def test_however_many_folders_of_a_share_are_asked_for_others_are_found_on_their_disks(
+    world: World, disks: Share
+) -> None:
+    far = [world.lora(f"far/{number}/{number}/far") for number in range(LOCATES + 2)]
+    near = [world.lora(f"near/{number}/near") for number in range(LOCATES + 2)]
+    world.catalog.refresh()
+    world.submit("far", *far)
+    for number, name in enumerate(near):
+        world.submit(f"near{number}", name)
+    await until(world, lambda: all(state(world, f"near{number}") == "ready" for number in range(LOCATES + 2)))
+    assert disks.looks == 1
+    disks.is_back.set()
+    await until(world, lambda: set(world.states()["far"].values()) == {"ready"})
+
+
+async def test_disks_are_measured_though_others_cannot_be_told_or_measured(world: World, disks: Share) -> None:
+    """One measurement at a time, as long as it does not hang."""
+    probed: list[str] = []
+    is_over = threading.Event()
+
+    def probe(paths: Sequence[str], cancelled: Callable[[], bool]) -> tuple[float, ...]:
+        probed.append(os.path.basename(os.path.dirname(paths[0])))
+        if probed[-1] == "hangs":
+            assert is_over.wait(DEADLINE_S)
+        return () if cancelled() else (1.0,)
+
+    disk_under = world.disk_under
+    world.disk_under = lambda path: Disk("hangs", "flash") if "hangs" in path else disk_under(path)
+    world.probe = probe
+    for name in ("far/1/far", "far/2/far", "hangs/hangs", "near/near"):
+        world.lora(name)
+    for name in ("far", "near"):
+        os.remove(world.path(f"{name}.safetensors"))
+    world.catalog.refresh()
+    await until(world, lambda: probed == ["hangs"])
+    world.now_s += LATE_S
+    await until(world, lambda: probed == ["hangs", "near"])
+    world.prefetcher.configure(world.settings.updated({"concurrency": 1}))
+    world.submit("near", "near/near")
+    await until(world, lambda: state(world, "near") == "ready")
+    is_over.set()
