@@ -55,8 +55,8 @@ MEMORY_TICK_S = 3.0
 JOIN_S = 0.5
 PUBLISH_S = 0.05
 """How late a file that has just arrived may be shown."""
-CHORES = 23
-"""7 kinds of looks at a disk, 8 models, 4 folders, the pages of 4 disks: on a share that is gone each may hang, and
+CHORES = 39
+"""7 kinds of looks at a disk, 24 models, 4 folders, the pages of 4 disks: on a share that is gone each may hang, and
 holds up no other."""
 GRACE_S = 5.0
 """How long an end waits for reads to notice it; a read that is stuck in the kernel is left to its daemon thread."""

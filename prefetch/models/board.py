@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import os
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
@@ -11,6 +12,7 @@ from ...loaders.disk_kind import Disk
 from ...lora.file import AdapterKey
 from ..queue.job import JobKey
 from ..queue.need import JobNeeds
+from ..reading.lane import taken
 from ..rest import rest_s
 from .file import ModelFile, ModelFinder
 from .plan import JobModels
@@ -19,8 +21,10 @@ RELOOK_S = 10.0
 """From one round of looks at all names to the next, more where they take long: a replaced file is noticed so late."""
 PATIENCE_S = 0.25
 """How long other names wait for one that is being looked up."""
-LOOKS = 8
+LOOKS = 24
 """Names that may hang at a time, each in a thread: on a share that is gone for ever."""
+LOOKS_IN_FOLDER = 8
+"""Of these in one folder: what else it holds may lie on that share, too."""
 
 Name: TypeAlias = tuple[str, str]
 """Kind and name."""
@@ -39,13 +43,13 @@ class _Look:
 
     def run(self) -> None:
         """For a thread."""
-        while (name := _taken(self._ahead.popleft)) is not None:
+        while (name := taken(self._ahead.popleft)) is not None:
             self._done.append((name, tuple(self._find(*name))))
 
     def take_back(self) -> None:
         """Leaves it the name that it is at."""
         self.is_late = True
-        while (name := _taken(self._ahead.pop)) is not None:
+        while (name := taken(self._ahead.pop)) is not None:
             self.names.discard(name)
 
     def take(self) -> dict[Name, tuple[ModelFile, ...]]:
@@ -135,8 +139,13 @@ class ModelBoard:
         each would hang, too."""
         held = set[Name]().union(*(look.names for look in self._looks))
         stuck = {disk for name in held for disk in self._disks_of(name)}
+        crowds = Counter(map(_folder_of, held))
         names = (name for name in self._names() if name not in self._fresh and name not in held)
-        free = (name for name in names if stuck.isdisjoint(self._disks_of(name)))
+        free = (
+            name
+            for name in names
+            if stuck.isdisjoint(self._disks_of(name)) and crowds[_folder_of(name)] < LOOKS_IN_FOLDER
+        )
         return sorted(free, key=self._found.__contains__)
 
     def _disks_of(self, name: Name) -> set[Disk | None]:
@@ -182,8 +191,5 @@ class ModelBoard:
         return JobModels(needs.job.key, needs.job.running, tuple(files.values()), is_whole)
 
 
-def _taken(take: Callable[[], Name]) -> Name | None:
-    try:
-        return take()
-    except IndexError:  # asking for the length first would let another thread come between
-        return None
+def _folder_of(name: Name) -> Name:
+    return name[0], os.path.dirname(name[1])

@@ -12,7 +12,7 @@ import pytest
 
 from warmstack.loaders.daemon_pool import DaemonPool
 from warmstack.loaders.disk_kind import Disk
-from warmstack.prefetch.models.board import LOOKS, RELOOK_S
+from warmstack.prefetch.models.board import LOOKS_IN_FOLDER, RELOOK_S
 from warmstack.prefetch.models.file import ModelFile
 from warmstack.prefetch.reading.gate import STALL_S
 
@@ -185,7 +185,7 @@ async def test_a_model_of_the_running_job_that_cannot_be_looked_up_is_counted_wh
 
 async def test_a_replaced_model_is_noticed_while_names_of_another_disk_hang(world: ModelWorld, names: Share) -> None:
     """They were found before, and are what they were; they hang one for all."""
-    far = [world.model(f"far/far{number}.safetensors") for number in range(LOOKS + 1)]
+    far = [world.model(f"far/far{number}.safetensors") for number in range(LOOKS_IN_FOLDER + 1)]
     near = world.model("near.safetensors")
     names.is_back.set()
     world.submit_models("2", *far, near)
@@ -204,3 +204,14 @@ async def test_a_replaced_model_is_noticed_while_names_of_another_disk_hang(worl
     world.model(far[-1], 9 * CHUNK_BYTES)
     names.is_back.set()
     await until(world, lambda: world.read_models().count(far[-1]) == 2)
+
+
+async def test_names_of_a_folder_that_hang_hold_up_none_of_another_folder(world: ModelWorld, names: Share) -> None:
+    far = [world.model(f"far/far{number}.safetensors") for number in range(LOOKS_IN_FOLDER + 2)]
+    for number, name in enumerate(far):
+        world.submit_models(f"far{number}", name)
+    world.submit_models("near", near := world.model("near.safetensors"))
+    await until_ready(world, "near", near)
+    assert len(names.looks) <= LOOKS_IN_FOLDER, "each takes a thread for ever"
+    names.is_back.set()
+    await until_ready(world, f"far{LOOKS_IN_FOLDER + 1}", far[-1])
