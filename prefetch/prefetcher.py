@@ -221,10 +221,10 @@ class Prefetcher:
             self._take_starts()
             self._forecast.follow(settings)
             self._scan.follow(self._board.needs)
-            self._warmer.look_for_stalls(self._models.paths_stalled)
+            self._warmer.look_for_stalls(self._models.under_way)
             self._warmer.look_at_job(self._board.needs, self._models.read_by_job)
             if not self._models.readings:
-                self._warmer.survey(self._resolver.files, self._models.paths_read, measures=not self._scan.is_going_on)
+                self._warmer.survey(self._resolver.files, self._models.under_way, measures=not self._scan.is_going_on)
         await self._look_at_memory()
         stats = self._cache.stats()
         self._history.observe(running, demands(stats, self._warmer.tally.figures), self._machine.clock())

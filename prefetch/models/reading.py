@@ -24,11 +24,10 @@ class ModelReading(Read):
     """Of a model."""
 
     def __init__(self, fetch: ModelFetch, limiter: Callable[[], RateLimit | None], clock: Callable[[], float]) -> None:
-        super().__init__(limiter, clock)
+        super().__init__(fetch.file.path, limiter, clock)
         self.fetch = fetch
 
     def run(self, machine: Machine) -> Outcome:
-        path, size_bytes = self.fetch.file.path, self.fetch.file.size_bytes
-        negligible = negligible_bytes(size_bytes)
-        warm = partial(warm_pages, path, size_bytes, machine, self._must_stop, self.gate, negligible_bytes=negligible)
-        return self._timed(warm)
+        size_bytes = self.fetch.file.size_bytes
+        warm = partial(warm_pages, self.path, size_bytes, machine, self._must_stop, self.gate)
+        return self._timed(partial(warm, negligible_bytes=negligible_bytes(size_bytes)))

@@ -75,15 +75,9 @@ class ModelTier:
         return tuple(self._under_way.values())
 
     @property
-    def paths_read(self) -> tuple[str, ...]:
-        """What these reads read."""
-        return tuple(reading.fetch.file.path for reading in self._under_way)
-
-    @property
-    def paths_stalled(self) -> tuple[str, ...]:
-        """What those of them read that stand still."""
-        now_s = self._machine.clock()
-        return tuple(reading.fetch.file.path for reading in self._under_way if reading.gate.is_stalled(now_s))
+    def under_way(self) -> tuple[ModelReading, ...]:
+        """These reads."""
+        return tuple(self._under_way)
 
     @property
     def readings(self) -> tuple[ModelReading, ...]:
@@ -158,7 +152,7 @@ class ModelTier:
         taken: Counter[Line] = Counter()
         for reading in self._under_way:
             self._steer(reading)
-            line = self._warmer.line_of(reading.fetch.file.path)
+            line = self._warmer.line_of(reading.path)
             taken[line] += 1 if reading.is_cancelled else 1 + _LEFT_BEHIND
         for line in self._due:
             if taken[line] <= _LEFT_BEHIND and len(self._under_way) < MODEL_THREADS:

@@ -44,11 +44,13 @@ class Read:
 
     def __init__(
         self,
+        path: str,
         limiter: Callable[[], RateLimit | None],
         clock: Callable[[], float],
         joined: Callable[[], None] = lambda: None,
     ) -> None:
         """`joined` is called in the reading thread when a demand begins to wait for this read."""
+        self.path = path
         self.stopped_idle = False
         """It was cancelled while it did not read, so that it does not read any more."""
         self.is_cancelled = False
@@ -102,7 +104,7 @@ class Reading(Read):
         joined: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(limiter, clock, joined)
+        super().__init__(fetch.file.path, limiter, clock, joined)
         self.fetch = fetch
         self.gives_room = False
         """It was cancelled for its reservation, which a nearer file needs."""
@@ -117,8 +119,8 @@ class Reading(Read):
     def run(self, cache: AdapterCache, machine: Machine) -> Outcome:
         if self.fetch.tier == "resident":
             return self._timed(partial(self._make_resident, cache))
-        file = self.fetch.file
-        return self._timed(partial(warm_pages, file.path, file.size_bytes, machine, self._must_stop, self.gate))
+        size_bytes = self.fetch.file.size_bytes
+        return self._timed(partial(warm_pages, self.path, size_bytes, machine, self._must_stop, self.gate))
 
     def _make_resident(self, cache: AdapterCache) -> Outcome:
         state = cache.prefetch(self.fetch.file, cancelled=self._must_stop, limiter=self.gate)

@@ -109,9 +109,9 @@ class Schedule:
         """How many share the disk of `reading`, itself included."""
         if len(self._readings) < 2:
             return 1
-        line = self.line_of(reading.fetch.file.path)
+        line = self.line_of(reading.path)
         others = (other for other in self._readings.values() if other is not reading and not other.is_paused)
-        return 1 + sum(self.line_of(other.fetch.file.path) == line for other in others)
+        return 1 + sum(self.line_of(other.path) == line for other in others)
 
     def keep(self, wanted: Callable[[FetchKey], bool]) -> None:
         """Stops everything else."""
@@ -146,7 +146,7 @@ class Schedule:
 
     def go_on(self, reading: Reading, follower: Reading | None) -> None:
         """After an end: the thread gets more to go on with, unless there is something to decide."""
-        line = self.line_of(reading.fetch.file.path)
+        line = self.line_of(reading.path)
         if follower is None or line not in self._calm:
             self.balance()
         else:
@@ -176,7 +176,7 @@ class Schedule:
         self._take_back()
         readings: dict[Line, list[Reading]] = {line: [] for line in self._lines}
         for reading in self._readings.values():
-            readings.setdefault(self.line_of(reading.fetch.file.path), []).append(reading)
+            readings.setdefault(self.line_of(reading.path), []).append(reading)
         for line, its in readings.items():
             self._balance_line(line, its)
         self._taken_back.clear()

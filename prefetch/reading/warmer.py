@@ -23,7 +23,7 @@ from ..reports.metrics import PageTally
 from ..reports.view import Shelves
 from ..settings import PrefetchSettings
 from .lane import Ended, read_on
-from .reading import Outcome, Reading
+from .reading import Outcome, Read, Reading
 from .schedule import Line, Schedule
 from .unreadable import Unreadable
 
@@ -70,6 +70,7 @@ class Warmer:
         # Replaced and never changed, so that a picture of the state can keep them.
         self._pages: Mapping[AdapterKey, bool] = {}
         self._no_room: frozenset[AdapterKey] = frozenset()
+        """Adapters that the cache has refused for now."""
 
     @property
     def pages(self) -> Mapping[AdapterKey, bool]:
@@ -80,11 +81,6 @@ class Warmer:
     def retry_at_s(self) -> float:
         """When `retry_unread` has something to do next."""
         return self._unreadable.retry_at_s
-
-    @property
-    def no_room(self) -> frozenset[AdapterKey]:
-        """Adapters that the cache has refused for now."""
-        return self._no_room
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -162,11 +158,10 @@ class Warmer:
         if self._schedule.is_yielding:
             self._schedule.balance()  # what waits may have become urgent
 
-    def look_for_stalls(self, models: Iterable[str]) -> None:
-        """Once per poll: which reads of ours stand still? `models`: paths of models whose read does."""
+    def look_for_stalls(self, models: Iterable[Read]) -> None:
+        """Once per poll: which of our reads, and of those of `models`, stand still?"""
         now_s = self._machine.clock()
-        loras = (reading.fetch.file.path for reading in self._schedule.readings if reading.gate.is_stalled(now_s))
-        stalled = (*loras, *models)
+        stalled = tuple(read.path for read in (*self._schedule.readings, *models) if read.gate.is_stalled(now_s))
         if stalled != self._schedule.stalled:
             self._schedule.stalled = stalled
             self._changed(True)
@@ -190,7 +185,7 @@ class Warmer:
         """Whether a LoRA of its disk is being read, or paused for another, or as many on all disks as the user has set.
         One that was told to stop does not count: on a share that is gone it never ends. Of a file whose disk is not
         known, anything may lie beside it."""
-        others = [reading.fetch.file.path for reading in self.readings]
+        others = [reading.path for reading in self.readings]
         most, disk = self._schedule.settings.concurrency, self.disk_of(path)
         if most is not None and [*map(self.line_of, others)].count(None) >= most:
             return True
@@ -200,12 +195,11 @@ class Warmer:
         """Whether a file of a later job should be left alone because the running job reads the same disk."""
         return self._watch.keeps_off(self._disks.under(path))
 
-    def survey(self, files: Sequence[LoraFile], read: Iterable[str], *, measures: bool) -> None:
-        """Uses a moment in which nothing is read to get to know the disks of the library. `read`: models whose read was
-        told to stop and has not ended."""
+    def survey(self, files: Sequence[LoraFile], models: Iterable[Read], *, measures: bool) -> None:
+        """Uses a moment in which nothing is read to get to know the disks of the library. `models`: reads of these that
+        were told to stop and have not ended."""
         if self._schedule.is_idle and not self._watch.keeps_off(None):
-            paths = (*read, *(reading.fetch.file.path for reading in self._schedule.readings))
-            busy = frozenset(map(self._disks.under, paths))
+            busy = frozenset(self._disks.under(read.path) for read in (*self._schedule.readings, *models))
             self._disks.survey(files, self._schedule.settings, measures=measures, busy=busy)
 
     def count_asked(self, key: AdapterKey, nbytes: int, seconds: float) -> None:
