@@ -11,9 +11,11 @@ are written do not matter. `"enabled": false` and a request without models are t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from .categories import category_key
 from .errors import LoraSyntaxError
+from .request_weights import RequestWeights
 from .row import LoraRow, number, shown, switch
 from .rows import read_row, require_known
 
@@ -28,20 +30,23 @@ def is_request(value: object) -> bool:
     return isinstance(inner, Mapping | list) or any(field in value for field in _FIELDS[1:])
 
 
-def read_request(request: object, category_of: Callable[[str], str] | None = None) -> tuple[LoraRow, ...]:
-    """Rows of a request, weights applied. `category_of(name)` is asked for the category of rows that name none."""
+def read_request(request: object, category_of: Callable[[str], str | None] | None = None) -> tuple[LoraRow, ...]:
+    """Rows of a request, weights applied. `category_of(name)` is asked for the category of rows that name none; where
+    it says None, nobody can tell yet, and the row keeps its weights for who can."""
     body = _body(request)
     require_known(body, _FIELDS, "request")
     if not switch(body.get("enabled", True), "request, 'enabled'"):
         return ()
     global_weight = number(body.get("global_weight", 1.0), "request, 'global_weight'")
-    category_weights = _category_weights(body.get("category_weights"))
+    weights = RequestWeights(global_weight, _category_weights(body.get("category_weights")))
     rows = []
     for index, entry in enumerate(_models(body.get("models")), 1):
         row = read_row(entry, f"request, model {index}")
         if row is not None:
-            category = row.category or (category_of(row.name) if category_of and category_weights else "")
-            rows.append(row.scaled(global_weight * _weight_of(category, category_weights)))
+            category: str | None = row.category
+            if not category and category_of and weights.ask_for_category:
+                category = category_of(row.name)
+            rows.append(replace(row, weights=weights) if category is None else row.scaled(weights.of(category)))
     return tuple(rows)
 
 
@@ -77,12 +82,3 @@ def _category_weights(value: object) -> dict[str, float]:
         category_key(str(category)): number(weight, f"request, category weight of {shown(category)}")
         for category, weight in value.items()
     }
-
-
-def _weight_of(category: str, weights: Mapping[str, float]) -> float:
-    category = category_key(category)
-    while category:
-        if category in weights:
-            return weights[category]
-        category = category.rpartition("/")[0]
-    return 1.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 
 from .errors import LoraSyntaxError
+from .request_weights import RequestWeights
 
 # float() alone would also take "nan", "inf", "1_0" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -32,6 +33,9 @@ class LoraRow:
     """As written beside the name; "" when nobody wrote one."""
     warning: str = field(default="", compare=False)
     """What was written and does not take effect, in one line: block weights in a tag, a rank override."""
+    weights: RequestWeights | None = None
+    """Those of its request, while they are still to be multiplied in: its category, and with it its weight, is that of
+    its file, which the reader of the text did not know."""
 
     @property
     def is_active(self) -> bool:
@@ -45,7 +49,7 @@ class LoraRow:
             raise LoraSyntaxError(
                 f"LoRA {self.name!r}: weight {weight} makes the strength infinite; use smaller numbers"
             )
-        return LoraRow(self.name, model, clip, self.category, self.warning)
+        return LoraRow(self.name, model, clip, self.category, self.warning, self.weights)
 
 
 def shown(value: object) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from .errors import LoraSyntaxError
 from .request import is_request, read_request
@@ -19,6 +19,9 @@ from .scan import EXTENSIONS
 from .tags import COMFY, extract_tags, has_tags, require_syntax
 
 __all__ = ["LoraRow", "LoraStack", "parse_stack"]
+
+CategoryOf: TypeAlias = "Callable[[str], str | None]"
+"""The category of the file that a name means; None where the file is not looked for, see `LoraRow.weights`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class LoraStack:
         return cls(() if stack is None else read_tuples(stack))
 
     @classmethod
-    def from_request(cls, request: object, category_of: Callable[[str], str] | None = None) -> LoraStack:
+    def from_request(cls, request: object, category_of: CategoryOf | None = None) -> LoraStack:
         """From the request JSON, see `request.py`. `category_of(name)` tells the category of rows that name none."""
         return cls(read_request(request, category_of))
 
@@ -92,7 +95,7 @@ class LoraStack:
         return cls(extract_tags(text, syntax)[1])
 
 
-def parse_stack(text: str, syntax: str = COMFY, *, category_of: Callable[[str], str] | None = None) -> LoraStack:
+def parse_stack(text: str, syntax: str = COMFY, *, category_of: CategoryOf | None = None) -> LoraStack:
     """Whatever a person or a program writes into a `loras` input: a JSON list, a request, one row, tags, or one bare
     name, which is what a list of names hands over.
 
@@ -125,7 +128,7 @@ class _NotJsonError(ValueError):
     pass
 
 
-def _from_json(value: object, category_of: Callable[[str], str] | None) -> LoraStack:
+def _from_json(value: object, category_of: CategoryOf | None) -> LoraStack:
     if isinstance(value, Mapping) and not is_request(value) and any(field in value for field in NAME_FIELDS):
         return LoraStack.from_rows([value])
     return LoraStack.from_rows(value) if isinstance(value, list) else LoraStack.from_request(value, category_of)

@@ -18,7 +18,7 @@ class Names(Protocol):
 
     def find(self, name: str, category: str = "") -> LoraFile: ...
 
-    def category_of(self, name: str) -> str: ...
+    def category_of(self, name: str, category: str = "") -> str: ...
 
 
 def read_stack(names: Names, text: str | None, before: object = None, *, category: str = "") -> LoraStack:
@@ -28,7 +28,7 @@ def read_stack(names: Names, text: str | None, before: object = None, *, categor
     earlier = LoraStack.from_tuples(_entries(before))
     if not isinstance(text, str) or not text.strip():
         return earlier
-    written = parse_stack(text, category_of=names.category_of)
+    written = parse_stack(text, category_of=lambda name: names.category_of(name, category))
     return earlier + LoraStack(tuple(row if row.category else replace(row, category=category) for row in written))
 
 

@@ -26,7 +26,7 @@ from .pool import join_all
 from .queue.board import QueueBoard
 from .queue.job import QueuedJob, References
 from .queue.lookup import Lookup
-from .queue.need import JobNeeds, Need
+from .queue.need import JobNeeds, need_of
 from .queue.resolver import Resolver
 from .queue.scan import LibraryScan
 from .reading.schedule import THREADS
@@ -180,10 +180,10 @@ class Prefetcher:
         references = self._references(payload)
         shelves = self._shown[0].shelves._replace(resident=resident_keys(self._cache.snapshot()))
         needs = [
-            Need(reference, self._resolver.resolve_one(reference.asks, suggest=not reference.guessed))
+            need_of(reference, self._resolver.resolve_one(reference.asks, suggest=not reference.guessed))
             for reference in references.loras
         ]
-        return planned_loras(needs, references.unknown, shelves)
+        return planned_loras(filter(None, needs), references.unknown, shelves)
 
     async def _work(self) -> None:
         self._scan.start()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
+
+from ...lora.request_weights import RequestWeights
 
 
 class Asked(NamedTuple):
@@ -30,10 +33,21 @@ class LoraReference:
     """True when only the generic rules found it: it counts when the catalog knows the name, else it was no LoRA."""
     category: str = ""
     """As written beside the name, where it decides between several files of that name."""
+    weights: RequestWeights | None = None
+    """Still to be multiplied in: they go by the category of the file."""
 
     @property
     def asks(self) -> Asked:
         return Asked(self.name, self.category)
+
+    def weighed(self, category: str | None) -> LoraReference:
+        """With its weights multiplied in; None for a category that is not known, and then nor are the strengths."""
+        if self.weights is None:
+            return self
+        weight = math.nan if category is None else self.weights.of(category)
+        written = self.strength_model, self.strength_clip
+        model, clip = (None if one is None or not math.isfinite(one * weight) else one * weight for one in written)
+        return replace(self, strength_model=model, strength_clip=clip, weights=None)
 
 
 @dataclass(frozen=True, slots=True)

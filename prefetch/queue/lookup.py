@@ -118,7 +118,7 @@ class Lookup:
         match = self._catalog.resolve(*asked)
         if isinstance(match, Ambiguous):
             return Resolution("ambiguous", candidates=match.candidates)
-        return Resolution("found", match.file) if isinstance(match, Found) else UNRESOLVED
+        return self._resolver.found(match.file) if isinstance(match, Found) else UNRESOLVED
 
     async def _wait_for(self, look: Callable[[], Looked]) -> bool:
         self._look, self._began_s = self._begin(look), self._clock()

@@ -21,6 +21,8 @@ class Resolution:
     file: LoraFile | None = None
     candidates: tuple[str, ...] = ()
     """Names: the files that answer to an ambiguous name, or near misses of a missing one."""
+    is_categorised: bool = True
+    """False while only its header would tell the category of the file, and nobody has read it."""
     key: AdapterKey | None = field(init=False, compare=False)
     is_readable: bool = field(init=False, compare=False)
     """False when it must not be read in the background: no file, a pickle, a broken header."""
@@ -51,11 +53,6 @@ class Need(NamedTuple):
     @property
     def is_readable(self) -> bool:
         return self.resolution.is_readable
-
-    @property
-    def is_certain(self) -> bool:
-        """False for a guess that the catalog does not know: it was no LoRA."""
-        return self.resolution.state == "found" or not self.reference.guessed
 
 
 class Use(NamedTuple):
@@ -95,10 +92,22 @@ class JobNeeds:
         return other
 
 
+def need_of(reference: LoraReference, resolution: Resolution) -> Need | None:
+    """None when nothing will be loaded: a guess that the catalog does not know was no LoRA, and a row may weigh nothing
+    in the category of its file."""
+    if reference.guessed and resolution.state != "found":
+        return None
+    if reference.weights is None:
+        return Need(reference, resolution)
+    file = resolution.file
+    weighed = reference.weighed(None if file is None or not resolution.is_categorised else file.category)
+    return None if weighed.strength_model == weighed.strength_clip == 0 else Need(weighed, resolution)
+
+
 def needs_of(job: QueuedJob, references: References, resolutions: Mapping[Asked, Resolution]) -> JobNeeds:
-    """The certain needs of a job; one not resolved yet counts as missing."""
-    needs = [Need(reference, resolutions.get(reference.asks, UNRESOLVED)) for reference in references.loras]
-    return JobNeeds(job, references, tuple([need for need in needs if need.is_certain]))
+    """What a job needs; what is not resolved yet counts as missing."""
+    needs = [need_of(reference, resolutions.get(reference.asks, UNRESOLVED)) for reference in references.loras]
+    return JobNeeds(job, references, tuple([need for need in needs if need is not None]))
 
 
 def shown_name(name: str) -> str:

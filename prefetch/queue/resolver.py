@@ -30,6 +30,10 @@ class Resolver:
         """True when the file could not be opened: a scan may tell more."""
         return self._catalog.snapshot.is_doubtful(file)
 
+    def found(self, file: LoraFile) -> Resolution:
+        """A file that answers to a name."""
+        return Resolution("found", file, is_categorised=not self._catalog.snapshot.may_have_category(file))
+
     def refresh(self) -> None:
         """Scans the folders again."""
         self._catalog.refresh()
@@ -52,7 +56,7 @@ class Resolver:
             match = self._catalog.catch_up(*asked)
         if isinstance(match, Found):
             file = as_on_disk(match.file)
-            return Resolution("missing") if file is None else Resolution("found", file)
+            return Resolution("missing") if file is None else self.found(file)
         if isinstance(match, Ambiguous):
             return Resolution("ambiguous", candidates=tuple(match.candidates))
         return Resolution("missing", candidates=match.suggestions if suggest else ())

@@ -62,11 +62,14 @@ class StackText:
         if isinstance(value, Computed):
             yield unknown(node, f"{self.key!r} comes from {value.source}")
             return
-        if isinstance(value, str) and len(value) > MAX_TEXT_CHARS:
+        if not isinstance(value, str):
+            yield unknown(node, f"{self.key!r} is no text; send a list or a request as one JSON text")
+            return
+        if len(value) > MAX_TEXT_CHARS:
             yield unknown(node, f"a text of {len(value)} characters")
             return
         try:
-            stack = _stack(value)
+            stack = parse_stack(value, category_of=_not_looked_for)
         except LoraSyntaxError as error:
             yield unknown(node, str(error))
         except RecursionError:
@@ -107,15 +110,11 @@ def tag_references(
 
 def _reference(row: LoraRow, node_id: str, class_type: str, *, resident: bool, guessed: bool) -> LoraReference:
     strengths = row.strength_model, row.strength_clip
-    return LoraReference(row.name, *strengths, node_id, class_type, resident, guessed, row.category)
+    return LoraReference(row.name, *strengths, node_id, class_type, resident, guessed, row.category, row.weights)
 
 
-def _stack(value: object) -> LoraStack:
-    if isinstance(value, list):
-        return LoraStack.from_rows(value)
-    if isinstance(value, dict):
-        return LoraStack.from_request(value)
-    return parse_stack(value) if isinstance(value, str) else LoraStack(())
+def _not_looked_for(name: str) -> None:
+    """The category of a file is known where its name is looked up in the catalog, which changes while a job waits."""
 
 
 def _without_choices(text: str) -> tuple[str, str]:

@@ -138,9 +138,8 @@ def fetch_status(reading: Reading) -> FetchStatus:
 
 
 def planned_loras(needs: Iterable[Need], unknown: Iterable[UnknownReference], shelves: Shelves) -> list[PlannedLora]:
-    """What is certain of `needs`, then what only a run can tell."""
-    certain = [_planned(need, shelves) for need in needs if need.is_certain]
-    return certain + [_planned_unknown(reference) for reference in unknown]
+    """`needs`, then what only a run can tell."""
+    return [_planned(need, shelves) for need in needs] + [_planned_unknown(reference) for reference in unknown]
 
 
 def _planned(need: Need, shelves: Shelves) -> PlannedLora:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from hostkit.client import HostClient, HostRequestError
-from hostkit.graphs import flux_graph, sd15_graph
+from hostkit.graphs import digest_graph, flux_graph, sd15_graph
 from hostkit.server import HostServer
 
 ROOT = "/warmstack/v1"
@@ -64,6 +65,20 @@ def test_a_plan_tells_found_ambiguous_missing_and_unknown(client: HostClient, ho
     stock = client.post(f"{ROOT}/plan", {"prompt": sd15_graph(rows[1:2])})
     assert stock["loras"][0]["tier"] == "page"
     assert str(host_base) not in json.dumps([plan, stock])
+
+
+def test_a_plan_has_the_strengths_of_the_run(client: HostClient) -> None:
+    request = {"lora": {"category_weights": {"styles": 0.3, "characters": 0}, "models": [["oil", 0.7, 0.1], "mira"]}}
+    graph = digest_graph(sd15_graph([("x", 1.0, 1.0)], loader="stack"), clip=True)
+    graph["stack"]["inputs"]["loras"] = json.dumps(request)
+    planned = client.post(f"{ROOT}/plan", {"prompt": graph})["loras"]
+    assert [row["file"] for row in planned] == ["styles/oil.safetensors"]
+    as_planned = deepcopy(graph)
+    as_planned["stack"]["inputs"]["loras"] = json.dumps(
+        [[row["file"], row["strength_model"], row["strength_clip"]] for row in planned]
+    )
+    asked, told = client.run(graph, as_planned)
+    assert [told.output(part) for part in ("model", "clip")] == [asked.output(part) for part in ("model", "clip")]
 
 
 def test_warm_pin_and_evict(client: HostClient) -> None:

@@ -40,9 +40,9 @@ class _Names:
             raise AmbiguousLoraError(name, [file.name for file in found])
         return found[0]
 
-    def category_of(self, name: str) -> str:
+    def category_of(self, name: str, category: str = "") -> str:
         try:
-            return self.find(name).category
+            return self.find(name, category).category
         except LoraError:
             return ""
 

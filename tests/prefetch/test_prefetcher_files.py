@@ -59,6 +59,21 @@ async def test_a_category_decides_between_files_of_one_name(world: World, writte
     assert world.states() == {"1": {"styles/same.safetensors": "ready"}}
 
 
+async def test_what_weighs_nothing_in_the_category_of_its_file_is_left_alone_until_the_file_is_elsewhere(
+    world: World,
+) -> None:
+    name = world.lora("details/hands")
+    request = {"lora": {"category_weights": {"details": 0}, "models": ["hands"]}}
+    node = {"class_type": "WarmStackLoraRequest", "inputs": {"request": json.dumps(request)}}
+    world.queue.append(QueuedJob("1", {"1": node}))
+    await world.settle()
+    assert (world.states(), world.page_reads) == ({"1": {}}, [])
+    os.replace(world.path(name), world.path("hands.safetensors"))
+    world.catalog.refresh()
+    await world.settle()
+    assert world.states() == {"1": {"hands.safetensors": "ready"}}
+
+
 async def test_a_file_that_appears_later_is_found_by_a_throttled_scan(world: World) -> None:
     world.submit("1", "late")
     await world.settle()

@@ -109,6 +109,19 @@ def test_a_text_that_the_server_cannot_read_stays_as_it_is(server: SlowServer) -
     assert "'much' is not a number" in "".join(server.page.evaluate("kit.refused"))
 
 
+def test_rows_whose_strength_goes_by_a_file_that_is_not_there_stay_a_request(server: SlowServer) -> None:
+    text = '{"category_weights": {"styles": 0.5}, "models": ["styles/linocut", "styles/gone"]}'
+    server.add_node(text=text)
+    server.page.get_by_role("button", name="Edit as rows").press("Enter")
+    server.answer()
+    assert server.page.evaluate("kit.nodes[0].widgets[0].value") == text
+    assert "styles/gone" in "".join(server.page.evaluate("kit.refused"))
+    server.add_node(text=text.replace(', "styles/gone"', ""))
+    server.page.get_by_role("button", name="Edit as rows").last.press("Enter")
+    server.answer()
+    assert '"strength_model":0.5,"strength_clip":0.5' in server.page.evaluate("kit.nodes[1].widgets[0].value")
+
+
 FOCUS_ELSEWHERE = """() => {
   const elsewhere = document.body.appendChild(document.createElement('input'))
   elsewhere.id = 'elsewhere'

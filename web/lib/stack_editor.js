@@ -164,7 +164,10 @@ export class StackEditor {
       const { loras, unknown } = await this.#plan(text)
       // Of a text that is broken somewhere it tells no row at all.
       if (unknown.length > 0) throw new SyntaxError(unknown[0].reason)
-      return this.#withIds(plannedRows(loras))
+      const rows = plannedRows(loras)
+      const open = rows.find(({ model, clip }) => model === null || clip === null)
+      if (open) throw new SyntaxError(this.#t('strengthUnknown', { name: open.name }))
+      return this.#withIds(rows)
     } catch (error) {
       this.#refused(error)
       return null

@@ -35,10 +35,7 @@ export function looksLikeStack(text) {
 
 /** Rows of the plan route's `loras`: how tags and requests become rows. A file's full name needs no category beside it. */
 export function plannedRows(loras) {
-  return loras.map((lora) => {
-    const model = Number.isFinite(lora.strength_model) ? lora.strength_model : 1
-    return { name: lora.file || lora.name, model, clip: Number.isFinite(lora.strength_clip) ? lora.strength_clip : model, on: true, category: '' }
-  })
+  return loras.map(({ name, file, strength_model: model, strength_clip: clip }) => ({ name: file || name, model, clip, on: true, category: '' }))
 }
 
 /** The row at `from` moved to `to`. */

@@ -46,6 +46,7 @@ const EN = {
   linkedText: 'Comes from the linked node.', category: 'Category', baseModel: 'Base model', allCategories: 'All categories', allBases: 'All base models',
   fitsModel: 'Fits this model', moreNames: '{count} more: type to narrow.', noneHere: 'Nothing here.',
   mixedBases: 'Made for different base models: {bases}.', otherBase: 'Made for {base}: it may not fit this model.', dragRow: 'Drag to reorder',
+  strengthUnknown: 'The strength of {name} goes by the category of its file, which is not known.',
   lastRun: 'Last run', matched: '{name}: {share} matched, {outcome}', outcome: { hit: 'from memory', join: 'was on its way', miss: 'read from disk' },
   state: {
     ready: 'ready', page: 'cached', loading: 'loading', cold: 'cold', missing: 'missing', ambiguous: 'ambiguous', failed: 'failed', unknown: 'unknown', in_use: 'in use',
@@ -102,6 +103,7 @@ const ZH = {
   linkedText: '由所连接的节点提供。', category: '类别', baseModel: '基础模型', allCategories: '所有类别', allBases: '所有基础模型',
   fitsModel: '适合此模型', moreNames: '还有 {count} 个：输入文字以缩小范围。', noneHere: '这里没有内容。',
   mixedBases: '适用于不同的基础模型：{bases}。', otherBase: '适用于 {base}：可能与此模型不匹配。', dragRow: '拖动以排序',
+  strengthUnknown: '{name} 的强度取决于其文件的类别，而该类别未知。',
   lastRun: '上次运行', matched: '{name}：匹配 {share}，{outcome}', outcome: { hit: '来自内存', join: '正在加载途中', miss: '从磁盘读取' },
   state: {
     ready: '就绪', page: '已缓存', loading: '加载中', cold: '未加载', missing: '缺失', ambiguous: '有歧义', failed: '失败', unknown: '未知', in_use: '使用中',
@@ -157,6 +159,7 @@ const JA = {
   linkedText: '接続されたノードから渡されます。', category: 'カテゴリ', baseModel: 'ベースモデル', allCategories: 'すべてのカテゴリ', allBases: 'すべてのベースモデル',
   fitsModel: 'このモデルに適合', moreNames: 'ほか {count} 件：入力して絞り込めます。', noneHere: 'ここには何もありません。',
   mixedBases: '異なるベースモデル用です：{bases}。', otherBase: '{base} 用です。このモデルに合わない可能性があります。', dragRow: 'ドラッグで並べ替え',
+  strengthUnknown: '{name} の強度はファイルのカテゴリで決まりますが、そのカテゴリが不明です。',
   lastRun: '前回の実行', matched: '{name}：{share} 一致、{outcome}', outcome: { hit: 'メモリから', join: '読み込み途中', miss: 'ディスクから' },
   state: {
     ready: '準備完了', page: 'キャッシュ済み', loading: '読み込み中', cold: '未読込', missing: 'なし', ambiguous: '曖昧', failed: '失敗', unknown: '不明', in_use: '使用中',

@@ -150,6 +150,15 @@ def test_what_only_a_run_can_tell_is_reported_and_not_guessed(class_type: str, i
     assert [unknown.class_type for unknown in found.unknown] == [class_type]
 
 
+@pytest.mark.parametrize("value", [["a", ["b", 1]], {"lora": {"models": ["a"]}}, None, 5, True])
+def test_what_the_host_would_refuse_for_a_text_is_no_stack_and_the_cure_is_told(value: Any) -> None:
+    found = read("WarmStackLoadLoraStack", {"loras": value})
+    assert names(found) == ()
+    assert [unknown.reason for unknown in found.unknown] == [
+        "'loras' is no text; send a list or a request as one JSON text"
+    ]
+
+
 @pytest.mark.parametrize(("bypass", "loaded"), [(True, ()), (False, ("a",)), ("", ("a",)), (None, ("a",))])
 def test_a_node_that_is_bypassed_over_a_link_loads_nothing(bypass: object, loaded: tuple[str, ...]) -> None:
     inputs = {"lora_name": "a", "strength_model": 1, "bypass": ["2", 0]}

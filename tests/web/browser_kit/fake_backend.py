@@ -111,7 +111,7 @@ class FakeBackend:
         for node_id, node in prompt.items():
             category = node["inputs"].get("category", "")
             try:
-                rows = parse_stack(str(node["inputs"]["loras"])).active
+                rows = parse_stack(str(node["inputs"]["loras"]), category_of=lambda name: None).active
             except LoraSyntaxError as error:
                 unknown.append({"node_id": node_id, "class_type": node["class_type"], "reason": str(error)})
             else:
@@ -124,11 +124,15 @@ class FakeBackend:
             files = [name for name in files if name.startswith(f"{category}/")]
         near = [name for name in self.rows if name.rpartition("/")[2][:3] == row.name.rpartition("/")[2][:3]]
         state = "found" if len(files) == 1 else "ambiguous" if files else "missing"
+        strengths: tuple[float | None, float | None] = row.strength_model, row.strength_clip
+        if row.weights is not None:
+            weight = row.weights.of(files[0].rpartition("/")[0]) if state == "found" else None
+            strengths = (None, None) if weight is None else (strengths[0] * weight, strengths[1] * weight)
         return {
             "name": row.name, "state": state, "file": files[0] if state == "found" else "",
             "candidates": {"found": [], "ambiguous": files, "missing": near}[state],
             "warm": self.rows[files[0]].state if state == "found" else "cold",
-            "strength_model": row.strength_model, "strength_clip": row.strength_clip,
+            "strength_model": strengths[0], "strength_clip": strengths[1],
         }  # fmt: skip
 
     def adapters(self, query: AdapterQuery) -> dict[str, object]:
