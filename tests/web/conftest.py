@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from .browser_kit.component import ComponentPage
+    from .browser_kit.front_ends import FrontEnds
     from .browser_kit.opened import Opened, OpenedStub
 
 CHROME = os.environ.get("CHROME", "/usr/bin/chromium")
@@ -75,37 +76,28 @@ def backend() -> FakeBackend:
 
 
 @pytest.fixture(scope="module")
-def front_ends(browser: Browser, static: Path) -> Iterator[list[OpenedStub]]:
-    """Those of this version that no test uses now: booting one again takes a third of the first time."""
-    idle: list[OpenedStub] = []
-    yield idle
-    _close(idle)
+def front_ends(browser: Browser) -> Iterator[FrontEnds]:
+    from .browser_kit.front_ends import FrontEnds
+
+    everything = FrontEnds(browser)
+    yield everything
+    everything.close()
 
 
 @pytest.fixture
-def opened(
-    browser: Browser, static: Path, backend: FakeBackend, front_ends: list[OpenedStub]
-) -> Iterator[Callable[..., OpenedStub]]:
+def opened(static: Path, backend: FakeBackend, front_ends: FrontEnds) -> Iterator[Callable[..., OpenedStub]]:
     """`opened(width=..., settings=...)` boots the front end; at the end nothing of ours may have gone wrong."""
-    from .browser_kit.opened import OpenedStub
-    from .browser_kit.stub_host import StubHost
-
     in_use: list[OpenedStub] = []
 
-    def open_it(*, settings: dict[str, object] | None = None, touch: bool = False, **size: int) -> OpenedStub:
-        view = next((one for one in front_ends if one.touch is touch), None)
-        if view is None:
-            view = OpenedStub(browser, StubHost(static, backend, settings or {}), touch=touch, **size)
-        else:
-            front_ends.remove(view)
-            view.renew(backend, settings or {}, **size)
+    def open_it(*, settings: dict[str, object] | None = None, **kind: Any) -> OpenedStub:
+        view = front_ends.boot(static, backend, settings or {}, **kind)
         in_use.append(view)
-        view.boot()
         return view
 
     yield open_it
     _check(in_use)
-    front_ends += in_use
+    for view in in_use:
+        front_ends.give_back(view)
 
 
 @pytest.fixture
@@ -158,18 +150,15 @@ def component(
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["litegraph", "nodes2"])
-def booted(request: pytest.FixtureRequest, browser: Browser, static: Path) -> Iterator[tuple[OpenedStub, FakeBackend]]:
-    """One front end for all tests of a version and a way of drawing: booting it is most of the work."""
-    from .browser_kit.opened import OpenedStub
-    from .browser_kit.stub_host import StubHost
-
+def booted(
+    request: pytest.FixtureRequest, static: Path, front_ends: FrontEnds
+) -> Iterator[tuple[OpenedStub, FakeBackend]]:
+    """One boot for all tests of a version and a way of drawing, which is most of the work."""
     backend = a_busy_evening()
-    view = OpenedStub(browser, StubHost(static, backend, {"Comfy.VueNodes.Enabled": request.param}))
-    view.boot()
+    view = front_ends.boot(static, backend, {"Comfy.VueNodes.Enabled": request.param})
     yield view, backend
-    faults = view.faults()
-    view.close()
-    assert faults == []
+    _check([view])
+    front_ends.give_back(view)
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
-"""The panel in the real front ends, under the host's strictest policy. `opened` fails every test here at its end for a
+"""The panel in the real front ends, under the host's strictest policy. `opened` and `booted` fail every test here for a
 page error, a console message of ours, a policy violation or a request to anywhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import pytest
+
 from .browser_kit.fake_backend import GIB, MIB, FakeBackend
+from .browser_kit.stack_node import SEND
 
 if TYPE_CHECKING:
     from .browser_kit.opened import OpenedStub
@@ -14,46 +17,63 @@ if TYPE_CHECKING:
     Open = Callable[..., OpenedStub]
 
 
-def test_opens_and_follows_pushes(opened: Open, backend: FakeBackend) -> None:
+up = pytest.mark.parametrize("booted", [False], indirect=True, ids=[""])
+"""In the front end that is up: what these tests leave behind can be put back."""
+
+
+@pytest.fixture
+def view(booted: tuple[OpenedStub, FakeBackend], editing: FakeBackend) -> Iterator[OpenedStub]:
+    """With its panel open."""
     from playwright.sync_api import expect
 
-    view = opened()
+    view = booted[0]
+    view.page.evaluate(SEND, editing.status())
     view.open_panel()
+    yield view
+    view.page.unroute_all()
+    view.tab.click()
+    expect(view.panel).to_have_count(0)
+    assert view.faults() == []
+
+
+@up
+def test_opens_and_follows_pushes(view: OpenedStub, editing: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
     expect(view.panel.get_by_text("98%")).to_be_visible()
     expect(view.chip("9d44", "floating_islands")).to_have_attribute("data-state", "loading")
     expect(view.chip("b7f9", "ghost")).to_contain_text("missing")
     view.only_pushes()
-    backend.queue[2]["adapters"][0]["state"] = "ready"  # type: ignore[index]
-    backend.set("concepts/floating_islands.safetensors", state="ready")
+    editing.queue[2]["adapters"][0]["state"] = "ready"  # type: ignore[index]
+    editing.set("concepts/floating_islands.safetensors", state="ready")
     view.host.push()
     expect(view.chip("9d44", "floating_islands")).to_have_attribute("data-state", "ready")
     expect(view.row("concepts/floating_islands.safetensors")).to_contain_text("ready")
 
 
-def test_prefetch_switch_reaches_the_server_and_back(opened: Open, backend: FakeBackend) -> None:
+@up
+def test_prefetch_switch_reaches_the_server_and_back(view: OpenedStub, editing: FakeBackend) -> None:
     from playwright.sync_api import expect
 
-    view = opened()
-    view.open_panel()
     switch = view.panel.get_by_role("switch", name="Prefetch")
     expect(switch).to_be_checked()
     switch.click()
     expect(switch).to_have_attribute("aria-checked", "false")
     expect(view.panel.get_by_text("Off: every job loads its own LoRAs")).to_be_visible()
-    assert backend.settings["enabled"] is False
+    assert editing.settings["enabled"] is False
     view.only_pushes()
-    backend.settings["enabled"] = True
-    backend.revision += 1
+    editing.settings["enabled"] = True
+    editing.revision += 1
     view.host.push()
     expect(switch).to_be_checked()
 
 
-def test_pin_evict_and_warm(opened: Open, backend: FakeBackend) -> None:
+@up
+def test_pin_evict_and_warm(view: OpenedStub, editing: FakeBackend) -> None:
     from playwright.sync_api import expect
 
     name = "styles/linocut.safetensors"
-    view = opened(height=2000)
-    view.open_panel()
+    view.page.set_viewport_size({"width": 1440, "height": 2000})
     row = view.row(name)
     row.get_by_role("button", name=f"Pin {name}").click()
     expect(row.get_by_role("button", name=f"Pin {name}")).to_have_attribute("aria-pressed", "true")
@@ -67,10 +87,10 @@ def test_pin_evict_and_warm(opened: Open, backend: FakeBackend) -> None:
     row.get_by_role("button", name=f"Warm {name}").click()
     expect(row).to_have_attribute("data-state", "ready")
     asked = [("pin", (name,)), ("unpin", (name,)), ("evict", (name,)), ("warm", (name,))]
-    assert backend.actions == asked
+    assert editing.actions == asked
     in_use = "styles/gouache_night.safetensors"
     view.row(in_use).get_by_role("button", name="Evict").click(force=True)
-    assert backend.actions == asked
+    assert editing.actions == asked
 
 
 def test_server_gone_and_back(opened: Open, backend: FakeBackend) -> None:
@@ -159,15 +179,15 @@ def test_memory_to_leave_free_goes_back_to_automatic_on_the_settings_page(opened
     assert backend.settings["headroom_bytes"] is None
 
 
-def test_command_turns_prefetch_off(opened: Open, backend: FakeBackend) -> None:
-    view = opened()
+@up
+def test_command_turns_prefetch_off(view: OpenedStub, editing: FakeBackend) -> None:
     view.page.evaluate("window.comfyAPI.app.app.extensionManager.command.execute('WarmStack.TogglePrefetch')")
     view.page.get_by_text("Off: every job loads its own LoRAs and waits for them.").first.wait_for()
-    assert backend.settings["enabled"] is False
+    assert editing.settings["enabled"] is False
 
 
-def test_nothing_is_put_into_the_top_bar(opened: Open) -> None:
-    view = opened()
+@up
+def test_nothing_is_put_into_the_top_bar(view: OpenedStub) -> None:
     added = view.page.evaluate(
         """() => {
           const elsewhere = ['topbarBadges', 'actionBarButtons', 'menuCommands', 'keybindings']

@@ -33,7 +33,7 @@ def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) 
     from playwright.sync_api import expect
 
     palette, width, height, drag = PICTURES[name]
-    view = opened(settings={"Comfy.ColorPalette": palette}, width=width, height=height)
+    view = opened(settings={"Comfy.ColorPalette": palette}, width=width, height=height, sharp=True)
     new_workflow(view.page)
     send = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
     backend.finish_jobs()
@@ -55,7 +55,7 @@ def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) 
 def test_picture_of_the_stack_editor(opened: Open, backend: FakeBackend, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
-    view = opened(settings={"Comfy.VueNodes.Enabled": True}, width=1000, height=700)
+    view = opened(settings={"Comfy.VueNodes.Enabled": True}, width=1000, height=700, sharp=True)
     rows = [("styles/ink_wash_v3", 0.8, 0.5), ("characters/aurora_knight", 1, 1), ("styles/ink_wash", 0.6, 0.6)]
     text = json.dumps([{"name": name, "strength_model": m, "strength_clip": c} for name, m, c in rows])
     new_workflow(view.page)

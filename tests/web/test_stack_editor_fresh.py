@@ -1,4 +1,5 @@
-"""The stack editor in a front end that has just started: subgraphs, a library on its way, a finger on the screen."""
+"""The stack editor where a test needs a front end that has just started, or how a node is drawn makes no difference:
+subgraphs, a finger on the screen, a library on its way or another one."""
 
 from __future__ import annotations
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .browser_kit.opened import OpenedStub
 
 ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
+
+either_way = pytest.mark.parametrize("booted", [False], indirect=True, ids=[""])
+"""In the front end that is up, with nodes drawn in one of the two ways."""
 
 
 @pytest.mark.parametrize("nodes2", [False, True], ids=["litegraph", "nodes2"])
@@ -115,19 +119,19 @@ def test_a_finger_changes_a_strength_and_moves_a_row(opened: Callable[..., Opene
     assert page.evaluate(f"{APP}.graph.nodes[0].pos[0]") == 420, "the node stays where it was"
 
 
+@either_way
 def test_a_file_that_comes_while_the_panel_is_closed_is_offered(
-    opened: Callable[..., OpenedStub], backend: FakeBackend
+    booted: tuple[OpenedStub, FakeBackend], page: Page
 ) -> None:
     from playwright.sync_api import expect
 
-    view = opened()
-    new_workflow(view.page)
-    editor = add_node(view.page)
+    view, backend = booted
+    editor = add_node(page)
     name = add_row(editor)
     name.fill("new")
     expect(editor.get_by_text("Nothing matches")).to_be_visible()
     backend.rows["styles/new_one.safetensors"] = Row("styles/new_one.safetensors", MIB)
-    view.page.evaluate(f"void {APP}.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')")
+    page.evaluate(f"void {APP}.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')")
     expect(editor.get_by_role("option", name="new_one")).to_be_visible()
     backend.rows["styles/new_two.safetensors"] = Row("styles/new_two.safetensors", MIB)
     backend.catalog_revision += 1
@@ -160,11 +164,10 @@ def test_a_row_is_asked_about_again_when_the_library_or_the_server_is_another(
     expect(rows.nth(1)).to_have_attribute("data-state", "missing")
 
 
-def test_a_row_is_asked_about_again_when_the_server_did_not_answer(opened: Callable[..., OpenedStub]) -> None:
+@either_way
+def test_a_row_is_asked_about_again_when_the_server_did_not_answer(page: Page) -> None:
     from playwright.sync_api import expect
 
-    page = opened().page
-    new_workflow(page)
     page.route("**/warmstack/v1/plan", lambda route: route.abort("connectionrefused"), times=2)
     editor = add_node(page, json.dumps([INK]))
     expect(editor.locator(".ws-stack-row")).to_have_attribute("data-state", "ready")
@@ -209,12 +212,11 @@ def test_editors_of_nodes_that_are_gone_watch_nothing(opened: Callable[..., Open
     assert page.evaluate("watching") == alone
 
 
-def test_a_node_out_of_view_keeps_its_size(opened: Callable[..., OpenedStub]) -> None:
+@pytest.mark.parametrize("booted", [False], indirect=True, ids=["litegraph"])
+def test_a_node_out_of_view_keeps_its_size(page: Page) -> None:
     """The host hides what is out of view, and a size that follows it would be a change of the workflow."""
     from playwright.sync_api import expect
 
-    page = opened(settings={"Comfy.VueNodes.Enabled": False}).page
-    new_workflow(page)
     editor = add_node(page, json.dumps([INK, KNIGHT, LINOCUT, INK, KNIGHT]))
     expect(editor.locator(".ws-stack-row")).to_have_count(5)
     still(editor)
@@ -226,12 +228,11 @@ def test_a_node_out_of_view_keeps_its_size(opened: Callable[..., OpenedStub]) ->
     assert page.evaluate(size) == tall
 
 
-def test_a_category_decides_between_files_of_one_name(opened: Callable[..., OpenedStub], backend: FakeBackend) -> None:
+@either_way
+def test_a_category_decides_between_files_of_one_name(editing: FakeBackend, page: Page) -> None:
     from playwright.sync_api import expect
 
-    backend.rows["characters/linocut.safetensors"] = Row("characters/linocut.safetensors", MIB)
-    page = opened().page
-    new_workflow(page)
+    editing.rows["characters/linocut.safetensors"] = Row("characters/linocut.safetensors", MIB)
     row = {**LINOCUT, "name": "linocut"}
     stack = json.dumps([row, {**row, "category": "characters"}])
     rows = add_node(page, stack, "WarmStackLoraStack").locator(".ws-stack-row")

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from .browser_kit.fake_backend import FakeBackend
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, JSHandle
+
+SOURCE = Path(__file__).resolve().parents[2] / "web" / "lib" / "stack_text.js"
+
+
+@pytest.fixture(scope="module")
+def stack_text(browser: Browser) -> Iterator[JSHandle]:
+    """web/lib/stack_text.js in a bare page: it needs nothing else."""
+    page = browser.new_page()
+    load = "(source) => import('data:text/javascript,' + encodeURIComponent(source))"
+    yield page.evaluate_handle(load, SOURCE.read_text("utf-8"))
+    page.close()
 
 
 @pytest.mark.parametrize(
     ("text", "is_stack"),
     [("<LoRA:a:1>", True), ('["a"]', True), ("[LoCon] ink", False), ("{x}", False), ("ink", False), ("7", False)],
 )
-def test_a_name_with_brackets_is_no_stack(component: Callable[..., Any], text: str, is_stack: bool) -> None:
-    seen = component().page.evaluate(
-        """(text) => import('/extensions/comfyui-warmstack/lib/stack_text.js').then((m) => m.looksLikeStack(text))""",
-        text,
-    )
-    assert seen is is_stack
+def test_a_name_with_brackets_is_no_stack(stack_text: JSHandle, text: str, is_stack: bool) -> None:
+    assert stack_text.evaluate("({ looksLikeStack }, text) => looksLikeStack(text)", text) is is_stack
 
 
 @pytest.mark.parametrize(
@@ -45,15 +54,10 @@ def test_a_name_with_brackets_is_no_stack(component: Callable[..., Any], text: s
     ],
 )
 def test_the_text_is_read_as_the_server_reads_it(
-    component: Callable[..., Any], backend: FakeBackend, text: str, rows: list[tuple[object, ...]] | None
+    stack_text: JSHandle, text: str, rows: list[tuple[object, ...]] | None
 ) -> None:
-    view = component()
-    read = view.page.evaluate(
-        """async (text) => {
-          const { readRows, writeRows } = await import('/extensions/comfyui-warmstack/lib/stack_text.js')
-          return [readRows(text), writeRows(readRows(text) ?? [])]
-        }""",
-        text,
+    read = stack_text.evaluate(
+        "({ readRows, writeRows }, text) => [readRows(text), writeRows(readRows(text) ?? [])]", text
     )
     found = None if read[0] is None else [(row["name"], row["model"], row["clip"], row["on"]) for row in read[0]]
     assert found == rows

@@ -14,14 +14,25 @@ SERVER_GONE = ("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET", "net:
 
 
 class Opened:
-    """One browser context on the host at `url`. `faults()` is what our files did wrong so far."""
+    """One browser context on the host at `url`. `faults()` is what our files did wrong so far. A `sharp` one is for
+    pictures: it draws four pixels for one."""
 
     def __init__(
-        self, browser: Browser, url: str, *, width: int = 1440, height: int = 1000, touch: bool = False
+        self,
+        browser: Browser,
+        url: str,
+        *,
+        width: int = 1440,
+        height: int = 1000,
+        touch: bool = False,
+        sharp: bool = True,
     ) -> None:
         self.url = url
         self.context: BrowserContext = browser.new_context(
-            viewport={"width": width, "height": height}, reduced_motion="reduce", device_scale_factor=2, has_touch=touch
+            viewport={"width": width, "height": height},
+            reduced_motion="reduce",
+            device_scale_factor=2 if sharp else 1,
+            has_touch=touch,
         )
         self.page: Page = self.context.new_page()
         self._faults: list[str] = []
@@ -93,11 +104,19 @@ class OpenedStub(Opened):
     """On a stub host of its own, which ends with it."""
 
     def __init__(
-        self, browser: Browser, host: StubHost, *, width: int = 1440, height: int = 1000, touch: bool = False
+        self,
+        browser: Browser,
+        host: StubHost,
+        *,
+        width: int = 1440,
+        height: int = 1000,
+        touch: bool = False,
+        sharp: bool = False,
     ) -> None:
-        super().__init__(browser, host.url, width=width, height=height, touch=touch)
+        super().__init__(browser, host.url, width=width, height=height, touch=touch, sharp=sharp)
         self.host = host
         self.touch = touch
+        self.sharp = sharp
 
     def renew(self, backend: Any, settings: Mapping[str, object], *, width: int = 1440, height: int = 1000) -> None:
         """For another boot, at the cost of a third: nothing is left but what Chromium has read and compiled."""

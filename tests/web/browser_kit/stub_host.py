@@ -42,7 +42,7 @@ class StubHost:
 
     def __init__(self, static: Path, backend: Any, settings: Mapping[str, object], page: str = "") -> None:
         """`page` is served at /component: a test's own page, with our files but without the front end."""
-        self._static = static
+        self.static = static
         self._page = page
         self._sockets: set[web.WebSocketResponse] = set()
         self._sending: set[asyncio.Task[None]] = set()
@@ -100,7 +100,7 @@ class StubHost:
                 *self._host_routes(),
             ]
         )
-        app.add_routes([web.static(PACK, WEB), web.static("/", self._static)])
+        app.add_routes([web.static(PACK, WEB), web.static("/", self.static)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
@@ -144,7 +144,7 @@ class StubHost:
         return response
 
     async def _index(self, _request: web.Request) -> web.FileResponse:
-        return web.FileResponse(self._static / "index.html")
+        return web.FileResponse(self.static / "index.html")
 
     async def _component(self, _request: web.Request) -> web.Response:
         return web.Response(text=self._page, content_type="text/html")
