@@ -144,6 +144,13 @@ def upstream(node: Node, key: str) -> set[str]:
     return {n.node_id for n in ordered_nodes(node.prompt, [value[0]])} if is_link(value) else set()
 
 
+def is_used(node: Node, output: int) -> bool:
+    """True when some node takes output `output` of `node`."""
+    link = [node.node_id, output]
+    nodes = (node_of(node.prompt, node_id) for node_id in node.prompt)
+    return any(link in one.inputs.values() for one in nodes if one)
+
+
 def _skipped_branch(node: Node) -> str | None:
     """The branch that the host will not run, None when only a run can tell."""
     switch, when_off, when_on = LAZY_SWITCHES[node.class_type]

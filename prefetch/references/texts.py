@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from ...lora.errors import LoraSyntaxError
 from ...lora.stack import LoraRow, LoraStack, parse_stack
-from ...lora.tags import extract_tags, has_tags
+from ...lora.tags import COMFY, extract_tags, has_tags
 from ..queue.job import LoraReference
-from .graph import Computed, Node
+from .graph import Computed, Node, is_used
 from .shapes import Found, active, unknown
 from .values import MAX_TEXT_CHARS, NOT_NAMES
 
@@ -25,7 +25,7 @@ class Tags:
     keys: tuple[str, ...] = ("text",)
     switches: tuple[str, ...] = ()
     syntax: str = ""
-    """Input that says in which order a tag holds its numbers; "" when the pack reads model, then clip."""
+    """Input that says in which order a tag holds its numbers, where the node has one; else model, then clip."""
     expanded: bool = False
     resident: bool = False
 
@@ -41,8 +41,12 @@ class Tags:
 
     def _in_text(self, node: Node, text: str) -> Iterator[Found]:
         certain, drawn = _without_choices(text) if self.expanded else (text, "")
-        syntax = node.value(self.syntax) if self.syntax else "comfy"
-        yield from tag_references(node, certain, syntax=str(syntax), resident=self.resident)
+        syntax = node.value(self.syntax) if self.syntax in node.inputs else COMFY
+        if isinstance(syntax, Computed):
+            # It decides which number is which, and not which files are read.
+            yield from map(_without_strengths, tag_references(node, certain, resident=self.resident))
+        else:
+            yield from tag_references(node, certain, syntax=str(syntax), resident=self.resident)
         if has_tags(drawn):
             yield unknown(node, "a random choice in its text")
         if self.expanded and "__" in text and _WILDCARD.search(re.sub(r"<[^<>]{1,512}>", "", text[:MAX_TEXT_CHARS])):
@@ -56,6 +60,9 @@ class StackText:
     key: str = "loras"
     category: str = ""
     """Input with the category of the rows that have none of their own."""
+    clip: str = ""
+    """Input without which a row of model strength 0 is not read, unless output `passed_on` hands it to a later node."""
+    passed_on: int = 0
 
     def read(self, node: Node) -> Iterator[Found]:
         value = node.value(self.key)
@@ -78,7 +85,13 @@ class StackText:
             category = node.value(self.category) if self.category else None
             if isinstance(category, str):
                 stack = LoraStack(tuple(row if row.category else replace(row, category=category) for row in stack))
-            yield from stack_references(stack, node_id=node.node_id, class_type=node.class_type)
+            yield from stack_references(self._read_of(stack, node), node_id=node.node_id, class_type=node.class_type)
+
+    def _read_of(self, stack: LoraStack, node: Node) -> LoraStack:
+        if not self.clip or self.clip in node.inputs:
+            return stack
+        for_model = LoraStack(tuple(row for row in stack if row.strength_model != 0))
+        return stack if len(for_model) == len(stack) or is_used(node, self.passed_on) else for_model
 
 
 def stack_references(stack: LoraStack, *, node_id: str = "", class_type: str = "") -> Iterator[LoraReference]:
@@ -88,7 +101,7 @@ def stack_references(stack: LoraStack, *, node_id: str = "", class_type: str = "
 
 
 def tag_references(
-    node: Node, text: str, *, syntax: str = "comfy", resident: bool = False, guessed: bool = False
+    node: Node, text: str, *, syntax: str = COMFY, resident: bool = False, guessed: bool = False
 ) -> Iterator[Found]:
     """Tags of `text` whose strengths are not both zero."""
     if "<" not in text or not has_tags(text):
@@ -111,6 +124,10 @@ def tag_references(
 def _reference(row: LoraRow, node_id: str, class_type: str, *, resident: bool, guessed: bool) -> LoraReference:
     strengths = row.strength_model, row.strength_clip
     return LoraReference(row.name, *strengths, node_id, class_type, resident, guessed, row.category, row.weights)
+
+
+def _without_strengths(found: Found) -> Found:
+    return replace(found, strength_model=None, strength_clip=None) if isinstance(found, LoraReference) else found
 
 
 def _not_looked_for(name: str) -> None:

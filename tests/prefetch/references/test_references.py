@@ -150,6 +150,35 @@ def test_what_only_a_run_can_tell_is_reported_and_not_guessed(class_type: str, i
     assert [unknown.class_type for unknown in found.unknown] == [class_type]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "strengths"),
+    [
+        ({}, (0.8, 0.4)),
+        ({"syntax": "comfy"}, (0.8, 0.4)),
+        ({"syntax": "a1111"}, (0.4, 0.8)),
+        ({"syntax": ["2", 0]}, (None, None)),
+    ],
+)
+def test_a_syntax_may_be_left_out_or_come_over_a_link(inputs: Inputs, strengths: tuple[float | None, ...]) -> None:
+    inputs = {"text": "<lora:a:0.8:0.4>", **inputs}
+    found = read("WarmStackLoraTags", inputs, **{"2": ("RandomChoice", {"seed": 1})})
+    assert [(lora.name, lora.strength_model, lora.strength_clip) for lora in found.loras] == [("a", *strengths)]
+    assert found.unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "taken", "loaded"),
+    [({}, 0, ("b",)), ({"clip": ["2", 0]}, 0, ("a", "b")), ({}, 2, ("a", "b"))],
+    ids=["no clip", "a clip", "a later loader may have one"],
+)
+def test_without_a_clip_our_loader_reads_no_row_of_model_strength_0(
+    inputs: Inputs, taken: int, loaded: tuple[str, ...]
+) -> None:
+    inputs = {"loras": '[["a", 0, 1], ["b", 0.5, 0]]', **inputs}
+    later = {"3": ("Somebodys", {"model": ["1", taken]}), "4": ("Broken", {"x": {"1": ["1", 2]}})}
+    assert names(read("WarmStackLoadLoraStack", inputs, **later)) == loaded
+
+
 @pytest.mark.parametrize("value", [["a", ["b", 1]], {"lora": {"models": ["a"]}}, None, 5, True])
 def test_what_the_host_would_refuse_for_a_text_is_no_stack_and_the_cure_is_told(value: Any) -> None:
     found = read("WarmStackLoadLoraStack", {"loras": value})
