@@ -20,7 +20,7 @@ class LoraCatalogNode(io.ComfyNode):  # type: ignore[misc]  # the host is untype
             node_id="WarmStackLoraCatalog",
             display_name="LoRA Catalog",
             category="WarmStack",
-            description="Lists LoRA names; what is linked to it runs once per name.",
+            description="Lists LoRA names; what is linked to it runs once per name. Damaged files are left out.",
             search_aliases=["lora list", "lora sweep", "warmstack"],
             inputs=[
                 io.String.Input("category", default="", optional=True, tooltip="Only this category. Blank: all."),
@@ -68,13 +68,19 @@ def _verdict(category: str | None, base_model: str | None, pattern: str | None) 
     return bool(_files(category, base_model, pattern)) or _nothing(category, base_model, pattern)
 
 
-def _files(category: str | None, base_model: str | None, pattern: str | None) -> tuple[LoraFile, ...]:
+def _files(category: str | None, base_model: str | None, pattern: str | None) -> list[LoraFile]:
+    # One that cannot be loaded would end the sweep for all that come after it.
+    return [file for file in _selected(category, base_model, pattern) if not file.problem]
+
+
+def _selected(category: str | None, base_model: str | None, pattern: str | None) -> tuple[LoraFile, ...]:
     return get_runtime().catalog.select(category=category or "", base_model=base_model or "", pattern=pattern or "")
 
 
 def _nothing(category: str | None, base_model: str | None, pattern: str | None) -> str:
     given = {"category": category, "base_model": base_model, "pattern": pattern}
     asked = " and ".join(f"{name} {value!r}" for name, value in given.items() if value) or "any name"
+    which = "LoRA that can be loaded" if _selected(category, base_model, pattern) else "LoRA"
     files = get_runtime().catalog.snapshot.files
     known = ", ".join(sorted({repr(file.category) for file in files if file.category})[:_CATEGORIES]) or "none"
-    return f"no LoRA has {asked}; leave a filter blank or choose another (categories: {known})"
+    return f"no {which} has {asked}; leave a filter blank or choose another (categories: {known})"

@@ -294,6 +294,23 @@ def check_the_catalog_sees_new_files_and_filters(base: Path) -> None:
     assert LoraStackNode.execute(name).args == ([(name, 1.0, 1.0)],), "a listed name is a stack"
 
 
+def check_a_file_that_cannot_be_loaded_does_not_end_a_sweep(base: Path) -> None:
+    del base
+    names = LoraCatalogNode.execute(pattern="flux/*").args[0]
+    assert "flux/two.safetensors" in names and "flux/broken.safetensors" not in names, names
+    told = asyncio.run(LoraCatalogNode.validate_inputs(pattern="flux/broken*"))
+    assert "no LoRA that can be loaded has pattern 'flux/broken*'" in told, told
+
+
+def check_what_has_no_effect_is_one_line_in_the_log(base: Path) -> None:
+    del base
+    tag = "<lora:flux/two:1:lbw=ALL>"
+    for execute in (LoraTags.execute, LoraStackNode.execute, LoraRequest.execute):
+        with _warnings() as messages:
+            execute(tag)
+        assert len(messages) == 1 and "lbw=ALL" in messages[0], (execute, messages)
+
+
 def check_warm_and_status_always_run(base: Path) -> None:
     del base
     assert math.isnan(Warm.fingerprint_inputs(loras="x")) and math.isnan(Status.fingerprint_inputs())
