@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from .inputs import stack_output
 from .runtime import get_runtime
-from .stack_input import check, file_states, read_stack, with_file_names
+from .stack_input import check, file_states, read_stack, tell_warnings, with_file_names
 
 _EXAMPLE = '{"lora": {"enabled": true, "global_weight": 1.0, "models": [{"name": "styles/ink", "weight": 0.8}]}}'
 
@@ -42,4 +42,5 @@ class LoraRequest(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         runtime = get_runtime()
         stack = read_stack(runtime.catalog, request)
         runtime.linked_names.note(stack.active)
+        tell_warnings(stack)
         return io.NodeOutput(with_file_names(runtime.catalog, stack).to_tuples())

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from .inputs import lora_stack_input, loras_input, stack_output
 from .runtime import get_runtime
-from .stack_input import check, file_states, read_stack, with_file_names
+from .stack_input import check, file_states, read_stack, tell_warnings, with_file_names
 
 
 class LoraStackNode(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
@@ -51,4 +51,5 @@ class LoraStackNode(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         rows = read_stack(runtime.catalog, loras, category=category)
         before = read_stack(runtime.catalog, None, lora_stack)
         runtime.linked_names.note((*before.active, *rows.active))
+        tell_warnings(rows)
         return io.NodeOutput((before + with_file_names(runtime.catalog, rows)).to_tuples())

@@ -8,7 +8,7 @@ from ..lora.stack import LoraStack
 from ..lora.tags import COMFY, SYNTAXES, extract_tags
 from .inputs import stack_output
 from .runtime import get_runtime
-from .stack_input import check, file_states, with_file_names
+from .stack_input import check, file_states, tell_warnings, with_file_names
 
 
 class LoraTags(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
@@ -48,6 +48,7 @@ class LoraTags(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         cleaned, stack = _tagged(text, syntax)
         runtime = get_runtime()
         runtime.linked_names.note(stack.active)
+        tell_warnings(stack)
         return io.NodeOutput(cleaned, with_file_names(runtime.catalog, stack).to_tuples())
 
 

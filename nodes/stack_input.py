@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -11,6 +12,8 @@ from ..lora.file import LoraFile
 from ..lora.row import shown
 from ..lora.stack import LoraRow, LoraStack, parse_stack
 from .off_loop import ask_disk
+
+logger = logging.getLogger("warmstack")
 
 
 class Names(Protocol):
@@ -35,6 +38,13 @@ def read_stack(names: Names, text: str | None, before: object = None, *, categor
 def with_file_names(names: Names, stack: LoraStack) -> LoraStack:
     """Every active row under the full name of its file, which any other pack's loader understands. Raises LoraError."""
     return LoraStack(tuple(replace(row, name=_file_name(names, row)) for row in stack.active))
+
+
+def tell_warnings(stack: LoraStack) -> None:
+    """One line in the log for each row with something that has no effect: the LORA_STACK that a row goes on as has no
+    place for it, and the loader that reports its rows does not learn of it."""
+    for warning in stack.warnings:
+        logger.warning("WarmStack: %s", warning)
 
 
 async def check(names: Names, read: Callable[[], LoraStack]) -> bool | str:
