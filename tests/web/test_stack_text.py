@@ -25,7 +25,15 @@ def stack_text(browser: Browser) -> Iterator[JSHandle]:
 
 @pytest.mark.parametrize(
     ("text", "is_stack"),
-    [("<LoRA:a:1>", True), ('["a"]', True), ("[LoCon] ink", False), ("{x}", False), ("ink", False), ("7", False)],
+    [
+        ("<LoRA:a:1>", True),
+        ("a <lyco:b:1>", True),
+        ('["a"]', True),
+        ("[LoCon] ink", False),
+        ("{x}", False),
+        ("ink", False),
+        ("7", False),
+    ],
 )
 def test_a_name_with_brackets_is_no_stack(stack_text: JSHandle, text: str, is_stack: bool) -> None:
     assert stack_text.evaluate("({ looksLikeStack }, text) => looksLikeStack(text)", text) is is_stack

@@ -30,7 +30,7 @@ export function writeRows(rows) {
 
 /** Whether pasted text is a stack in one of its forms, and not a name: names may begin with a bracket too. */
 export function looksLikeStack(text) {
-  return /<lora:/i.test(text) || isJson(text)
+  return /<(?:lora|lyco):/i.test(text) || isJson(text)
 }
 
 /** Rows of the plan route's `loras`: how tags and requests become rows. A file's full name needs no category beside it. */
