@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from ..loaders.errors import SafetensorsLoadError
 from ..lora.catalog import LoraCatalog
@@ -21,12 +20,14 @@ from ..lora.errors import LoraError
 from .interruption import STATUS
 from .request import MalformedLine, read_queue
 from .state_folder import index_path
-from .tables import mebibytes
+from .tables import mebibytes, table_of
 
 if TYPE_CHECKING:
     from .run_command import RunOptions
 
 MODES = ("on-demand", "prefetch", "both")
+_UNBOUNDED = 1 << 20
+"""Columns of what is no terminal: whoever reads it wants a row on a line."""
 LOADER_EXAMPLES = ("compare", "auto", "advanced", "memory", "streaming")
 
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     console = Console()
+    if not console.is_terminal:
+        console.width = _UNBOUNDED
     try:
         status: int = arguments.command(arguments, console)
     except (OSError, ValueError, LoraError, SafetensorsLoadError) as problem:
@@ -80,7 +83,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
 
 def _list(arguments: argparse.Namespace, console: Console) -> int:
     catalog = _catalog(arguments)
-    table = Table("name", "category", "base model", "rank", "size", "problem")
+    table = table_of("name", "category", "base model", "rank", "size", "problem")
     for file in catalog.select(arguments.category, arguments.base_model, arguments.pattern):
         rank = "" if file.rank is None else str(file.rank)
         cells = (file.name, file.category, file.base_model, rank, mebibytes(file.size_bytes), file.problem)
@@ -91,7 +94,7 @@ def _list(arguments: argparse.Namespace, console: Console) -> int:
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
     catalog = _catalog(arguments)
-    table = Table("request", "LoRA", "strength", "file", "size")
+    table = table_of("request", "LoRA", "strength", "file", "size")
     for line in read_queue(arguments.queue, catalog.category_of):
         if isinstance(line, MalformedLine):
             table.add_row(f"line {line.line}", "", "", f"[red]{escape(line.reason)}[/red]", "")

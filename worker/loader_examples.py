@@ -29,6 +29,7 @@ from ..loaders import (
     read_index,
     stream_tensors,
 )
+from .tables import table_of
 
 _MIB = 1 << 20
 _BLOCKS = 8
@@ -69,7 +70,7 @@ def make_sample(folder: Path, size_mib: int) -> Sample:
 def compare(sample: Sample) -> Table:
     """Every strategy on one file and on shards, the page cache warm: until it returns, and until every number has been
     read once, which is when mapped tensors pay."""
-    table = Table("files", "strategy", "load ms", "load and use ms", "peak MiB", "refused because", title="compare")
+    table = table_of("files", "strategy", "load ms", "load and use ms", "peak MiB", "refused because", title="compare")
     for words, path in (("one", sample.single), ("shards", sample.index)):
         for name in StrategyRegistry.default().strategies:
             try:
@@ -90,7 +91,7 @@ def auto(sample: Sample) -> Table:
         "a part of it": (sample.single, ModelLoader(device_map={"": "disk", "blocks.0": "cpu"})),
         "cast, with little memory": (sample.single, ModelLoader(dtype=torch.bfloat16, low_cpu_mem_usage=True)),
     }
-    table = Table("wish", "strategy", "because", "ms", title="auto")
+    table = table_of("wish", "strategy", "because", "ms", title="auto")
     for wish, (path, loader) in wishes.items():
         result = loader.load_checkpoint(path)
         duration = f"{result.metrics.duration_s * 1000:.1f}"
@@ -100,7 +101,7 @@ def auto(sample: Sample) -> Table:
 
 def advanced(sample: Sample) -> Table:
     """Device maps, casts, limits, progress, cancelling, awaiting."""
-    table = Table("feature", "outcome", title="advanced")
+    table = table_of("feature", "outcome", title="advanced")
     part = ModelLoader(device_map={"": "disk", "blocks.0": "cpu"}).load_checkpoint(sample.single)
     table.add_row("device map", f"{', '.join(part)} of {_BLOCKS} tensors, {_mib(part.metrics.loaded_bytes)} MiB read")
     cast = ModelLoader(dtype=torch.bfloat16).load_checkpoint(sample.single)
@@ -117,7 +118,7 @@ def advanced(sample: Sample) -> Table:
 
 def memory(sample: Sample) -> Table:
     """What a load holds at most, beyond what it hands out: casting a model to half its size."""
-    table = Table("way", "handed out MiB", "peak MiB", "beyond MiB", title="memory")
+    table = table_of("way", "handed out MiB", "peak MiB", "beyond MiB", title="memory")
     ways = {
         "eager, as stored": ModelLoader("eager"),
         "lazy, as stored (mapped)": ModelLoader("lazy"),
@@ -136,7 +137,7 @@ def streaming(sample: Sample) -> Table:
     """Tensors as they arrive, with at most 1 MiB or one tensor read ahead; then the same into a model built on meta."""
     headers = [read_header(path) for path in read_index(sample.index).files]
     wanted = [(header, list(header.tensors)) for header in headers]
-    table = Table("tensor", "from", "at ms", "read ahead MiB", title="streaming")
+    table = table_of("tensor", "from", "at ms", "read ahead MiB", title="streaming")
     started_s = time.perf_counter()
     for arrived in stream_tensors(wanted, Pace(), max_bytes=_MIB):
         at = f"{(time.perf_counter() - started_s) * 1000:.1f}"

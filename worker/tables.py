@@ -1,11 +1,11 @@
-"""What a run shows in a terminal: one table over all passes, the totals, what went wrong."""
+"""What the commands show: tables whose cells are never cut; of a run, one over all passes and the totals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..lora.waits import Waits
 from .report import RequestReport, RunReport
@@ -13,11 +13,16 @@ from .report import RequestReport, RunReport
 _COLOURS = {"hit": "green", "join": "yellow", "miss": "red"}
 
 
+def table_of(*headers: str, title: str | None = None) -> Table:
+    """A table that breaks what is too long for its column, where rich would cut it: half a name names nothing."""
+    return Table(*(Column(header, overflow="fold") for header in headers), title=title)
+
+
 def request_table(runs: Sequence[RunReport]) -> Table:
     """One row per request, a line per adapter; per pass how the adapter was found and how long it was waited for."""
     table = Table(title="Requests", title_justify="left", show_lines=True)
-    table.add_column("request")
-    table.add_column("adapters")
+    table.add_column("request", overflow="fold")
+    table.add_column("adapters", overflow="fold")
     for run in runs:
         table.add_column(run.mode)
         table.add_column("wait ms", justify="right")

@@ -144,6 +144,31 @@ def test_list_and_plan_show_names_and_reasons(world: Path, capsys: pytest.Captur
     assert "ambiguous" in shown
 
 
+@pytest.mark.parametrize("command", ["list", "plan"])
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_names_are_shown_whole(
+    command: str,
+    is_terminal: bool,
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A program reads the output line by line, a person in a narrow window over several lines."""
+    name = "x".join(map(str, range(70)))
+    shutil.copy(world / "loras" / "styles" / "ink.safetensors", tmp_path / f"{name}.safetensors")
+    (tmp_path / "queue.jsonl").write_text(json.dumps({"prompt": "x", "lora": [name]}), encoding="utf-8")
+    monkeypatch.setenv("COLUMNS", "70")
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    assert (
+        main([command, *([str(tmp_path / "queue.jsonl")] if command == "plan" else []), "--loras", str(tmp_path)]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert (f"{name}.safetensors" in shown) is not is_terminal
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
 def test_a_run_keeps_what_it_learned_for_the_next(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users_state: Path
 ) -> None:
