@@ -44,6 +44,7 @@ class PerformanceTracker:
         self._loads: deque[LoadingMetrics] = deque(maxlen=capacity)
 
     def record(self, metrics: LoadingMetrics) -> None:
+        """Count one finished load; the oldest beyond the capacity is forgotten."""
         with self._lock:
             self._loads.append(metrics)
 

@@ -135,6 +135,7 @@ class LoRAWorker:
             self.shelf.close()
 
     def status(self) -> WorkerStatus:
+        """What is known, in memory and on the device at this moment."""
         view = self.cache.snapshot()
         device = None if self.shelf is None else self.shelf.snapshot()
         return WorkerStatus(

@@ -89,6 +89,7 @@ class LoRAPrefetchPredictor:
         return [*stack, *self._beyond(stack, min(limit, self._reach()))][:limit]
 
     def stats(self) -> PredictorStats:
+        """How the guesses that came out have fared, and whether any are acted upon."""
         reach = self._reach()
         verdicts = [verdict for rank in self._verdicts[: max(reach, 1)] for verdict in rank]
         return PredictorStats(len(verdicts), sum(verdicts), reach > 0, reach)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,24 @@ def test_the_answer_has_the_fields_that_the_page_shows(client: HostClient, name:
     path = f"/warmstack/v1{route}"
     answer = client.get(path + QUERIES[name]) if method == "GET" else client.post(path, shown[0])
     assert set(invented(shown[-1], answer)) <= SOMETIMES
+
+
+def test_the_metrics_that_the_page_shows_are_answered(client: HostClient) -> None:
+    with urllib.request.urlopen(f"{client.url}/warmstack/v1/metrics") as answer:
+        told = answer.read().decode()
+    section = SECTIONS["GET /metrics"]
+    assert set(re.findall(r"warmstack_\w+", section)) <= set(re.findall(r"warmstack_\w+", told))
+    (excerpt,) = re.findall(r"```text\n(.+?)```", section, re.DOTALL)
+    assert [line for line in excerpt.splitlines() if re.sub(r" \d+$", "", line) not in told] == []
+
+
+def test_the_page_has_every_node_with_its_inputs(client: HostClient) -> None:
+    table = dict(re.findall(r"^\| `(WarmStack\w+)` \| (.*?) ?\|", PAGE, re.MULTILINE))
+    nodes = {name: node["input"] for name, node in client.get("/object_info").items() if name.startswith("WarmStack")}
+    assert table.keys() == nodes.keys()
+    for name, inputs in nodes.items():
+        taken = {key for kind in ("required", "optional") for key in inputs.get(kind, {})}
+        assert taken <= set(re.findall(r"`(\w+)`", table[name])), name
 
 
 def test_the_client_queues_a_batch_and_reads_what_was_hidden(client: HostClient, tmp_path: Path) -> None:
