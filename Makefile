@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo-output
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check hunt breaks rehearse frontends install clean
+.PHONY: demo test check hunt breaks rehearse rehearse-host frontends install clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ breaks: $(INSTALLED)
 # What a GPU's tests do on a simulated one, where there is none. Needs a C++ compiler.
 rehearse: $(INSTALLED)
 	$(BIN)/python scripts/rehearse.py
+
+# ComfyUI on that GPU, our patches beside stock ones in its ways of loading a model. COMFYUI_PYTHON needs this torch, for CPUs.
+rehearse-host: $(INSTALLED)
+	$(BIN)/python scripts/rehearse.py --host
 
 # ComfyUI's own front ends, which the browser tests serve. Without them (or without Chromium) those tests are skipped.
 frontends: $(INSTALLED)

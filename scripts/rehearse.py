@@ -2,6 +2,7 @@
 
 python scripts/rehearse.py                    # all of them, then the upload benchmark at small sizes: `make rehearse`
 python scripts/rehearse.py PYTEST_ARGUMENTS   # those
+python scripts/rehearse.py --host             # ComfyUI on it: `make rehearse-host`
 
 The exit status is 2 where there is nothing to simulate one with.
 """
@@ -21,18 +22,21 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 SIMULATION = ROOT / "tests" / "simulated_gpu"
 TESTS = ("tests/loaders", "tests/lora", "tests/worker")
+HOST_TESTS = ("tests/host/test_on_gpu.py",)
 COMPILER = os.environ.get("CXX", "c++")
 
 
 def main() -> None:
-    if reason := _refusal():
+    host = "--host" in sys.argv
+    if reason := _refusal() or (_host_refusal() if host else ""):
         print(f"rehearse: {reason}; nothing was run", file=sys.stderr)
         sys.exit(2)
-    environment = _environment(_built())
+    environment = _environment(_built()) | ({"SIMULATED_GPU_FOR_COMFYUI": "1"} if host else {})
+    given = [argument for argument in sys.argv[1:] if argument != "--host"]
     print("rehearse: on a SIMULATED GPU; nothing below was seen on a real one", flush=True)
     tests = [sys.executable, "-m", "pytest", "-p", "rehearsal", "-m", "gpu", "--timeout", "300"]
-    status = subprocess.run([*tests, *(sys.argv[1:] or TESTS)], cwd=ROOT, env=environment).returncode
-    if status == 0 and not sys.argv[1:]:
+    status = subprocess.run([*tests, *(given or (HOST_TESTS if host else TESTS))], cwd=ROOT, env=environment).returncode
+    if status == 0 and not given and not host:
         benchmark = [sys.executable, "benchmarks/transfer.py", "--rehearse"]
         # It checks what arrives. Its figures would be those of this CPU.
         status = subprocess.run(benchmark, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL).returncode
@@ -48,6 +52,16 @@ def _refusal() -> str:
     if shutil.which(COMPILER) is None:
         return f"there is no C++ compiler {COMPILER!r}"
     return ""
+
+
+def _host_refusal() -> str:
+    python = os.environ.get("COMFYUI_PYTHON")
+    if not python or "COMFYUI_PATH" not in os.environ:
+        return "COMFYUI_PATH and COMFYUI_PYTHON are not set"
+    ask = "import sys, torch; print(sys.implementation.cache_tag, torch.__version__)"
+    has = subprocess.run([python, "-c", ask], capture_output=True, text=True).stdout.strip()
+    needs = f"{sys.implementation.cache_tag} {torch.__version__}"
+    return "" if has == needs else f"COMFYUI_PYTHON has {has or 'no torch'}, and the simulated GPU is for {needs}"
 
 
 def _built() -> Path:

@@ -66,6 +66,7 @@ class HostServer:
     base: Path
     arguments: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    on_gpu: bool = False
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
     ready_s: float = 0.0
@@ -115,9 +116,9 @@ class HostServer:
 
     def _spawn(self, *extra: str) -> subprocess.Popen[bytes]:
         command = [
-            str(self.install.python), str(self.install.root / "main.py"), "--cpu", "--listen", "127.0.0.1",
+            str(self.install.python), str(self.install.root / "main.py"), "--listen", "127.0.0.1",
             "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
-            *self.arguments, *extra,
+            *(() if self.on_gpu else ("--cpu",)), *self.arguments, *extra,
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WARMSTACK_")}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **self.environment}

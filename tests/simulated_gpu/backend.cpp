@@ -98,6 +98,16 @@ bool is_pinned(const void* address) {
   return next != pinned.begin() && address < (--next)->first + next->second;
 }
 
+void pin(uintptr_t address, size_t nbytes) {
+  std::lock_guard<std::mutex> locked(pinned_lock);
+  pinned[reinterpret_cast<char*>(address)] = nbytes;
+}
+
+bool unpin(uintptr_t address) {
+  std::lock_guard<std::mutex> locked(pinned_lock);
+  return pinned.erase(reinterpret_cast<char*>(address)) > 0;
+}
+
 // ---- What torch asks a backend: which device and stream is current, how many there are, what is pinned.
 
 int checked(int device) {
@@ -211,4 +221,6 @@ PYBIND11_MODULE(simulated_gpu_backend, module) {
   module.def("current_device", [] { return current_device; });
   module.def("set_device", [](int device) { current_device = checked(device); });
   module.def("for_streams", &for_streams);
+  module.def("pin", &pin);
+  module.def("unpin", &unpin);
 }

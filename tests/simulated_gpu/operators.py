@@ -11,6 +11,7 @@ import streams
 import torch
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
+PRODUCTS = {"mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_", "addbmm", "mv", "addmv", "dot"}
 UNDIVIDED = ("convolution", "scaled_dot_product_attention")
 """Operators that torch would divide into those of another device's kernels, which no CPU has."""
 
@@ -18,6 +19,7 @@ UNDIVIDED = ("convolution", "scaled_dot_product_attention")
 def run(operator: Any, *args: Any, **kwargs: Any) -> Any:
     values, layout = tree_flatten((args, kwargs))
     device = _one_device(operator, values)
+    _one_dtype(operator, values)
     stream = streams.current(device.index)
     # Whoever hands over an empty tensor for the result leaves its size to the operator.
     unsized = {id(out): out.new_empty(0, device="cpu") for out in kwargs.values() if _is_empty(out)}
@@ -64,6 +66,13 @@ def _one_device(operator: Any, values: Sequence[Any]) -> torch.device:
     if len(devices) != 1:
         raise RuntimeError(f"Expected all tensors to be on the same device: {operator} of {devices} (simulated)")
     return devices.pop()
+
+
+def _one_dtype(operator: Any, values: Sequence[Any]) -> None:
+    """A product of two dtypes is refused before anything is queued."""
+    dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor)}
+    if len(dtypes) > 1 and operator._schema.name.removeprefix("aten::") in PRODUCTS:
+        raise RuntimeError(f"expected all tensors to have the same dtype: {operator} of {dtypes} (simulated)")
 
 
 def _on_host(value: Any) -> Any:

@@ -14,6 +14,8 @@ NAME = "simulated GPU (no GPU at all)"
 _CYCLES_PER_S = 1.7e9
 _CUDA = 1
 """Of torch's device types."""
+_NOT_REGISTERED = 713
+"""Of CUDA's errors."""
 
 
 class Stream:
@@ -34,8 +36,17 @@ class Stream:
         self.thread = streams.ALL[device_index][stream_id]
         streams.CONTEXTS.add(device_index)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and other.thread is self.thread
+
+    def __hash__(self) -> int:
+        return hash(self.thread)
+
     def synchronize(self) -> None:
         self.thread.synchronise()
+
+    def wait_stream(self, stream: Stream) -> None:
+        self.wait_event(stream.record_event())
 
     def wait_event(self, event: Event) -> None:
         recorded, number = event.stream, event.number
@@ -82,6 +93,7 @@ def _memory_stats(device: int) -> dict[str, dict[str, dict[str, int]]]:
     there = memory.DEVICES[device]
     return {
         "allocated_bytes": {"all": {"current": there.allocated_bytes, "peak": there.peak_bytes}},
+        "active_bytes": {"all": {"current": there.allocated_bytes}},
         "reserved_bytes": {"all": {"current": there.reserved_bytes}},
     }
 
@@ -92,6 +104,15 @@ def _set_memory_fraction(fraction: float, device: int) -> None:
 
 def _mem_get_info(device: int) -> tuple[int, int]:
     return memory.TOTAL_BYTES - memory.DEVICES[device].reserved_bytes, memory.TOTAL_BYTES
+
+
+def _host_register(address: int, nbytes: int, flags: int) -> int:
+    backend.pin(address, nbytes)
+    return 0
+
+
+def _host_unregister(address: int) -> int:
+    return 0 if backend.unpin(address) else _NOT_REGISTERED
 
 
 def _empty_cache() -> None:
@@ -132,8 +153,8 @@ def install() -> None:
         setattr(torch._C, name, value)
     cuda._cudart = SimpleNamespace(
         cudaMemGetInfo=_mem_get_info,
-        cudaHostRegister=lambda address, nbytes, flags: 0,
-        cudaHostUnregister=lambda address: 0,
+        cudaHostRegister=_host_register,
+        cudaHostUnregister=_host_unregister,
     )
     # Looks for kernels that suit the GPU.
     cuda._queued_calls.clear()
