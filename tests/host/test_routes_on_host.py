@@ -84,7 +84,8 @@ def test_a_plan_has_the_strengths_of_the_run(client: HostClient) -> None:
 def test_warm_pin_and_evict(client: HostClient) -> None:
     name = "characters/mira.safetensors"
     client.post(f"{ROOT}/pin", {"names": [name]})
-    while _row(client, name)["state"] == "loading":
+    # Until its thread has begun the read, it is what it was.
+    while _row(client, name)["state"] in ("cold", "page", "loading"):
         pass
     assert _row(client, name)["state"] == "ready"
     assert client.post(f"{ROOT}/evict", {"names": [name]})["results"][0]["reason"] == "pinned"
