@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 async def comfy_entrypoint():  # type: ignore[no-untyped-def]  # the return type lives in the host, which is not always there
-    from .nodes.host_version import require_host
+    from .nodes.server.host_version import require_host
 
     require_host()
     from .nodes.extension import WarmStackExtension

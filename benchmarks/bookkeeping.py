@@ -30,9 +30,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.catalog import LoraCatalog
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.library.catalog import LoraCatalog
 from warmstack.prefetch.prefetcher import Prefetcher
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.references import references

@@ -25,10 +25,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from warmstack.loaders.page_cache import drop_file
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.catalog import LoraCatalog
+from warmstack.loaders.system.page_cache import drop_file
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.library.catalog import LoraCatalog
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import Prefetcher
 from warmstack.prefetch.queue.job import QueuedJob

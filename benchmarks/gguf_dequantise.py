@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstack.loaders import dequantise
-from warmstack.loaders.gguf_types import GGUF_TYPES
+from warmstack.loaders.gguf.quant_types import GGUF_TYPES
 
 BAR = 1.8
 SHAPE = (4096, 4096)

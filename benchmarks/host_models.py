@@ -27,7 +27,7 @@ from hostkit.queue_run import drop_pages, hidden_share
 from hostkit.server import HostInstall, HostServer, make_base_directory
 from hostkit.tiny_sd15 import write_checkpoint
 
-from warmstack.loaders.page_cache import warm_file
+from warmstack.loaders.system.page_cache import warm_file
 
 MODES = ("off", "on", "floor")
 

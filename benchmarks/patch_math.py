@@ -108,7 +108,7 @@ def import_fuse() -> ModuleType:
     )
     assert spec is not None
     sys.modules["warmstack"] = importlib.util.module_from_spec(spec)
-    return importlib.import_module("warmstack.lora.fuse")
+    return importlib.import_module("warmstack.lora.fusing.fuse")
 
 
 def random_factors(shape: Shape, loras: int, dtype: torch.dtype) -> list[Factors]:

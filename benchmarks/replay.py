@@ -21,7 +21,7 @@ from replay_loaders import Ahead, FullFuture, Library, Loader, OnDemand, WarmSta
 from replay_queue import Replay, SimulatedClock
 from replay_trace import Trace, chance, cleared, fronts, long_tail, read, session, thrash, workstation, xy_plot
 
-from warmstack.lora.policies import Gdsf, Lfu, Lru
+from warmstack.lora.cache.policies import Gdsf, Lfu, Lru
 
 BUDGET_BYTES = 6_000_000_000
 WASTE_MARGIN = 0.02

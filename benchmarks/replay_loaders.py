@@ -14,13 +14,13 @@ from typing import NamedTuple, Protocol
 
 from replay_trace import Trace, TraceJob, run_order
 
-from warmstack.loaders.tensor_file import Storage
-from warmstack.lora.adapter import Adapter
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.file import AdapterKey, LoraFile
-from warmstack.lora.lease import Lease
-from warmstack.lora.policies import EvictionPolicy, NextUse
+from warmstack.loaders.reading.tensor_file import Storage
+from warmstack.lora.cache.adapter import Adapter
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.cache.lease import Lease
+from warmstack.lora.cache.policies import EvictionPolicy, NextUse
+from warmstack.lora.library.file import AdapterKey, LoraFile
 from warmstack.prefetch.planning.forecast import Forecast
 from warmstack.prefetch.planning.horizon import Horizon
 from warmstack.prefetch.planning.pace import Due, PaceMeter

@@ -1,16 +1,17 @@
-"""Bytes on disk -> tensors. See docs/architecture.md. From the outside in:
+"""Bytes on disk -> tensors. See docs/architecture.md.
 
-- doors: robust (one file; `load_request` is what all of them end in), batch, cached, model_loader (any format),
-  module_loading, module_filling, model_names; awaited: in_thread
-- what is asked, and by whom it is done: strategy, registry, auto; eager, lazy, fast_single_file, parallel,
-  parallel_async_lazy, streaming; what it gathers: gathering, placement, progress, telemetry, tracking
-- which device has room: device_map, max_memory, device_plan, footprint, host_memory
-- what a file says: checkpoint, header, shards, strict_json, dtypes, errors; gguf_*; pickled, pickled_shards
-- bytes into memory: opened, filling, direct, mapped, private (whole files), selection (parts), stream (as they come);
-  its memory: spare_memory, huge_pages; tensors on it: views, flat_views, tensor_file
-- to a GPU: uploads (of a load), transfer (of anybody) = upload_layout or upload_source, sending, staging_ring;
-  packed_upload; the device: copy_device, cuda_device, fake_device
-- the system: kernel, page_cache, disk_kind, disk_probe, rate_limit, breather, daemon_pool
+Doors: robust (one file; `load_request` is what all of them end in), batch, cached, model_loader (any format),
+module_loading, module_filling (model_names tells what a model calls its tensors), transfer (to a GPU); in_thread makes
+any of them awaitable, progress, telemetry and tracking tell of them. Behind them, a folder each:
+
+- strategies: the ways to load, one file each, and `auto`, which chooses
+- files: what a file says before its tensors are read; errors, of everybody here
+- gguf: the format's header, packed tensors and kernels
+- reading: bytes into memory: whole files, parts, streams, mappings; the tensors on it
+- placing: which tensor goes to which device, and whether there is room
+- memory: how much the host has, in pages of which size, and what is kept of an earlier load
+- upload: what a copy to a GPU is made of, and the devices behind one seam
+- system: page cache, disks, threads, rates
 
 Names load their module when first used, so that whoever needs headers or the page cache alone never imports torch."""
 
@@ -20,13 +21,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .auto import Choice, Surroundings, choose_strategy
     from .batch import LoadedBatch, load_loras_batch, load_loras_batch_async
     from .cached import SafetensorsCache, load_safetensors_cached
-    from .copy_device import CopyDevice, CopyEvent
-    from .cuda_device import CudaDevice
-    from .device_map import DeviceMap
-    from .eager import EagerLoadingStrategy
     from .errors import (
         LoadCancelledError,
         NoCapableLoaderError,
@@ -34,40 +30,41 @@ if TYPE_CHECKING:
         SafetensorsLoadError,
         SafetensorsValidationError,
     )
-    from .fake_device import FakeDevice
-    from .fast_single_file import FastSingleFileLoadingStrategy
-    from .filling import Pace
-    from .gguf_header import GgufEntry, GgufHeader, read_gguf_header
-    from .gguf_load import LoadedGguf, load_gguf
-    from .gguf_metadata import GgufArray
-    from .gguf_numpy import dequantise
-    from .gguf_packed import PackedTensor
-    from .gguf_types import GgufType
-    from .header import SafetensorsHeader, TensorEntry, read_header, read_metadata
-    from .host_memory import available_bytes
-    from .lazy import LazyLoadingStrategy
-    from .mapped import map_tensors
-    from .max_memory import MaxMemory
+    from .files.header import SafetensorsHeader, TensorEntry, read_header, read_metadata
+    from .files.pickled import load_pickled
+    from .files.shards import ShardIndex, check_shards, read_index
+    from .gguf.header import GgufEntry, GgufHeader, read_gguf_header
+    from .gguf.load import LoadedGguf, load_gguf
+    from .gguf.metadata import GgufArray
+    from .gguf.on_numpy import dequantise
+    from .gguf.packed import PackedTensor
+    from .gguf.quant_types import GgufType
+    from .memory.host_memory import available_bytes
+    from .memory.spare_memory import SpareMemory
     from .model_loader import ModelLoader
     from .module_filling import Filled, fill_module
     from .module_loading import load_module
-    from .packed_upload import UploadedPacked, upload_packed
-    from .page_cache import drop_file, resident_bytes, warm_file
-    from .parallel import ParallelLoadingStrategy
-    from .parallel_async_lazy import ParallelAsyncLazyLoadingStrategy
-    from .pickled import load_pickled
-    from .private import read_tensors
+    from .placing.device_map import DeviceMap
+    from .placing.max_memory import MaxMemory
     from .progress import LoadProgress, shown_on
-    from .rate_limit import RateLimit
-    from .registry import StrategyRegistry
+    from .reading.filling import Pace
+    from .reading.mapped import map_tensors
+    from .reading.private import read_tensors
+    from .reading.stream import StreamedPiece, StreamedTensor, stream_pieces, stream_tensors
+    from .reading.tensor_file import TensorFile
     from .robust import load_safetensors_robust
-    from .shards import ShardIndex, check_shards, read_index
-    from .spare_memory import SpareMemory
-    from .strategy import Constraints, LoadingStrategy, LoadRequest, LoadResult
-    from .stream import StreamedPiece, StreamedTensor, stream_pieces, stream_tensors
-    from .streaming import StreamingLoadingStrategy
+    from .strategies.auto import Choice, Surroundings, choose_strategy
+    from .strategies.eager import EagerLoadingStrategy
+    from .strategies.fast_single_file import FastSingleFileLoadingStrategy
+    from .strategies.lazy import LazyLoadingStrategy
+    from .strategies.parallel import ParallelLoadingStrategy
+    from .strategies.parallel_async_lazy import ParallelAsyncLazyLoadingStrategy
+    from .strategies.registry import StrategyRegistry
+    from .strategies.strategy import Constraints, LoadingStrategy, LoadRequest, LoadResult
+    from .strategies.streaming import StreamingLoadingStrategy
+    from .system.page_cache import drop_file, resident_bytes, warm_file
+    from .system.rate_limit import RateLimit
     from .telemetry import LoadingMetrics
-    from .tensor_file import TensorFile
     from .tracking import (
         GpuMemoryStats,
         PerformanceTracker,
@@ -77,87 +74,91 @@ if TYPE_CHECKING:
         track_loading_performance,
     )
     from .transfer import DeviceTransfer, Upload
+    from .upload.copy_device import CopyDevice, CopyEvent
+    from .upload.cuda_device import CudaDevice
+    from .upload.fake_device import FakeDevice
+    from .upload.packed_upload import UploadedPacked, upload_packed
 
 _MODULES = {
-    "Choice": "auto",
-    "Constraints": "strategy",
-    "CopyDevice": "copy_device",
-    "CopyEvent": "copy_device",
-    "CudaDevice": "cuda_device",
-    "DeviceMap": "device_map",
+    "Choice": "strategies.auto",
+    "Constraints": "strategies.strategy",
+    "CopyDevice": "upload.copy_device",
+    "CopyEvent": "upload.copy_device",
+    "CudaDevice": "upload.cuda_device",
+    "DeviceMap": "placing.device_map",
     "DeviceTransfer": "transfer",
-    "EagerLoadingStrategy": "eager",
-    "FakeDevice": "fake_device",
-    "FastSingleFileLoadingStrategy": "fast_single_file",
+    "EagerLoadingStrategy": "strategies.eager",
+    "FakeDevice": "upload.fake_device",
+    "FastSingleFileLoadingStrategy": "strategies.fast_single_file",
     "Filled": "module_filling",
-    "GgufArray": "gguf_metadata",
-    "GgufEntry": "gguf_header",
-    "GgufHeader": "gguf_header",
-    "GgufType": "gguf_types",
+    "GgufArray": "gguf.metadata",
+    "GgufEntry": "gguf.header",
+    "GgufHeader": "gguf.header",
+    "GgufType": "gguf.quant_types",
     "GpuMemoryStats": "tracking",
-    "LazyLoadingStrategy": "lazy",
+    "LazyLoadingStrategy": "strategies.lazy",
     "LoadCancelledError": "errors",
     "LoadProgress": "progress",
-    "LoadRequest": "strategy",
-    "LoadResult": "strategy",
+    "LoadRequest": "strategies.strategy",
+    "LoadResult": "strategies.strategy",
     "LoadedBatch": "batch",
-    "LoadedGguf": "gguf_load",
+    "LoadedGguf": "gguf.load",
     "LoadingMetrics": "telemetry",
-    "LoadingStrategy": "strategy",
-    "MaxMemory": "max_memory",
+    "LoadingStrategy": "strategies.strategy",
+    "MaxMemory": "placing.max_memory",
     "ModelLoader": "model_loader",
     "NoCapableLoaderError": "errors",
-    "Pace": "filling",
-    "PackedTensor": "gguf_packed",
-    "ParallelAsyncLazyLoadingStrategy": "parallel_async_lazy",
-    "ParallelLoadingStrategy": "parallel",
+    "Pace": "reading.filling",
+    "PackedTensor": "gguf.packed",
+    "ParallelAsyncLazyLoadingStrategy": "strategies.parallel_async_lazy",
+    "ParallelLoadingStrategy": "strategies.parallel",
     "PerformanceTracker": "tracking",
     "PickledFileError": "errors",
-    "RateLimit": "rate_limit",
+    "RateLimit": "system.rate_limit",
     "SafetensorsCache": "cached",
-    "SafetensorsHeader": "header",
+    "SafetensorsHeader": "files.header",
     "SafetensorsLoadError": "errors",
     "SafetensorsValidationError": "errors",
-    "ShardIndex": "shards",
-    "StrategyRegistry": "registry",
+    "ShardIndex": "files.shards",
+    "StrategyRegistry": "strategies.registry",
     "StrategySummary": "tracking",
-    "SpareMemory": "spare_memory",
-    "StreamedPiece": "stream",
-    "StreamedTensor": "stream",
-    "StreamingLoadingStrategy": "streaming",
-    "Surroundings": "auto",
-    "TensorEntry": "header",
-    "TensorFile": "tensor_file",
+    "SpareMemory": "memory.spare_memory",
+    "StreamedPiece": "reading.stream",
+    "StreamedTensor": "reading.stream",
+    "StreamingLoadingStrategy": "strategies.streaming",
+    "Surroundings": "strategies.auto",
+    "TensorEntry": "files.header",
+    "TensorFile": "reading.tensor_file",
     "Upload": "transfer",
-    "UploadedPacked": "packed_upload",
-    "available_bytes": "host_memory",
-    "check_shards": "shards",
-    "choose_strategy": "auto",
-    "dequantise": "gguf_numpy",
-    "drop_file": "page_cache",
+    "UploadedPacked": "upload.packed_upload",
+    "available_bytes": "memory.host_memory",
+    "check_shards": "files.shards",
+    "choose_strategy": "strategies.auto",
+    "dequantise": "gguf.on_numpy",
+    "drop_file": "system.page_cache",
     "fill_module": "module_filling",
     "get_gpu_memory_stats": "tracking",
-    "load_gguf": "gguf_load",
+    "load_gguf": "gguf.load",
     "load_loras_batch": "batch",
     "load_loras_batch_async": "batch",
     "load_module": "module_loading",
-    "load_pickled": "pickled",
+    "load_pickled": "files.pickled",
     "load_safetensors_cached": "cached",
     "load_safetensors_robust": "robust",
     "log_memory_stats": "tracking",
-    "map_tensors": "mapped",
-    "read_gguf_header": "gguf_header",
-    "read_header": "header",
-    "read_index": "shards",
-    "read_metadata": "header",
-    "read_tensors": "private",
-    "resident_bytes": "page_cache",
+    "map_tensors": "reading.mapped",
+    "read_gguf_header": "gguf.header",
+    "read_header": "files.header",
+    "read_index": "files.shards",
+    "read_metadata": "files.header",
+    "read_tensors": "reading.private",
+    "resident_bytes": "system.page_cache",
     "shown_on": "progress",
-    "stream_pieces": "stream",
-    "stream_tensors": "stream",
+    "stream_pieces": "reading.stream",
+    "stream_tensors": "reading.stream",
     "track_loading_performance": "tracking",
-    "upload_packed": "packed_upload",
-    "warm_file": "page_cache",
+    "upload_packed": "upload.packed_upload",
+    "warm_file": "system.page_cache",
 }
 
 __all__ = [

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from .errors import LoadCancelledError, SafetensorsLoadError
-from .filling import Pace
-from .footprint import footprint_of
 from .in_thread import as_here, run_in_thread
+from .memory.spare_memory import SpareMemory
+from .placing.footprint import footprint_of
+from .reading.filling import Pace
 from .robust import Device, Path, load_request, request_for
-from .spare_memory import SpareMemory
-from .strategy import LoadRequest
+from .strategies.strategy import LoadRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False)

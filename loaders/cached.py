@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from .opened import FileStamp, stamp_path
+from .reading.opened import FileStamp, stamp_path
 from .robust import Device, Path, load_request, request_for
-from .strategy import LoadRequest, LoadResult
+from .strategies.strategy import LoadRequest, LoadResult
 
 _Key = tuple[str, FileStamp, str, LoadRequest]
 

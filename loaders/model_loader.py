@@ -10,10 +10,16 @@ from typing import Any, Literal
 
 import torch
 
-from .checkpoint import are_pickles, checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError
-from .filling import Pace
-from .footprint import (
+from .files.checkpoint import are_pickles, checkpoint_format, find_checkpoint
+from .files.pickled_shards import load_pickles
+from .files.shards import ShardIndex, check_shards, read_index
+from .gguf.header import read_gguf_header
+from .gguf.load import load_gguf
+from .gguf.on_numpy import refusal
+from .in_thread import run_in_thread
+from .memory.spare_memory import SpareMemory
+from .placing.footprint import (
     Footprint,
     dequantised_bytes,
     footprint_of,
@@ -21,22 +27,16 @@ from .footprint import (
     handed_out_bytes,
     tensor_device_bytes,
 )
-from .gathering import Gathering
-from .gguf_header import read_gguf_header
-from .gguf_load import load_gguf
-from .gguf_numpy import refusal
-from .in_thread import run_in_thread
-from .max_memory import MaxMemory
-from .opened import OpenFiles
-from .pickled_shards import load_pickles
+from .placing.max_memory import MaxMemory
 from .progress import Progress, ProgressMeter
-from .registry import StrategyRegistry
+from .reading.filling import Pace
+from .reading.opened import OpenFiles
 from .robust import Device, Path, load_request, request_for
-from .shards import ShardIndex, check_shards, read_index
-from .spare_memory import SpareMemory
-from .strategy import LoadRequest, LoadResult
+from .strategies.gathering import Gathering
+from .strategies.registry import StrategyRegistry
+from .strategies.strategy import LoadRequest, LoadResult
 from .telemetry import StageClock, added_up
-from .uploads import Uploads
+from .upload.uploads import Uploads
 
 
 class ModelLoader:

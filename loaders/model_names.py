@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .header import SafetensorsHeader
+from .files.header import SafetensorsHeader
 
 
 def named_for_model(module: torch.nn.Module, headers: Mapping[str, SafetensorsHeader]) -> dict[str, SafetensorsHeader]:

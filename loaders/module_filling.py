@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import torch
 
 from .errors import SafetensorsValidationError
-from .filling import Pace
-from .header import SafetensorsHeader
-from .opened import OpenFiles
-from .placement import on_its_own, place_tensor, require_casts, require_devices, send_tensors
+from .files.header import SafetensorsHeader
+from .files.shards import ShardIndex, check_shards
 from .progress import Progress, ProgressMeter
+from .reading.filling import Pace
+from .reading.opened import OpenFiles
+from .reading.stream import StreamedPiece, stream_pieces
 from .robust import Device, Path, request_for
-from .shards import ShardIndex, check_shards
-from .strategy import LoadRequest
-from .stream import StreamedPiece, stream_pieces
-from .uploads import Uploads
+from .strategies.placement import on_its_own, place_tensor, require_casts, require_devices, send_tensors
+from .strategies.strategy import LoadRequest
+from .upload.uploads import Uploads
 
 MAX_BYTES = 256 << 20
 

@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .checkpoint import are_pickles, checkpoint_format, find_checkpoint
 from .errors import SafetensorsLoadError, SafetensorsValidationError
-from .filling import Pace
-from .header import SafetensorsHeader
+from .files.checkpoint import are_pickles, checkpoint_format, find_checkpoint
+from .files.header import SafetensorsHeader
+from .files.pickled_shards import load_pickles
+from .files.shards import check_shards, read_index
 from .model_names import named_for_model
 from .module_filling import fill_from, set_tensor
-from .opened import OpenFiles
-from .pickled_shards import load_pickles
 from .progress import Progress
+from .reading.filling import Pace
+from .reading.opened import OpenFiles
 from .robust import Device, Path, request_for
-from .shards import check_shards, read_index
 
 M = TypeVar("M", bound=torch.nn.Module)
 

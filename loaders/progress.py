@@ -7,8 +7,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from .gguf_header import GgufHeader
-from .header import SafetensorsHeader
+from .files.header import SafetensorsHeader
+from .gguf.header import GgufHeader
 
 
 class LoadProgress(NamedTuple):

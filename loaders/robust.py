@@ -10,13 +10,13 @@ from typing import Literal, overload
 
 import torch
 
-from .auto import Choice, choose_strategy
-from .device_map import DISK, DeviceMap, known_device
-from .filling import Pace
 from .in_thread import run_in_thread
-from .opened import OpenFiles
-from .registry import StrategyRegistry
-from .strategy import LoadRequest, LoadResult
+from .placing.device_map import DISK, DeviceMap, known_device
+from .reading.filling import Pace
+from .reading.opened import OpenFiles
+from .strategies.auto import Choice, choose_strategy
+from .strategies.registry import StrategyRegistry
+from .strategies.strategy import LoadRequest, LoadResult
 from .telemetry import LoadingMetrics
 
 Device = str | int | torch.device

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
-from .host_memory import available_bytes
-from .strategy import LoadResult
+from .memory.host_memory import available_bytes
+from .strategies.strategy import LoadResult
 from .telemetry import LoadingMetrics, added_up
 
 logger = logging.getLogger(__name__)

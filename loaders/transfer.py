@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 import torch
 
-from .copy_device import CopyDevice, CopyEvent, Fence
 from .errors import SafetensorsLoadError
-from .filling import Pace
-from .flat_views import specs_of_header
-from .header import SafetensorsHeader, read_header
-from .kernel import cores
-from .opened import open_raw, require_stamp
-from .sending import Sending
-from .staging_ring import StagingRing
-from .upload_layout import lay_out
-from .upload_source import FileSource, UploadSource
-from .views import Buffer
+from .files.header import SafetensorsHeader, read_header
+from .reading.filling import Pace
+from .reading.flat_views import specs_of_header
+from .reading.opened import open_raw, require_stamp
+from .reading.views import Buffer
+from .system.kernel import cores
+from .upload.copy_device import CopyDevice, CopyEvent, Fence
+from .upload.sending import Sending
+from .upload.staging_ring import StagingRing
+from .upload.upload_layout import lay_out
+from .upload.upload_source import FileSource, UploadSource
 
 DEFAULT_PINNED_BYTES = 128 << 20
 _MOST_FILLERS = 8

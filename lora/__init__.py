@@ -8,14 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .adapter import Adapter, load_adapter
-    from .budget import ByteBudget, Reservation
-    from .cache import AdapterCache
-    from .cache_stats import AdapterView, CacheSnapshot, CacheStats
-    from .catalog import CatalogSnapshot, LoraCatalog
-    from .device_adapter import DeviceAdapter
-    from .device_shelf import DeviceShelf
-    from .device_tier import DeviceRefusedError, open_shelf
+    from .cache.adapter import Adapter, load_adapter
+    from .cache.budget import ByteBudget, Reservation
+    from .cache.cache import AdapterCache
+    from .cache.cache_stats import AdapterView, CacheSnapshot, CacheStats
+    from .cache.lease import Lease
+    from .cache.memory import default_budget_bytes
+    from .cache.policies import EvictionPolicy, Gdsf, Lfu, Lru, NextUse
+    from .cache.waits import Waits
+    from .device.device_adapter import DeviceAdapter
+    from .device.device_shelf import DeviceShelf
+    from .device.device_tier import DeviceRefusedError, open_shelf
     from .errors import (
         AdapterLoadCancelledError,
         AdapterLoadError,
@@ -25,60 +28,57 @@ if TYPE_CHECKING:
         LoraNotFoundError,
         LoraSyntaxError,
     )
-    from .file import AdapterKey, LoraFile
-    from .fuse import PlainLora, add_fused_, fits
-    from .lease import Lease
-    from .memory import default_budget_bytes
-    from .names import Ambiguous, Found, Missing
-    from .policies import EvictionPolicy, Gdsf, Lfu, Lru, NextUse
-    from .row import LoraRow
-    from .stack import LoraStack, parse_stack
-    from .tags import extract_tags, format_tags
-    from .waits import Waits
+    from .fusing.fuse import PlainLora, add_fused_, fits
+    from .library.catalog import CatalogSnapshot, LoraCatalog
+    from .library.file import AdapterKey, LoraFile
+    from .library.names import Ambiguous, Found, Missing
+    from .stacks.row import LoraRow
+    from .stacks.stack import LoraStack, parse_stack
+    from .stacks.tags import extract_tags, format_tags
 
 _MODULES = {
-    "Adapter": "adapter",
-    "AdapterCache": "cache",
-    "AdapterKey": "file",
+    "Adapter": "cache.adapter",
+    "AdapterCache": "cache.cache",
+    "AdapterKey": "library.file",
     "AdapterLoadCancelledError": "errors",
     "AdapterLoadError": "errors",
     "AdapterUnavailableError": "errors",
-    "AdapterView": "cache_stats",
-    "Ambiguous": "names",
+    "AdapterView": "cache.cache_stats",
+    "Ambiguous": "library.names",
     "AmbiguousLoraError": "errors",
-    "ByteBudget": "budget",
-    "CacheSnapshot": "cache_stats",
-    "CacheStats": "cache_stats",
-    "CatalogSnapshot": "catalog",
-    "EvictionPolicy": "policies",
-    "DeviceAdapter": "device_adapter",
-    "DeviceRefusedError": "device_tier",
-    "DeviceShelf": "device_shelf",
-    "Found": "names",
-    "Gdsf": "policies",
-    "Lease": "lease",
-    "Lfu": "policies",
-    "LoraCatalog": "catalog",
+    "ByteBudget": "cache.budget",
+    "CacheSnapshot": "cache.cache_stats",
+    "CacheStats": "cache.cache_stats",
+    "CatalogSnapshot": "library.catalog",
+    "EvictionPolicy": "cache.policies",
+    "DeviceAdapter": "device.device_adapter",
+    "DeviceRefusedError": "device.device_tier",
+    "DeviceShelf": "device.device_shelf",
+    "Found": "library.names",
+    "Gdsf": "cache.policies",
+    "Lease": "cache.lease",
+    "Lfu": "cache.policies",
+    "LoraCatalog": "library.catalog",
     "LoraError": "errors",
-    "LoraFile": "file",
+    "LoraFile": "library.file",
     "LoraNotFoundError": "errors",
-    "LoraRow": "row",
-    "LoraStack": "stack",
+    "LoraRow": "stacks.row",
+    "LoraStack": "stacks.stack",
     "LoraSyntaxError": "errors",
-    "Lru": "policies",
-    "Missing": "names",
-    "NextUse": "policies",
-    "PlainLora": "fuse",
-    "Reservation": "budget",
-    "Waits": "waits",
-    "add_fused_": "fuse",
-    "default_budget_bytes": "memory",
-    "extract_tags": "tags",
-    "fits": "fuse",
-    "format_tags": "tags",
-    "load_adapter": "adapter",
-    "open_shelf": "device_tier",
-    "parse_stack": "stack",
+    "Lru": "cache.policies",
+    "Missing": "library.names",
+    "NextUse": "cache.policies",
+    "PlainLora": "fusing.fuse",
+    "Reservation": "cache.budget",
+    "Waits": "cache.waits",
+    "add_fused_": "fusing.fuse",
+    "default_budget_bytes": "cache.memory",
+    "extract_tags": "stacks.tags",
+    "fits": "fusing.fuse",
+    "format_tags": "stacks.tags",
+    "load_adapter": "cache.adapter",
+    "open_shelf": "device.device_tier",
+    "parse_stack": "stacks.stack",
 }
 
 __all__ = [

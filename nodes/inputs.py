@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .model_files import ModelFiles
-from .model_weights import strategy_names
+from .models.model_files import ModelFiles
+from .models.model_weights import strategy_names
 
 LoraStackType = io.Custom("LORA_STACK")
 """The list of (name, strength_model, strength_clip) that other packs' stackers and loaders use."""

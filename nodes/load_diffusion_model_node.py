@@ -9,8 +9,8 @@ import torch
 from comfy_api.latest import io
 
 from .inputs import model_file_input, strategy_input
-from .linked_names import WrittenName
-from .model_loading import load_by_host, state, verdict
+from .models.linked_names import WrittenName
+from .models.model_loading import load_by_host, state, verdict
 from .runtime import get_runtime
 
 _MODEL_OPTIONS: dict[str, dict[str, Any]] = {

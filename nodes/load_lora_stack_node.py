@@ -12,11 +12,11 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ..lora.errors import AdapterLoadCancelledError
-from ..lora.stack import LoraRow, LoraStack
+from ..lora.stacks.stack import LoraRow, LoraStack
 from .inputs import lora_stack_input, loras_input, stack_output
-from .leasing import LeasedRow, lease_rows
-from .patching import Patched, StackMath, apply_stack
-from .report import RowReport, as_json, render, wrong_model
+from .patches.leasing import LeasedRow, lease_rows
+from .patches.patching import Patched, StackMath, apply_stack
+from .patches.report import RowReport, as_json, render, wrong_model
 from .runtime import Runtime, get_runtime
 from .stack_input import check, file_states, read_stack
 

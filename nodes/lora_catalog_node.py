@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lora.errors import LoraError
-from ..lora.file import LoraFile
-from .off_loop import ask_disk
+from ..lora.library.file import LoraFile
 from .runtime import get_runtime
+from .server.off_loop import ask_disk
 
 _CATEGORIES = 12
 """Named in the line that says that nothing was found."""

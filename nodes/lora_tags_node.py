@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lora.stack import LoraStack
-from ..lora.tags import COMFY, SYNTAXES, extract_tags
+from ..lora.stacks.stack import LoraStack
+from ..lora.stacks.tags import COMFY, SYNTAXES, extract_tags
 from .inputs import stack_output
 from .runtime import get_runtime
 from .stack_input import check, file_states, tell_warnings, with_file_names

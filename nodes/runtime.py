@@ -12,30 +12,30 @@ from typing import Any, Protocol
 
 from ..loaders.errors import SafetensorsLoadError
 from ..loaders.tracking import PerformanceTracker
-from ..lora.budget import ByteBudget
-from ..lora.cache import AdapterCache
-from ..lora.catalog import Found, LoraCatalog
-from ..lora.checkpoint_base import read_base_model
-from ..lora.file import LoraFile
-from ..lora.memory import default_budget_bytes
+from ..lora.cache.budget import ByteBudget
+from ..lora.cache.cache import AdapterCache
+from ..lora.cache.memory import default_budget_bytes
+from ..lora.library.catalog import Found, LoraCatalog
+from ..lora.library.checkpoint_base import read_base_model
+from ..lora.library.file import LoraFile
 from ..prefetch.machine import Machine, default_headroom_bytes
 from ..prefetch.prefetcher import Prefetcher
 from ..prefetch.queue.job import QueuedJob
 from ..prefetch.references import payload_references
 from ..prefetch.reports.prometheus import prometheus_text
 from ..prefetch.settings import PrefetchSettings
-from .actions import Actions
-from .adapter_query import AdapterQuery
-from .adapter_table import AdapterTable
-from .base_model import BaseModels
-from .found_models import FoundModels
-from .linked_names import LinkedNames, lora_state
-from .memory_state import MemoryState
-from .model_files import ModelFileError, ModelFiles
-from .model_weights import model_state
-from .request_body import RequestError
-from .settings_file import SettingsFile
-from .status_json import Moment, Revision, plan_json, status_json
+from .api.actions import Actions
+from .api.adapter_query import AdapterQuery
+from .api.adapter_table import AdapterTable
+from .api.request_body import RequestError
+from .api.status_json import Moment, Revision, plan_json, status_json
+from .models.found_models import FoundModels
+from .models.linked_names import LinkedNames, lora_state
+from .models.model_files import ModelFileError, ModelFiles
+from .models.model_weights import model_state
+from .patches.base_model import BaseModels
+from .server.memory_state import MemoryState
+from .server.settings_file import SettingsFile
 
 logger = logging.getLogger("warmstack")
 
@@ -270,6 +270,6 @@ def set_runtime(runtime: Runtime) -> None:
 
 
 def _detached_host() -> Host:
-    from .host import DetachedHost
+    from .server.host import DetachedHost
 
     return DetachedHost()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from .publisher import StatusPublisher
-from .routes import register
+from .api.publisher import StatusPublisher
+from .api.routes import register
 from .runtime import Runtime
 
 logger = logging.getLogger("warmstack")

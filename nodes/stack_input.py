@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from ..lora.errors import LoraError, LoraSyntaxError
-from ..lora.file import LoraFile
-from ..lora.row import shown
-from ..lora.stack import LoraRow, LoraStack, parse_stack
-from .off_loop import ask_disk
+from ..lora.library.file import LoraFile
+from ..lora.stacks.row import shown
+from ..lora.stacks.stack import LoraRow, LoraStack, parse_stack
+from .server.off_loop import ask_disk
 
 logger = logging.getLogger("warmstack")
 

@@ -14,7 +14,7 @@ def start() -> None:
     LoRAs by themselves and the host runs on: one line in the log says so."""
     try:
         # Here, so that a fault in either costs the prefetch and not the nodes.
-        from .host import ComfyHost
+        from .server.host import ComfyHost
         from .service import Service
 
         host = ComfyHost()

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..lora.file import AdapterKey
+from ..lora.library.file import AdapterKey
 from .machine import Machine
 from .queue.need import JobNeeds
 from .reports.device_status import device_status
@@ -15,8 +15,8 @@ from .reports.status import PrefetchStatus
 from .settings import PrefetchSettings
 
 if TYPE_CHECKING:
-    from ..lora.cache import AdapterCache
-    from ..lora.device_shelf import DeviceShelf, ShelfOutcome
+    from ..lora.cache.cache import AdapterCache
+    from ..lora.device.device_shelf import DeviceShelf, ShelfOutcome
 
 _NO_SHELF = "nothing here keeps adapters on a device"
 

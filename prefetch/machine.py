@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..loaders import disk_kind, disk_probe, host_memory, page_cache
-from ..loaders.daemon_pool import DaemonPool
-from ..loaders.rate_limit import RateLimit
+from ..loaders.memory import host_memory
+from ..loaders.system import disk_kind, disk_probe, page_cache
+from ..loaders.system.daemon_pool import DaemonPool
+from ..loaders.system.rate_limit import RateLimit
 from .disks import disk_use
 from .pool import Pool
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..lora.file import AdapterKey
+from ..lora.library.file import AdapterKey
 from .machine import Machine
 from .models.plan import Room
 from .pressure import next_limit_bytes, page_budget_bytes
 from .settings import PrefetchSettings
 
 if TYPE_CHECKING:
-    from ..lora.cache import AdapterCache
+    from ..lora.cache.cache import AdapterCache
 
 
 class MemoryWatch:

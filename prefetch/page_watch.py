@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..loaders.disk_kind import Disk
-from ..lora.file import AdapterKey
+from ..loaders.system.disk_kind import Disk
+from ..lora.library.file import AdapterKey
 from .machine import Machine
 from .models.reading import negligible_bytes
 from .models.tier import ModelTier

@@ -39,10 +39,10 @@ from .reports.view import Picture, fetch_status, planned_loras, resident_keys
 from .settings import PrefetchSettings
 
 if TYPE_CHECKING:
-    from ..lora.cache import AdapterCache
-    from ..lora.catalog import LoraCatalog
-    from ..lora.device_shelf import DeviceShelf
-    from ..lora.file import AdapterKey
+    from ..lora.cache.cache import AdapterCache
+    from ..lora.device.device_shelf import DeviceShelf
+    from ..lora.library.catalog import LoraCatalog
+    from ..lora.library.file import AdapterKey
 
 logger = logging.getLogger(__name__)
 

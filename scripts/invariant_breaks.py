@@ -11,9 +11,9 @@ from breakage import Break
 from worker_breaks import WORKER_BREAKS
 
 _CHECKS = "tests/host/checks_patching.py"
-_EVICTION = "tests/lora/test_cache_eviction.py"
-_FAILURES = "tests/lora/test_cache_failures.py"
-_RACES = "tests/lora/test_cache_races.py"
+_EVICTION = "tests/lora/cache/test_cache_eviction.py"
+_FAILURES = "tests/lora/cache/test_cache_failures.py"
+_RACES = "tests/lora/cache/test_cache_races.py"
 _LIMITS = "tests/prefetch/test_prefetcher_limits.py"
 
 BREAKS: Mapping[str, tuple[Break, ...]] = {
@@ -21,7 +21,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "The picture never depends on the cache": (
         Break(
             "the last bytes of a private read never come, those of a mapped one do",
-            "loaders/private.py",
+            "loaders/reading/private.py",
             "fill(path, file, [(target, header.data_start)], pace",
             "fill(path, file, [(target[:-64], header.data_start)], pace",
             (
@@ -33,7 +33,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "Nor on which models are read ahead": (
         Break(
             "a model counts as warm after its first chunk",
-            "loaders/page_cache.py",
+            "loaders/system/page_cache.py",
             "        while done_bytes < size_bytes:\n",
             "        while not done_bytes:\n",
             (
@@ -45,7 +45,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "Nor on how the model was loaded: every strategy, one file or shards": (
         Break(
             "what is streamed is read from the file's first bytes",
-            "loaders/stream.py",
+            "loaders/reading/stream.py",
             "[(target, header.data_start + piece.start)]",
             "[(target, header.data_start)]",
             (
@@ -57,7 +57,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "`exact` is bit-equal to chained stock loaders": (
         Break(
             "layers that are appended without the host come in another order",
-            "nodes/patching.py",
+            "nodes/patches/patching.py",
             "    for layer in others:\n        for target,",
             "    for layer in reversed(others):\n        for target,",
             (
@@ -70,28 +70,28 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "`fused` differs by at most 1e-6 of the update": (
         Break(
             "the scales of a stack are rounded to bf16",
-            "lora/fuse.py",
+            "lora/fusing/fuse.py",
             "torch.tensor(scales, dtype=up.dtype,",
             "torch.tensor(scales, dtype=torch.bfloat16,",
-            (f"{_CHECKS}::check_fused_is_within_a_millionth_of_the_update", "tests/lora/test_fuse.py"),
+            (f"{_CHECKS}::check_fused_is_within_a_millionth_of_the_update", "tests/lora/fusing/test_fuse.py"),
         ),
     ),
     "Reserved bytes never exceed the budget; what is evicted and still referenced stays reserved": (
         Break(
             "a reservation ends with the adapter although a view of its buffer is alive",
-            "lora/cache.py",
+            "lora/cache/cache.py",
             "reservation.release_with(adapter.buffer)",
             "reservation.release_with(adapter)",
             (f"{_EVICTION}::test_a_buffer_that_something_still_references_stays_reserved",),
         ),
         Break(
             "what is reserved already is not counted",
-            "lora/budget.py",
+            "lora/cache/budget.py",
             "if used_bytes > self._limit_bytes:",
             "if nbytes > self._limit_bytes:",
             (
-                "tests/lora/test_budget.py::test_what_is_reserved_never_passes_the_limit",
-                "tests/lora/test_cache_state.py",
+                "tests/lora/cache/test_budget.py::test_what_is_reserved_never_passes_the_limit",
+                "tests/lora/cache/test_cache_state.py",
                 "tests/prefetch/test_prefetcher_states.py",
             ),
         ),
@@ -99,7 +99,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "A stack larger than the budget streams through": (
         Break(
             "what finds no room is read into memory that nobody has reserved",
-            "lora/cache.py",
+            "lora/cache/cache.py",
             'self._read(flight, "mapped", None)',
             'self._read(flight, "private", None)',
             (
@@ -111,26 +111,26 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "On the device too, to the byte; memory goes to nobody while a stream works with it": (
         Break(
             "memory is free as soon as no use is left, whatever the streams still do",
-            "lora/device_adapter.py",
+            "lora/device/device_adapter.py",
             "return not self.count and all(moment.done for moment in self.moments)",
             "return not self.count",
             (
-                "tests/lora/test_device_shelf_state.py",
-                "tests/lora/test_device_shelf.py::test_memory_stays_until_the_stream_that_works_with_it_is_through",
+                "tests/lora/device/test_device_shelf_state.py",
+                "tests/lora/device/test_device_shelf.py::test_memory_stays_until_the_stream_that_works_with_it_is_through",
             ),
         ),
     ),
     "A running job's adapters are never evicted": (
         Break(
             "a lease does not keep its adapter",
-            "lora/cache.py",
+            "lora/cache/cache.py",
             "return found.resident is not None and found.holds.count == 0 and",
             "return found.resident is not None and",
             (f"{_EVICTION}::test_an_adapter_in_use_or_pinned_is_never_evicted",),
         ),
         Break(
             "a second stack on a patched model lets go of the first one's adapters",
-            "nodes/leasing.py",
+            "nodes/patches/leasing.py",
             "(*inherited, *leases)",
             "tuple(leases)",
             (f"{_CHECKS}::check_leases_live_exactly_as_long_as_the_patcher",),
@@ -139,17 +139,17 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "Whatever policy ranks, no lease, pin or sooner need is a victim; a guess lives in free space and goes first": (
         Break(
             "a prefetch displaces what is needed just as soon",
-            "lora/victims.py",
+            "lora/cache/victims.py",
             "candidate.next_use > next_use",
             "candidate.next_use >= next_use",
             (f"{_EVICTION}::test_a_prefetch_never_evicts_what_is_needed_as_soon",),
         ),
         Break(
             "a guess is ranked like everything else",
-            "lora/victims.py",
+            "lora/cache/victims.py",
             "(not candidate.is_unasked, policy.rank(candidate))",
             "policy.rank(candidate)",
-            ("tests/lora/test_policies.py::test_a_guess_goes_first_under_every_policy",),
+            ("tests/lora/cache/test_policies.py::test_a_guess_goes_first_under_every_policy",),
         ),
     ),
     "Models are read last on a disk, in order of need, only into memory that neither LoRAs nor the running job need": (
@@ -174,25 +174,25 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "One load per file in flight; every waiter wakes": (
         Break(
             "who finds a load in flight reads the file too",
-            "lora/cache.py",
+            "lora/cache/cache.py",
             "leads = current.key not in self._flights\n",
             "leads = True\n",
             (f"{_RACES}::test_two_demands_share_one_load",),
         ),
         Break(
             "a load that ends in a way that nobody foresaw never lands",
-            "lora/cache.py",
+            "lora/cache/cache.py",
             "        finally:\n            self._land(flight, held, failure)\n        return held",
             "        self._land(flight, held, failure)\n        return held",
             (
                 f"{_RACES}::test_an_unforeseen_error_wakes_the_waiters",
-                "tests/lora/test_cache_interleavings.py"
+                "tests/lora/cache/test_cache_interleavings.py"
                 "::test_an_interrupt_in_the_middle_of_a_read_leaves_nothing_behind",
             ),
         ),
         Break(
             "one passenger who gives up ends the load of all",
-            "lora/flight.py",
+            "lora/cache/flight.py",
             "return all(cancelled() for",
             "return any(cancelled() for",
             (f"{_RACES}::test_a_demand_survives_the_cancel_of_the_prefetch_it_joined",),
@@ -217,14 +217,14 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "A failure is remembered until the file changes; a changed file is never served stale": (
         Break(
             "a failure outlives the file that it was about",
-            "lora/failures.py",
+            "lora/cache/failures.py",
             "if file is not None and file.key != key:",
             "if file is not None and file.path != path:",
             (f"{_FAILURES}::test_a_failure_wakes_everybody_and_is_remembered_until_the_file_changes",),
         ),
         Break(
             "what the catalog knew counts, not what is on disk",
-            "lora/cache.py",
+            "lora/cache/cache.py",
             'refresh the list")\n        return current',
             'refresh the list")\n        return file',
             (f"{_FAILURES}::test_a_changed_file_is_never_served_stale",),
@@ -247,7 +247,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "A background reader never unpickles": (
         Break(
             "the cache prefetches whatever it is told to",
-            "lora/cache.py",
+            "lora/cache/cache.py",
             "        if file.is_pickle:\n",
             "        if file.problem:\n",
             (f"{_FAILURES}::test_a_pickle_is_never_opened_by_a_prefetch",),
@@ -266,24 +266,24 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "Nothing outside the host's folders is opened for a request; no path leaves the server": (
         Break(
             "a name that the catalog lacks is looked for on disk",
-            "lora/names.py",
+            "lora/library/names.py",
             "        return Missing(name, self._similar)\n",
             "        path = os.path.join(next(iter(self._folders), ''), name)\n"
             "        if os.path.isfile(path):\n"
             "            return Found(LoraFile(name, path, *os.stat(path)[6:9:2]), 'exact')\n"
             "        return Missing(name, self._similar)\n",
-            ("tests/nodes/test_actions.py::test_no_way_out_of_the_folders",),
+            ("tests/nodes/api/test_actions.py::test_no_way_out_of_the_folders",),
         ),
         Break(
             "a model's name may lead upwards",
-            "nodes/model_files.py",
+            "nodes/models/model_files.py",
             'or ".." in parts or',
             "or",
-            ("tests/nodes/test_found_models.py::test_no_way_out_of_the_folders",),
+            ("tests/nodes/models/test_found_models.py::test_no_way_out_of_the_folders",),
         ),
         Break(
             "what is wrong with a header is told as the loader tells it, with the path",
-            "lora/facts.py",
+            "lora/library/facts.py",
             "ValidationError as error:\n        return HeaderFacts(problem=_one_line(error.reason))",
             "ValidationError as error:\n        return HeaderFacts(problem=_one_line(str(error)))",
             ("tests/nodes/test_runtime.py::test_no_path_leaves_in_a_status_a_plan_or_a_page",),
@@ -306,7 +306,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
         ),
         Break(
             "a demand fails where it could stream",
-            "lora/cache.py",
+            "lora/cache/cache.py",
             "            if not flight.demands:\n                raise\n            return None\n",
             "            raise\n",
             (f"{_FAILURES}::test_a_demand_streams_when_the_memory_of_its_reservation_is_not_there",),
@@ -315,14 +315,14 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "No patcher is held strongly": (
         Break(
             "what is known of a base model keeps it",
-            "nodes/base_model.py",
+            "nodes/patches/base_model.py",
             "WeakKeyDictionary[torch.nn.Module, BaseModel] = WeakKeyDictionary()",
             "WeakKeyDictionary[torch.nn.Module, BaseModel] = {}",
             (f"{_CHECKS}::check_base_models_are_forgotten_with_the_model",),
         ),
         Break(
             "a list of all patchers is kept",
-            "nodes/patching.py",
+            "nodes/patches/patching.py",
             "    patcher.set_attachments(LEASES, LeaseHolder(leases, patcher.get_attachment(LEASES)))\n",
             "    patcher.set_attachments(LEASES, LeaseHolder(leases, patcher.get_attachment(LEASES)))\n"
             "    _attach.__dict__.setdefault('patchers', []).append(patcher)\n",
@@ -374,7 +374,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
         ),
         Break(
             "the end of the process waits for the reading threads",
-            "loaders/daemon_pool.py",
+            "loaders/system/daemon_pool.py",
             ", daemon=True)",
             ", daemon=False)",
             ("tests/host/test_pack.py::test_ending_while_a_file_is_being_read_is_quiet",),

@@ -16,12 +16,12 @@ from pathlib import Path
 import strategy_figures
 import torch
 
-from warmstack.loaders.auto import Surroundings, choose_strategy
-from warmstack.loaders.device_map import DeviceMap
-from warmstack.loaders.disk_kind import DiskKind
-from warmstack.loaders.header import SafetensorsHeader, TensorEntry
-from warmstack.loaders.registry import StrategyRegistry
-from warmstack.loaders.strategy import LoadingStrategy, LoadRequest
+from warmstack.loaders.files.header import SafetensorsHeader, TensorEntry
+from warmstack.loaders.placing.device_map import DeviceMap
+from warmstack.loaders.strategies.auto import Surroundings, choose_strategy
+from warmstack.loaders.strategies.registry import StrategyRegistry
+from warmstack.loaders.strategies.strategy import LoadingStrategy, LoadRequest
+from warmstack.loaders.system.disk_kind import DiskKind
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "loaders.md"
 _ONE = LoadRequest(("a.safetensors",))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.nodes.host_version import OLDEST
+from warmstack.nodes.server.host_version import OLDEST
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from ..lora.cache.lease import AcquireOutcome
+from ..lora.device.shelf_stats import ShelfSnapshot
 from ..lora.errors import LoraError
-from ..lora.lease import AcquireOutcome
-from ..lora.shelf_stats import ShelfSnapshot
 
 
 class AppliedLora(NamedTuple):

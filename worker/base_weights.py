@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..lora.errors import LoraError
-from ..lora.fuse import PlainLora, add_fused_
+from ..lora.fusing.fuse import PlainLora, add_fused_
 from .naming import LoraPipeline, Place
 from .originals import Originals, weight_of
 

@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 import torch
 
 from ..loaders.in_thread import as_here
+from ..lora.cache.flight import never
 from ..lora.errors import LoraError
-from ..lora.flight import never
 from ..prefetch.machine import Machine
 from ..prefetch.prefetcher import Prefetcher
 from ..prefetch.queue.job import QueuedJob, References

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..loaders.errors import SafetensorsLoadError
-from ..lora.catalog import LoraCatalog
 from ..lora.errors import LoraError
+from ..lora.library.catalog import LoraCatalog
 from .interruption import STATUS
 from .request import MalformedLine, read_queue
 from .state_folder import index_path

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..lora.adapter import Adapter
-from ..lora.budget import Reservation
-from ..lora.cache import AdapterCache
+from ..lora.cache.adapter import Adapter
+from ..lora.cache.budget import Reservation
+from ..lora.cache.cache import AdapterCache
 from ..lora.errors import LoraError
-from ..lora.fuse import PlainLora, down_matrix, fits
+from ..lora.fusing.fuse import PlainLora, down_matrix, fits
 from .base_weights import BaseWeights, QuantisedError
 from .naming import LoraPipeline, Place, named_lora
 

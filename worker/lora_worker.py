@@ -13,18 +13,18 @@ from typing import NamedTuple
 
 import psutil
 
-from ..lora.budget import ByteBudget
-from ..lora.cache import AdapterCache
-from ..lora.catalog import LoraCatalog
-from ..lora.device_adapter import DeviceAdapter, Twin
-from ..lora.device_shelf import DeviceShelf
-from ..lora.device_tier import DeviceRefusedError, open_shelf
+from ..lora.cache.budget import ByteBudget
+from ..lora.cache.cache import AdapterCache
+from ..lora.cache.lease import Lease
+from ..lora.cache.memory import default_budget_bytes
+from ..lora.device.device_adapter import DeviceAdapter, Twin
+from ..lora.device.device_shelf import DeviceShelf
+from ..lora.device.device_tier import DeviceRefusedError, open_shelf
 from ..lora.errors import LoraError
-from ..lora.file import LoraFile
-from ..lora.fuse import PlainLora
-from ..lora.lease import Lease
-from ..lora.memory import default_budget_bytes
-from ..lora.stack import LoraRow, LoraStack
+from ..lora.fusing.fuse import PlainLora
+from ..lora.library.catalog import LoraCatalog
+from ..lora.library.file import LoraFile
+from ..lora.stacks.stack import LoraRow, LoraStack
 from .application import Application, AppliedLora, StackError, WorkerStatus
 from .base_weights import BaseWeights
 from .config import LoRAWorkerConfig

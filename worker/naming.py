@@ -21,7 +21,7 @@ from diffusers.utils.state_dict_utils import (
 )
 
 from ..lora.errors import LoraError
-from ..lora.fuse import PlainLora
+from ..lora.fusing.fuse import PlainLora
 from .trace import Conversion, Parts, convert
 
 _FACTOR = re.compile(

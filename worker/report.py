@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from ..lora.cache_stats import CacheSnapshot
-from ..lora.shelf_stats import ShelfSnapshot
+from ..lora.cache.cache_stats import CacheSnapshot
+from ..lora.device.shelf_stats import ShelfSnapshot
 from .application import AppliedLora
 
 

@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..lora.errors import LoraSyntaxError
-from ..lora.stack import LoraStack
-from ..lora.tags import extract_tags
+from ..lora.stacks.stack import LoraStack
+from ..lora.stacks.tags import extract_tags
 from .stack_of import stack_of
 
 _UNSAFE = re.compile(r"[^\w.-]+")

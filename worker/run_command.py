@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
-from ..loaders.page_cache import drop_file
-from ..lora.file import LoraFile
+from ..loaders.system.page_cache import drop_file
+from ..lora.library.file import LoraFile
 from ..prefetch.settings import PrefetchSettings
 from .batch import Batch, Mode, run_batch
 from .config import MIB, LoRAWorkerConfig

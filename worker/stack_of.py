@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from ..lora.errors import LoraSyntaxError
-from ..lora.row import number, shown
-from ..lora.stack import LoraStack, parse_stack
+from ..lora.stacks.row import number, shown
+from ..lora.stacks.stack import LoraStack, parse_stack
 
 StackLike: TypeAlias = "LoraStack | str | Mapping[str, object] | Iterable[object]"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Column, Table
 
-from ..lora.waits import Waits
+from ..lora.cache.waits import Waits
 from .report import RequestReport, RunReport
 
 _COLOURS = {"hit": "green", "join": "yellow", "miss": "red"}

@@ -24,8 +24,8 @@ class TestSlowDisk:
     def slow_down(self, bytes_per_s):
         pack = next(name for name in sys.modules if name.endswith(".nodes.runtime")).removesuffix(".nodes.runtime")
         runtime = sys.modules[f"{pack}.nodes.runtime"].get_runtime()
-        resident_bytes = sys.modules[f"{pack}.loaders.page_cache"].resident_bytes
-        disk = slow_disk(sys.modules[f"{pack}.loaders.rate_limit"].RateLimit, resident_bytes, bytes_per_s)
+        resident_bytes = sys.modules[f"{pack}.loaders.system.page_cache"].resident_bytes
+        disk = slow_disk(sys.modules[f"{pack}.loaders.system.rate_limit"].RateLimit, resident_bytes, bytes_per_s)
         runtime.cache._load = partial(load, runtime.cache._load, disk)
         machine = runtime.prefetcher._machine
         # Frozen, and handed to everybody already.

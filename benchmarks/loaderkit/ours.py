@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from warmstack.loaders import LazyLoadingStrategy, LoadRequest, ModelLoader, SpareMemory, load_loras_batch, read_tensors
-from warmstack.loaders.strategy import LoadResult
+from warmstack.loaders.strategies.strategy import LoadResult
 
 Tensors = list[torch.Tensor]
 

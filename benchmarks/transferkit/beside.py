@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from warmstack.loaders import DeviceTransfer, upload_packed
-from warmstack.loaders.gguf_packed import PackedTensor
-from warmstack.loaders.gguf_types import GGUF_TYPES
+from warmstack.loaders.gguf.packed import PackedTensor
+from warmstack.loaders.gguf.quant_types import GGUF_TYPES
 
 from .lora_upload import Lora
 from .rig import Rig

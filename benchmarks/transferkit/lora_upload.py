@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from warmstack.loaders import DeviceTransfer, TensorFile, Upload, read_tensors
-from warmstack.loaders.flat_views import specs_of_tensors
-from warmstack.loaders.upload_source import MemorySource
+from warmstack.loaders.reading.flat_views import specs_of_tensors
+from warmstack.loaders.upload.upload_source import MemorySource
 
 from .rig import Contenders, Rig
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from ...loaders.disk_kind import STORAGE_VARIABLE, Disk, storage_problems
-from ...loaders.disk_probe import readers_that_pay
-from ...lora.file import LoraFile
+from ...loaders.system.disk_kind import STORAGE_VARIABLE, Disk, storage_problems
+from ...loaders.system.disk_probe import readers_that_pay
+from ...lora.library.file import LoraFile
 from ..machine import Machine
 from ..pool import Pool
 from ..settings import PrefetchSettings

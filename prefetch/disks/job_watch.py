@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from ...loaders.disk_kind import Disk
+from ...loaders.system.disk_kind import Disk
 from ..machine import Machine
 from ..pool import Pool
 from ..queue.job import JobKey

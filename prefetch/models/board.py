@@ -8,8 +8,8 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
-from ...loaders.disk_kind import Disk
-from ...lora.file import AdapterKey
+from ...loaders.system.disk_kind import Disk
+from ...lora.library.file import AdapterKey
 from ..queue.job import JobKey
 from ..queue.need import JobNeeds
 from ..reading.lane import taken

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ...loaders.checkpoint import checkpoint_format
-from ...lora.file import AdapterKey
+from ...loaders.files.checkpoint import checkpoint_format
+from ...lora.library.file import AdapterKey
 
 
 @dataclass(frozen=True, slots=True)

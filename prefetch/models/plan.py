@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from ...lora.file import AdapterKey
+from ...lora.library.file import AdapterKey
 from ..queue.job import JobKey
 from .file import ModelFile
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ...loaders.rate_limit import RateLimit
+from ...loaders.system.rate_limit import RateLimit
 from ..machine import Machine
 from ..reading.reading import Outcome, Read, warm_pages
 from .plan import ModelFetch

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from itertools import takewhile
 
-from ...lora.file import AdapterKey
+from ...lora.library.file import AdapterKey
 from ..machine import Machine
 from ..pool import Pool
 from ..queue.job import JobKey

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from ...lora.catalog import LoraCatalog
-from ...lora.file import LoraFile
+from ...lora.library.catalog import LoraCatalog
+from ...lora.library.file import LoraFile
 from ..queue.need import JobNeeds, Tier, Use
 from .habits import Habits, NamedLora, Run
 from .predictor import LoRAPrefetchPredictor, PredictorStats

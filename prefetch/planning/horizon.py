@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from operator import is_, itemgetter
 
-from ...lora.file import AdapterKey, LoraFile
+from ...lora.library.file import AdapterKey, LoraFile
 from ..queue.need import JobNeeds, Tier, Use
 from .plan import Fetch, Limits, Plan, Warm
 

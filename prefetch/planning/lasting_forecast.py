@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 
-from ...lora.catalog import LoraCatalog
+from ...lora.library.catalog import LoraCatalog
 from ..machine import Machine
 from ..pool import Pool
 from ..queue.need import JobNeeds

@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ...lora.file import AdapterKey, LoraFile
+from ...lora.library.file import AdapterKey, LoraFile
 from ..queue.need import Tier, Use
 
 UNQUEUED = 1 << 30

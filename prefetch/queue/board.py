@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from ...lora.file import AdapterKey
+from ...lora.library.file import AdapterKey
 from .book import ReferenceBook
 from .job import JobKey, QueuedJob, References
 from .lookup import Lookup

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ...lora.request_weights import RequestWeights
+from ...lora.stacks.request_weights import RequestWeights
 
 
 class Asked(NamedTuple):

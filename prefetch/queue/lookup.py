@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import TypeAlias
 
-from ...lora.catalog import Ambiguous, Found, LoraCatalog
+from ...lora.library.catalog import Ambiguous, Found, LoraCatalog
 from ..rest import rest_s
 from .job import Asked
 from .need import UNRESOLVED, Resolution

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ...lora.file import AdapterKey, LoraFile
+from ...lora.library.file import AdapterKey, LoraFile
 from .job import Asked, LoraReference, QueuedJob, References
 
 Tier = Literal["resident", "page"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ...lora.catalog import Ambiguous, Found, LoraCatalog
-from ...lora.file import LoraFile, as_on_disk
+from ...lora.library.catalog import Ambiguous, Found, LoraCatalog
+from ...lora.library.file import LoraFile, as_on_disk
 from .job import Asked
 from .need import Resolution
 

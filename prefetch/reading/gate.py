@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 
-from ...loaders.rate_limit import RateLimit
+from ...loaders.system.rate_limit import RateLimit
 
 STALL_S = 10.0
 """A chunk that has not come for so long may never come: on a link of 1 MB/s one takes eight seconds."""

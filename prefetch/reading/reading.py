@@ -9,15 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...loaders.errors import LoadCancelledError, SafetensorsLoadError
-from ...loaders.rate_limit import RateLimit
-from ...lora.file import AdapterKey
+from ...loaders.system.rate_limit import RateLimit
+from ...lora.library.file import AdapterKey
 from ..machine import Machine
 from ..planning.plan import Fetch
 from .gate import Gate
 
 if TYPE_CHECKING:
-    from ...lora.cache import AdapterCache
-    from ...lora.loading import PrefetchOutcome
+    from ...lora.cache.cache import AdapterCache
+    from ...lora.cache.loading import PrefetchOutcome
 
 PROBLEMS: Mapping[PrefetchOutcome, str] = {
     "failed": "it cannot be loaded",

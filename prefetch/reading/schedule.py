@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ...loaders.disk_kind import Disk
+from ...loaders.system.disk_kind import Disk
 from ..disks.disks import NOWHERE, Disks
 from ..planning.plan import Fetch, FetchKey
 from ..settings import MOST_READERS, PrefetchSettings

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from itertools import islice
 
-from ...lora.file import AdapterKey
+from ...lora.library.file import AdapterKey
 from ..rest import rest_s
 from .reading import Outcome
 

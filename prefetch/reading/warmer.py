@@ -9,9 +9,9 @@ from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from ...loaders.disk_kind import Disk
-from ...loaders.rate_limit import RateLimit
-from ...lora.file import AdapterKey, LoraFile
+from ...loaders.system.disk_kind import Disk
+from ...loaders.system.rate_limit import RateLimit
+from ...lora.library.file import AdapterKey, LoraFile
 from ..disks.disks import Disks
 from ..disks.job_watch import JobWatch
 from ..machine import Machine
@@ -28,7 +28,7 @@ from .schedule import Line, Schedule
 from .unreadable import Unreadable
 
 if TYPE_CHECKING:
-    from ...lora.cache import AdapterCache
+    from ...lora.cache.cache import AdapterCache
 
 JOB_READS = "the running job reads this disk"
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...lora.tags import has_tags
+from ...lora.stacks.tags import has_tags
 from .graph import Node, is_link
 from .shapes import Found, entry, named
 from .texts import tag_references

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from ...loaders.checkpoint import is_weight_file
+from ...loaders.files.checkpoint import is_weight_file
 from ..queue.job import ModelReference
 from .graph import Computed, Node
 from .values import MAX_NAME_CHARS, is_on, number_in

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ...lora.errors import LoraSyntaxError
-from ...lora.stack import LoraRow, LoraStack, parse_stack
-from ...lora.tags import COMFY, extract_tags, has_tags
+from ...lora.stacks.stack import LoraRow, LoraStack, parse_stack
+from ...lora.stacks.tags import COMFY, extract_tags, has_tags
 from ..queue.job import LoraReference
 from .graph import Computed, Node, is_used
 from .shapes import Found, active, unknown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ...lora.waits import Waits
+from ...lora.cache.waits import Waits
 from .status import PageStatus, PrefetchStatus
 
 logger = logging.getLogger(__name__)

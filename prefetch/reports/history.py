@@ -10,7 +10,7 @@ from ..queue.job import JobKey
 from .status import JobRecord, PageStatus
 
 if TYPE_CHECKING:
-    from ...lora.cache_stats import CacheStats
+    from ...lora.cache.cache_stats import CacheStats
 
 KEPT_JOBS = 50
 

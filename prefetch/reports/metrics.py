@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Set
 
-from ...lora.file import AdapterKey
+from ...lora.library.file import AdapterKey
 from .status import PageStatus
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...lora.waits import BOUNDS_S
+from ...lora.cache.waits import BOUNDS_S
 from ..planning.predictor import PredictorStats
 from .device_status import DeviceStatus
 from .status import PageStatus, PrefetchStatus
 
 if TYPE_CHECKING:
-    from ...lora.cache_stats import CacheSnapshot, CacheStats
+    from ...lora.cache.cache_stats import CacheSnapshot, CacheStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from ...lora.waits import Waits
+from ...lora.cache.waits import Waits
 from ..planning.predictor import PredictorStats
 from ..queue.need import ResolutionState, Tier
 from .device_status import DeviceStatus

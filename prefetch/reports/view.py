@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...lora.file import AdapterKey
+from ...lora.library.file import AdapterKey
 from ..models.view import ModelPicture
 from ..planning.plan import FetchKey, Limits, tier_of
 from ..planning.predictor import PredictorStats
@@ -24,7 +24,7 @@ from .status import (
 )
 
 if TYPE_CHECKING:
-    from ...lora.cache_stats import CacheSnapshot
+    from ...lora.cache.cache_stats import CacheSnapshot
 
 
 class Shelves(NamedTuple):

@@ -21,8 +21,8 @@ from hostkit.models import write_models
 from warmstack.loaders.progress import LoadProgress
 from warmstack.nodes.load_checkpoint_node import LoadCheckpoint
 from warmstack.nodes.load_diffusion_model_node import LoadDiffusionModel
-from warmstack.nodes.model_files import ModelFileError
-from warmstack.nodes.model_loading import _Bar, call_host
+from warmstack.nodes.models.model_files import ModelFileError
+from warmstack.nodes.models.model_loading import _Bar, call_host
 from warmstack.nodes.runtime import get_runtime
 
 NODES = (LoadDiffusionModel, LoadCheckpoint)

@@ -33,10 +33,10 @@ from patching_kit import (
     deltas_of,
 )  # fmt: skip
 
-from warmstack.nodes.base_model import Targets
-from warmstack.nodes.file_modules import modules_of, update_norms
-from warmstack.nodes.fused_adapter import FusedLoraAdapter
-from warmstack.nodes.patching import LEASES, prepared_patches, targets_of
+from warmstack.nodes.patches.base_model import Targets
+from warmstack.nodes.patches.file_modules import modules_of, update_norms
+from warmstack.nodes.patches.fused_adapter import FusedLoraAdapter
+from warmstack.nodes.patches.patching import LEASES, prepared_patches, targets_of
 
 
 def prepare(base: Path) -> None:

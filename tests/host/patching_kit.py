@@ -14,13 +14,13 @@ import torch
 from hostkit import graphs
 from hostkit.models import lora_path
 
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.file import LoraFile
-from warmstack.lora.row import LoraRow
-from warmstack.nodes.base_model import BaseModels
-from warmstack.nodes.leasing import LeasedRow, lease_rows
-from warmstack.nodes.patching import Patched, apply_stack
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.library.file import LoraFile
+from warmstack.lora.stacks.row import LoraRow
+from warmstack.nodes.patches.base_model import BaseModels
+from warmstack.nodes.patches.leasing import LeasedRow, lease_rows
+from warmstack.nodes.patches.patching import Patched, apply_stack
 
 Row = tuple[str, float, float]
 

@@ -12,8 +12,8 @@ from hostkit.graphs import CHECKPOINT, UNET, flux_graph, sd15_graph
 from hostkit.tiny_flux import write_unet
 from safetensors.torch import load_file, save_file
 
-from warmstack.loaders.gguf_chunks import CHUNK_ELEMENTS
-from warmstack.nodes.model_weights import strategy_names
+from warmstack.loaders.gguf.chunks import CHUNK_ELEMENTS
+from warmstack.nodes.models.model_weights import strategy_names
 
 from ..nodes.model_writer import write_gguf, write_shards
 

@@ -17,7 +17,7 @@ from hostkit.server import HostInstall, HostServer, make_base_directory
 from hostkit.tiny_flux import write_unet
 from hostkit.tiny_sd15 import write_checkpoint
 
-from warmstack.loaders.page_cache import resident_bytes
+from warmstack.loaders.system.page_cache import resident_bytes
 from warmstack.prefetch.models.reading import NEGLIGIBLE_SHARE
 from warmstack.prefetch.references.model_recognisers import MODEL_INPUTS
 

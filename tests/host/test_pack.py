@@ -68,7 +68,7 @@ BREAKS = {
     # what is broken -> (file, what is put at its end)
     "the server hooks": ("nodes/service.py", "raise RuntimeError('broken on purpose')"),
     "the host adapter": (
-        "nodes/host.py",
+        "nodes/server/host.py",
         "def _broken(self):\n    raise AttributeError('prompt_queue')\nComfyHost.__init__ = _broken",
     ),
     "the prefetch task": (
@@ -76,7 +76,7 @@ BREAKS = {
         "async def _broken(self):\n    raise RuntimeError('broken on purpose')\nPrefetcher._reconcile = _broken",
     ),
     "reading the queue": (
-        "nodes/host.py",
+        "nodes/server/host.py",
         "def _broken(self):\n    raise RuntimeError('broken on purpose')\nComfyHost.queued_jobs = _broken",
     ),
 }

@@ -103,7 +103,8 @@ def load_everything(folder: Path, saved: dict[str, torch.Tensor], dequantised: d
 
 def ask_everything(platform: str, path: str, nowhere: Path) -> None:
     """Every public function of what asks the system."""
-    from warmstack.loaders import disk_kind, disk_probe, host_memory, kernel, page_cache
+    from warmstack.loaders.memory import host_memory
+    from warmstack.loaders.system import disk_kind, disk_probe, kernel, page_cache
 
     if platform == "win32":
         kernel.os = types.SimpleNamespace(**{**vars(os), "name": "nt"})  # type: ignore[attr-defined]

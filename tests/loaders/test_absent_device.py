@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from warmstack.loaders import ModelLoader, SafetensorsLoadError, StrategyRegistry, fill_module
-from warmstack.loaders.filling import Pace
 from warmstack.loaders.progress import LoadProgress
-from warmstack.loaders.strategy import LoadRequest
+from warmstack.loaders.reading.filling import Pace
+from warmstack.loaders.strategies.strategy import LoadRequest
 
 ABSENT = "cuda:77"
 

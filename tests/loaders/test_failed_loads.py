@@ -27,12 +27,12 @@ from warmstack.loaders import (
     fill_module,
     load_loras_batch,
 )
-from warmstack.loaders import stream as module
-from warmstack.loaders.gguf_chunks import CHUNK_ELEMENTS
-from warmstack.loaders.gguf_load import load_gguf
-from warmstack.loaders.gguf_types import GGUF_TYPES
+from warmstack.loaders.gguf.chunks import CHUNK_ELEMENTS
+from warmstack.loaders.gguf.load import load_gguf
+from warmstack.loaders.gguf.quant_types import GGUF_TYPES
+from warmstack.loaders.reading import stream as module
 
-from .gguf_files import RawTensor, gguf_bytes
+from .gguf.gguf_files import RawTensor, gguf_bytes
 
 _LARGE_BYTES = 8 << 20
 

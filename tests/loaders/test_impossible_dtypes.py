@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from warmstack.loaders import LoadProgress, ModelLoader, SafetensorsLoadError, StrategyRegistry, fill_module
-from warmstack.loaders.gguf_load import load_gguf
-from warmstack.loaders.gguf_types import GGUF_TYPES
+from warmstack.loaders.gguf.load import load_gguf
+from warmstack.loaders.gguf.quant_types import GGUF_TYPES
 
-from .gguf_files import RawTensor, gguf_bytes
+from .gguf.gguf_files import RawTensor, gguf_bytes
 
 STRATEGIES = [name for name in StrategyRegistry.default().strategies if name != "parallel"]
 

@@ -17,7 +17,7 @@ from warmstack.loaders import (
     fill_module,
     load_safetensors_robust,
 )
-from warmstack.loaders.footprint import footprint
+from warmstack.loaders.placing.footprint import footprint
 from warmstack.loaders.robust import load_request
 
 PRIVATE = [name for name in StrategyRegistry.default().strategies if name != "lazy"]

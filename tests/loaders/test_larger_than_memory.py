@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from warmstack.loaders import ModelLoader, load_gguf, load_safetensors_robust
-from warmstack.loaders.gguf_types import GGUF_TYPES
+from warmstack.loaders.gguf.quant_types import GGUF_TYPES
 
-from .gguf_files import RawTensor, gguf_bytes
+from .gguf.gguf_files import RawTensor, gguf_bytes
 
 LAST = b"the end."
 

@@ -28,11 +28,11 @@ from warmstack.loaders import (
     model_loader,
     resident_bytes,
 )
-from warmstack.loaders.gguf_numpy import refusal
-from warmstack.loaders.gguf_types import GGUF_TYPES
-from warmstack.loaders.max_memory import parse_bytes
+from warmstack.loaders.gguf.on_numpy import refusal
+from warmstack.loaders.gguf.quant_types import GGUF_TYPES
+from warmstack.loaders.placing.max_memory import parse_bytes
 
-from .gguf_files import RawTensor, gguf_bytes
+from .gguf.gguf_files import RawTensor, gguf_bytes
 
 STRATEGIES = ("auto", *StrategyRegistry.default().strategies)
 MANY_FILES = [name for name in STRATEGIES if name != "fast_single_file"]

@@ -30,11 +30,11 @@ from warmstack.loaders import (
     load_loras_batch,
     load_module,
     load_safetensors_robust,
-    opened,
     read_header,
     stream_tensors,
 )
-from warmstack.loaders.opened import OpenFiles
+from warmstack.loaders.reading import opened
+from warmstack.loaders.reading.opened import OpenFiles
 from warmstack.loaders.robust import load_request
 
 STRATEGIES = ("auto", *StrategyRegistry.default().strategies)

@@ -20,10 +20,10 @@ from warmstack.loaders import (
     read_tensors,
     upload_packed,
 )
-from warmstack.loaders.gguf_packed import PackedTensor
-from warmstack.loaders.gguf_types import GGUF_TYPES
-from warmstack.loaders.tensor_file import TensorFile
-from warmstack.loaders.upload_layout import ALIGN_BYTES
+from warmstack.loaders.gguf.packed import PackedTensor
+from warmstack.loaders.gguf.quant_types import GGUF_TYPES
+from warmstack.loaders.reading.tensor_file import TensorFile
+from warmstack.loaders.upload.upload_layout import ALIGN_BYTES
 
 from .transfer_kit import DTYPES, Source, assert_arrived, raw, source_of
 

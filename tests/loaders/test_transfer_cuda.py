@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from warmstack.loaders import CopyDevice, CudaDevice, DeviceTransfer
-from warmstack.loaders.upload_layout import ALIGN_BYTES
+from warmstack.loaders.upload.upload_layout import ALIGN_BYTES
 
 from .transfer_kit import assert_arrived, raw, source_of
 

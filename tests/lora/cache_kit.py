@@ -15,15 +15,15 @@ from typing import Generic, TypeVar
 import torch
 from safetensors.torch import save
 
-from warmstack.loaders.rate_limit import RateLimit
-from warmstack.loaders.tensor_file import Storage
-from warmstack.lora.adapter import Adapter, load_adapter
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
+from warmstack.loaders.reading.tensor_file import Storage
+from warmstack.loaders.system.rate_limit import RateLimit
+from warmstack.lora.cache.adapter import Adapter, load_adapter
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.cache.lease import Lease
+from warmstack.lora.cache.loading import PrefetchOutcome
 from warmstack.lora.errors import AdapterLoadCancelledError
-from warmstack.lora.file import AdapterKey, LoraFile
-from warmstack.lora.lease import Lease
-from warmstack.lora.loading import PrefetchOutcome
+from warmstack.lora.library.file import AdapterKey, LoraFile
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
 
 from .cache_kit import Disk, GatedLoad, House
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from warmstack.loaders.fake_device import FakeDevice
 from warmstack.loaders.transfer import DeviceTransfer
-from warmstack.lora.adapter import Adapter
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.device_shelf import DeviceShelf
-from warmstack.lora.file import AdapterKey
+from warmstack.loaders.upload.fake_device import FakeDevice
+from warmstack.lora.cache.adapter import Adapter
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.device.device_shelf import DeviceShelf
+from warmstack.lora.library.file import AdapterKey
 
 SLOT_BYTES = 256
 

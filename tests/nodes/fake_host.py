@@ -1,4 +1,4 @@
-"""As much of ComfyUI's server module as nodes/host.py touches, with the host's own queue order and message shapes."""
+"""As much of ComfyUI's server module as nodes/server/host.py touches, with its queue order and message shapes."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class FakeServer:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, server: FakeServer, loras: Path, state: Path) -> None:
-    """Put the fakes where nodes/host.py imports the host from."""
-    monkeypatch.delitem(sys.modules, "warmstack.nodes.host", raising=False)
+    """Put the fakes where nodes/server/host.py imports the host from."""
+    monkeypatch.delitem(sys.modules, "warmstack.nodes.server.host", raising=False)
     monkeypatch.setitem(sys.modules, "server", _module("server", PromptServer=types.SimpleNamespace(instance=server)))
     folders = _module(
         "folder_paths",

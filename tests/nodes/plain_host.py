@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from warmstack.nodes.memory_state import MemoryState
+from warmstack.nodes.server.memory_state import MemoryState
 from warmstack.prefetch.queue.job import QueuedJob
 
 

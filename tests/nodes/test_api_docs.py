@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from warmstack.loaders.tracking import StrategySummary
-from warmstack.lora.cache_stats import AdapterView, CacheSnapshot, CacheStats
-from warmstack.lora.file import AdapterKey
-from warmstack.nodes.memory_state import DeviceMemory, MemoryState
-from warmstack.nodes.routes import ROOT, register
-from warmstack.nodes.status_json import Moment, status_json
+from warmstack.lora.cache.cache_stats import AdapterView, CacheSnapshot, CacheStats
+from warmstack.lora.library.file import AdapterKey
+from warmstack.nodes.api.routes import ROOT, register
+from warmstack.nodes.api.status_json import Moment, status_json
+from warmstack.nodes.server.memory_state import DeviceMemory, MemoryState
 from warmstack.prefetch.reports.status import (
     AdapterStatus,
     FetchStatus,

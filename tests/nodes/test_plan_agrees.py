@@ -15,7 +15,7 @@ from warmstack.lora.errors import LoraError
 from warmstack.nodes.runtime import Runtime
 from warmstack.nodes.stack_input import read_stack
 
-from ..lora.scan_kit import FILES, held_scan
+from ..lora.library.scan_kit import FILES, held_scan
 from .plain_host import PlainHost, write_lora
 
 NAMES = ("ink", "styles/ink", "oil", "mia", "untold", "plain", "gone")

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from warmstack.loaders import LoadingMetrics
-from warmstack.nodes.adapter_query import AdapterQuery
-from warmstack.nodes.request_body import RequestError
+from warmstack.nodes.api.adapter_query import AdapterQuery
+from warmstack.nodes.api.request_body import RequestError
 from warmstack.nodes.runtime import Runtime
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.queue.job import QueuedJob
@@ -168,7 +168,7 @@ async def test_the_budget_goes_back_to_automatic_without_a_restart(
 
 
 def test_a_refused_setting_changes_nothing(plain: PlainHost) -> None:
-    from warmstack.nodes.request_body import RequestError
+    from warmstack.nodes.api.request_body import RequestError
 
     runtime = Runtime(plain)
     before = runtime.settings

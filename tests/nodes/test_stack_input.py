@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.lora.catalog import LoraCatalog
 from warmstack.lora.errors import AmbiguousLoraError, LoraError, LoraNotFoundError, LoraSyntaxError
-from warmstack.lora.file import LoraFile
-from warmstack.lora.row import LoraRow
-from warmstack.lora.stack import LoraStack
+from warmstack.lora.library.catalog import LoraCatalog
+from warmstack.lora.library.file import LoraFile
+from warmstack.lora.stacks.row import LoraRow
+from warmstack.lora.stacks.stack import LoraStack
 from warmstack.nodes.stack_input import check, file_states, read_stack, with_file_names
 
-from ..lora.scan_kit import FILES, held_scan
+from ..lora.library.scan_kit import FILES, held_scan
 from .plain_host import write_lora
 
 

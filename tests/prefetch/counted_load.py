@@ -7,11 +7,11 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 
-from warmstack.loaders.rate_limit import RateLimit
-from warmstack.loaders.tensor_file import Storage
-from warmstack.lora.adapter import Adapter, load_adapter
+from warmstack.loaders.reading.tensor_file import Storage
+from warmstack.loaders.system.rate_limit import RateLimit
+from warmstack.lora.cache.adapter import Adapter, load_adapter
 from warmstack.lora.errors import AdapterLoadError
-from warmstack.lora.file import AdapterKey, LoraFile
+from warmstack.lora.library.file import AdapterKey, LoraFile
 
 from .held_reads import Passing
 from .world import ManualPool

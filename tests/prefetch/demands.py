@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.file import AdapterKey, LoraFile
-from warmstack.lora.lease import Lease
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.cache.lease import Lease
+from warmstack.lora.library.file import AdapterKey, LoraFile
 
 from .held_reads import DEADLINE_S
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from warmstack.loaders.rate_limit import RateLimit
+from warmstack.loaders.system.rate_limit import RateLimit
 
 from .world import Cancelled, ManualPool, run
 

@@ -11,15 +11,15 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from warmstack.lora.cache_stats import AdapterView
+from warmstack.lora.cache.cache_stats import AdapterView
+from warmstack.lora.cache.lease import Lease
 from warmstack.lora.errors import (
     AdapterLoadCancelledError,
     AdapterLoadError,
     AdapterUnavailableError,
     LoraNotFoundError,
 )
-from warmstack.lora.file import AdapterKey
-from warmstack.lora.lease import Lease
+from warmstack.lora.library.file import AdapterKey
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.queue.scan import REFRESH_S

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from warmstack.loaders.fake_device import FakeDevice
 from warmstack.loaders.transfer import DeviceTransfer
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.device_shelf import DeviceShelf
+from warmstack.loaders.upload.fake_device import FakeDevice
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.device.device_shelf import DeviceShelf
 from warmstack.prefetch.settings import PrefetchSettings
 
 from .world import World

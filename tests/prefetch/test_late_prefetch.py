@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from warmstack.lora.adapter import Adapter, load_adapter
-from warmstack.lora.file import AdapterKey, LoraFile
+from warmstack.lora.cache.adapter import Adapter, load_adapter
+from warmstack.lora.library.file import AdapterKey, LoraFile
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
 from warmstack.prefetch.reports.view import resident_keys
 

@@ -151,9 +151,9 @@ async def test_a_stuck_read_does_not_hold_up_the_end(
 
 ABANDONED = """
 import asyncio, json, sys, threading
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.catalog import LoraCatalog
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.library.catalog import LoraCatalog
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import Prefetcher

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from warmstack.loaders.disk_kind import Disk
+from warmstack.loaders.system.disk_kind import Disk
 from warmstack.prefetch.disks.job_reads import MOST_S, QUIET_S
 from warmstack.prefetch.disks.job_watch import FRESH_S
 from warmstack.prefetch.planning.pace import TIMED_BYTES, Pace, PaceMeter

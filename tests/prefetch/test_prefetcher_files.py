@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.loaders.rate_limit import RateLimit
-from warmstack.loaders.tensor_file import Storage
-from warmstack.lora.adapter import Adapter, load_adapter
-from warmstack.lora.catalog import LoraCatalog
+from warmstack.loaders.reading.tensor_file import Storage
+from warmstack.loaders.system.rate_limit import RateLimit
+from warmstack.lora.cache.adapter import Adapter, load_adapter
 from warmstack.lora.errors import AdapterUnavailableError
-from warmstack.lora.file import LoraFile, as_on_disk
+from warmstack.lora.library.catalog import LoraCatalog
+from warmstack.lora.library.file import LoraFile, as_on_disk
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from warmstack.loaders.daemon_pool import DaemonPool
-from warmstack.loaders.disk_kind import Disk
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.file import LoraFile, as_on_disk
+from warmstack.loaders.system.daemon_pool import DaemonPool
+from warmstack.loaders.system.disk_kind import Disk
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.library.file import LoraFile, as_on_disk
 from warmstack.prefetch.disks.disks import LATE_S, LOCATES
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S

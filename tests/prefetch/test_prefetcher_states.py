@@ -20,8 +20,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
-from warmstack.lora.cache_stats import AdapterView
-from warmstack.lora.file import AdapterKey
+from warmstack.lora.cache.cache_stats import AdapterView
+from warmstack.lora.library.file import AdapterKey
 from warmstack.prefetch.queue.board import HORIZON_JOBS
 from warmstack.prefetch.queue.scan import REFRESH_S
 

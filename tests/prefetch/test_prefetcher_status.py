@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from warmstack.loaders.filling import CHUNK_BYTES as READ_BYTES
-from warmstack.lora.adapter import Adapter, load_adapter
-from warmstack.lora.file import LoraFile
+from warmstack.loaders.reading.filling import CHUNK_BYTES as READ_BYTES
+from warmstack.lora.cache.adapter import Adapter, load_adapter
+from warmstack.lora.library.file import LoraFile
 
 from .world import CHUNK_BYTES, Chunks, World, our_graph, stock_graph
 

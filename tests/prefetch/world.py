@@ -12,15 +12,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from warmstack.loaders.disk_kind import Disk
-from warmstack.loaders.page_cache import warm_file
-from warmstack.loaders.rate_limit import RateLimit
-from warmstack.lora.adapter import load_adapter
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.catalog import LoraCatalog
-from warmstack.lora.file import AdapterKey
-from warmstack.lora.loading import LoadAdapter
+from warmstack.loaders.system.disk_kind import Disk
+from warmstack.loaders.system.page_cache import warm_file
+from warmstack.loaders.system.rate_limit import RateLimit
+from warmstack.lora.cache.adapter import load_adapter
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.cache.loading import LoadAdapter
+from warmstack.lora.library.catalog import LoraCatalog
+from warmstack.lora.library.file import AdapterKey
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.pool import Pool
 from warmstack.prefetch.prefetcher import Prefetcher

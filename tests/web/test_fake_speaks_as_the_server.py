@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.cache_stats import AdapterView, CacheSnapshot, CacheStats
-from warmstack.lora.catalog import LoraCatalog
-from warmstack.lora.file import LoraFile
-from warmstack.nodes.actions import Actions
-from warmstack.nodes.adapter_query import AdapterQuery
-from warmstack.nodes.adapter_table import AdapterTable
-from warmstack.nodes.memory_state import DeviceMemory, MemoryState
-from warmstack.nodes.status_json import Moment, plan_json, status_json
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.cache.cache_stats import AdapterView, CacheSnapshot, CacheStats
+from warmstack.lora.library.catalog import LoraCatalog
+from warmstack.lora.library.file import LoraFile
+from warmstack.nodes.api.actions import Actions
+from warmstack.nodes.api.adapter_query import AdapterQuery
+from warmstack.nodes.api.adapter_table import AdapterTable
+from warmstack.nodes.api.status_json import Moment, plan_json, status_json
+from warmstack.nodes.server.memory_state import DeviceMemory, MemoryState
 from warmstack.prefetch.reports.status import (
     AdapterStatus,
     FetchStatus,

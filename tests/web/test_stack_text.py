@@ -70,6 +70,6 @@ def test_the_text_is_read_as_the_server_reads_it(
     found = None if read[0] is None else [(row["name"], row["model"], row["clip"], row["on"]) for row in read[0]]
     assert found == rows
     if rows:
-        from warmstack.lora.stack import parse_stack
+        from warmstack.lora.stacks.stack import parse_stack
 
         assert parse_stack(read[1]) == parse_stack(text)

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from tiny_loras import save_peft_lora
 
-from warmstack.lora.stack import LoraRow, LoraStack
+from warmstack.lora.stacks.stack import LoraRow, LoraStack
 from warmstack.worker.lora_worker import LoRAWorker
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")

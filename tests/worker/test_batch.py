@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from warmstack.lora.adapter import Adapter, load_adapter
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.file import LoraFile
+from warmstack.lora.cache.adapter import Adapter, load_adapter
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.library.file import LoraFile
 from warmstack.prefetch.planning.habit_memory import HabitMemory
 from warmstack.prefetch.planning.habits import Run
 from warmstack.prefetch.settings import PrefetchSettings

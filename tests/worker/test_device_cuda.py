@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from warmstack.loaders.cuda_device import CudaDevice
 from warmstack.loaders.transfer import DeviceTransfer
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.device_shelf import DeviceShelf
+from warmstack.loaders.upload.cuda_device import CudaDevice
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.device.device_shelf import DeviceShelf
 from warmstack.prefetch.settings import PrefetchSettings
 from warmstack.worker.batch import Batch, run_batch
 from warmstack.worker.config import LoRAWorkerConfig

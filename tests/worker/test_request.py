@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from warmstack.lora.stack import LoraRow
+from warmstack.lora.stacks.stack import LoraRow
 from warmstack.worker.request import MalformedLine, QueueRequest, parse_queue, read_queue
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from warmstack.loaders.disk_kind import STORAGE_VARIABLE, Disk
-from warmstack.lora.file import LoraFile
+from warmstack.loaders.system.disk_kind import STORAGE_VARIABLE, Disk
+from warmstack.lora.library.file import LoraFile
 from warmstack.prefetch.disks.disk_memory import DiskMemory
 from warmstack.prefetch.disks.disks import Disks
 from warmstack.prefetch.machine import Machine

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from warmstack.loaders.model_loader import ModelLoader
-from warmstack.loaders.page_cache import drop_file, resident_bytes
 from warmstack.loaders.progress import LoadProgress
+from warmstack.loaders.system.page_cache import drop_file, resident_bytes
 from warmstack.prefetch.disks.disk_use import foreign_read_bytes
 from warmstack.prefetch.disks.job_reads import BUSY_BYTES_PER_S, LEAST_S, MOST_S, QUIET_S, JobReads
 from warmstack.prefetch.planning.steps import Steps

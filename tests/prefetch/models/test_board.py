@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstack.loaders.disk_kind import Disk
+from warmstack.loaders.system.disk_kind import Disk
 from warmstack.prefetch.models import board as board_module
 from warmstack.prefetch.models.board import ModelBoard
 from warmstack.prefetch.models.file import ModelFile

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.loaders.daemon_pool import DaemonPool
-from warmstack.loaders.disk_kind import Disk
+from warmstack.loaders.system.daemon_pool import DaemonPool
+from warmstack.loaders.system.disk_kind import Disk
 from warmstack.prefetch.models.board import LOOKS_IN_FOLDER, RELOOK_S
 from warmstack.prefetch.models.file import ModelFile
 from warmstack.prefetch.reading.gate import STALL_S

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from warmstack.loaders.daemon_pool import DaemonPool
-from warmstack.loaders.disk_kind import Disk
-from warmstack.loaders.rate_limit import RateLimit
+from warmstack.loaders.system.daemon_pool import DaemonPool
+from warmstack.loaders.system.disk_kind import Disk
+from warmstack.loaders.system.rate_limit import RateLimit
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
 
 from ..world import CHUNK_BYTES, MIB

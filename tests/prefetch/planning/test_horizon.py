@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from warmstack.lora.file import AdapterKey, LoraFile
+from warmstack.lora.library.file import AdapterKey, LoraFile
 from warmstack.prefetch.planning.horizon import SPILLED_JOBS, Horizon
 from warmstack.prefetch.planning.plan import Fetch, Limits, Plan, Warm, tier_of
 from warmstack.prefetch.queue.job import LoraReference, QueuedJob, References

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.lora.catalog import LoraCatalog
+from warmstack.lora.library.catalog import LoraCatalog
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.planning.habit_memory import HabitMemory
 from warmstack.prefetch.planning.habits import NamedLora, Run

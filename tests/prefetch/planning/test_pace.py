@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstack.lora.file import LoraFile
+from warmstack.lora.library.file import LoraFile
 from warmstack.prefetch.planning.pace import MARGIN_JOBS, MARGIN_S, REMEMBERED, TIMED_BYTES, Pace, PaceMeter
 from warmstack.prefetch.planning.plan import Fetch
 

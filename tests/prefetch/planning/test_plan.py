@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstack.lora.file import LoraFile
+from warmstack.lora.library.file import LoraFile
 from warmstack.prefetch.planning.horizon import SPILLED_JOBS, make_plan
 from warmstack.prefetch.planning.plan import Fetch, Limits, Plan, Warm
 from warmstack.prefetch.pressure import next_limit_bytes, page_budget_bytes

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from warmstack.loaders.daemon_pool import DaemonPool
-from warmstack.loaders.disk_kind import Disk
-from warmstack.lora import catalog as catalog_module
-from warmstack.lora.catalog import LoraCatalog
-from warmstack.lora.facts import HeaderFacts, read_facts
+from warmstack.loaders.system.daemon_pool import DaemonPool
+from warmstack.loaders.system.disk_kind import Disk
+from warmstack.lora.library import catalog as catalog_module
+from warmstack.lora.library.catalog import LoraCatalog
+from warmstack.lora.library.facts import HeaderFacts, read_facts
 from warmstack.prefetch.queue.scan import DOUBT_S, LONGEST_DOUBT_S, REFRESH_S
 
 from ..world import InlinePool, ManualPool, World

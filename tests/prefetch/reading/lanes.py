@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from warmstack.loaders.disk_kind import Disk
-from warmstack.lora.file import LoraFile
+from warmstack.loaders.system.disk_kind import Disk
+from warmstack.lora.library.file import LoraFile
 from warmstack.prefetch.planning.plan import Fetch
 from warmstack.prefetch.queue.need import Tier
 from warmstack.prefetch.reading.lane import Ended

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from warmstack.lora.file import LoraFile
+from warmstack.lora.library.file import LoraFile
 from warmstack.prefetch.planning.plan import Fetch
 from warmstack.prefetch.reading.lane import Ended, read_on
 from warmstack.prefetch.reading.reading import Outcome, Reading

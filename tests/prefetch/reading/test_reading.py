@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.loaders import page_cache
-from warmstack.loaders.rate_limit import RateLimit
-from warmstack.lora.adapter import Adapter, load_adapter
-from warmstack.lora.budget import ByteBudget
-from warmstack.lora.cache import AdapterCache
-from warmstack.lora.file import LoraFile
+from warmstack.loaders.system import page_cache
+from warmstack.loaders.system.rate_limit import RateLimit
+from warmstack.lora.cache.adapter import Adapter, load_adapter
+from warmstack.lora.cache.budget import ByteBudget
+from warmstack.lora.cache.cache import AdapterCache
+from warmstack.lora.library.file import LoraFile
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.planning.plan import Fetch
 from warmstack.prefetch.reading.gate import Gate

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from warmstack.loaders.disk_kind import Disk
+from warmstack.loaders.system.disk_kind import Disk
 from warmstack.prefetch.planning.plan import Fetch
 from warmstack.prefetch.queue.need import Tier
 from warmstack.prefetch.reading.schedule import THREADS, Schedule

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from warmstack.lora.file import AdapterKey
+from warmstack.lora.library.file import AdapterKey
 from warmstack.prefetch.reading.reading import Outcome
 from warmstack.prefetch.reading.unreadable import RETRY_S, Unreadable
 from warmstack.prefetch.rest import LONGEST_REST_S, REST_SHARE

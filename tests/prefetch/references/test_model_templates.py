@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from warmstack.loaders.checkpoint import is_weight_file
+from warmstack.loaders.files.checkpoint import is_weight_file
 from warmstack.prefetch.references import references
 from warmstack.prefetch.references.model_recognisers import MODEL_INPUTS
 

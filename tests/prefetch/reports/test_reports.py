@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.lora.waits import BOUNDS_S, Waits, WaitTally
+from warmstack.lora.cache.waits import BOUNDS_S, Waits, WaitTally
 from warmstack.prefetch.reports.batch_line import BatchLog, batch_line
 from warmstack.prefetch.reports.prometheus import prometheus_text
 from warmstack.prefetch.reports.status import PageStatus

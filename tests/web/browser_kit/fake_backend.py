@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from warmstack.lora.errors import LoraSyntaxError
-from warmstack.lora.row import LoraRow
-from warmstack.lora.stack import parse_stack
-from warmstack.nodes.adapter_query import AdapterQuery
-from warmstack.nodes.status_json import MAX_ADAPTERS
+from warmstack.lora.stacks.row import LoraRow
+from warmstack.lora.stacks.stack import parse_stack
+from warmstack.nodes.api.adapter_query import AdapterQuery
+from warmstack.nodes.api.status_json import MAX_ADAPTERS
 from warmstack.prefetch.settings import PrefetchSettings
 
 MIB = 1 << 20
@@ -44,7 +44,7 @@ class Row:
 
 
 class FakeBackend:
-    """Implements `warmstack.nodes.routes.Backend`. Every change makes a new revision."""
+    """Implements `warmstack.nodes.api.routes.Backend`. Every change makes a new revision."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = {row.name: row for row in rows}

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
-from warmstack.nodes.routes import STATUS_EVENT, register
+from warmstack.nodes.api.routes import STATUS_EVENT, register
 
 from .node_info import object_info
 

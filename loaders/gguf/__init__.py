@@ -1,0 +1,1 @@
+"""GGUF: its header, its packed tensors and how they are dequantised."""

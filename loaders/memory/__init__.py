@@ -1,0 +1,1 @@
+"""Host memory: how much there is, in pages of which size, kept from an earlier load."""

@@ -1,0 +1,1 @@
+"""Which tensor goes to which device, and whether there is room."""

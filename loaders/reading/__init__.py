@@ -1,0 +1,1 @@
+"""From a file's bytes to tensors on the host."""

@@ -1,0 +1,124 @@
+"""Private tensors: one anonymous buffer, filled by a few large reads that release the GIL."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from ..errors import SafetensorsLoadError
+from ..files.header import SafetensorsHeader, read_header
+from ..memory.huge_pages import Patience
+from ..memory.huge_pages import ask as ask_for_huge_pages
+from ..memory.spare_memory import SpareMemory
+from ..system.kernel import cores
+from ..system.rate_limit import RateLimit
+from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
+from .filling import Pace, fill
+from .opened import OpenFiles, open_raw, require_stamp
+from .tensor_file import TensorFile
+from .views import PrivateBuffer, view_tensors
+
+MOST_COPIERS = 4
+_SHARED_CHUNK_BYTES = 8 << 20
+"""Small enough that two threads share even one LoRA evenly and that not many huge pages are lost once they are slow,
+large enough that a read seldom returns while the views are being made, and has to wait for the interpreter."""
+
+
+def read_tensors(
+    path: str | os.PathLike[str],
+    *,
+    header: SafetensorsHeader | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    limiter: RateLimit | None = None,
+    spare: SpareMemory | None = None,
+) -> TensorFile:
+    """Every tensor of `path` as a view of private memory, which the file's later fate cannot touch.
+
+    The memory comes from `spare` when that has some, and goes there afterwards. Raises LoadCancelledError between two
+    chunks once `cancelled()` is true, and SafetensorsLoadError when the file changes while it is being read or no
+    longer is what `header` says."""
+    header = read_header(path) if header is None else header
+    return read_private(header, Pace(cancelled, limiter), spare=spare)
+
+
+def read_private(
+    header: SafetensorsHeader, pace: Pace, *, spare: SpareMemory | None = None, opened: OpenFiles | None = None
+) -> TensorFile:
+    """`read_tensors` at a given pace: one thread and small pages, which disturb the foreground least."""
+    path = header.path
+    with open_raw(path, opened, last=True) as file:
+        require_stamp(path, file, header.stamp)
+        buffer = allocate(path, header.data_bytes, huge_pages=False, spare=spare)
+        with memoryview(buffer) as memory, memory[: header.data_bytes] as target:
+            fill(path, file, [(target, header.data_start)], pace)
+        require_stamp(path, file, header.stamp)
+    return TensorFile(view_tensors(path, buffer, header.tensors, 0), header, buffer, "private")
+
+
+def read_fast(
+    header: SafetensorsHeader,
+    pace: Pace,
+    *,
+    at_once: int = 1,
+    spare: SpareMemory | None = None,
+    opened: OpenFiles | None = None,
+) -> TensorFile:
+    """`read_tensors` for somebody who waits: a file that is not in the page cache is read past it by several threads,
+    which leaves the cache to others; a cached one is copied by a few. Huge pages in both cases. `at_once` loads, this
+    one included, share the disk and the cores."""
+    path = header.path
+    with open_raw(path, opened, last=True) as file:
+        require_stamp(path, file, header.stamp)
+        direct = should_read_directly(header, file, [(header.data_start, header.file_bytes)])
+        # Direct reads fill whole blocks, and the tensors begin somewhere in the first.
+        lead_bytes = header.data_start % BLOCK_BYTES if direct else 0
+        buffer = allocate(path, lead_bytes + header.data_bytes, spare=spare)
+        with memoryview(buffer) as memory, memory[: lead_bytes + header.data_bytes] as target:
+            spans = [(target, header.data_start - lead_bytes)]
+            patience = Patience(len(target), from_disk=direct) if spare is None else None
+
+            def fill_all() -> None:
+                readers = -(-READERS // at_once)
+                copiers = max(1, min(MOST_COPIERS, cores() // at_once))
+                if not (direct and fill_directly(path, file, spans, pace, threads=readers, patience=patience)):
+                    chunk_bytes = _SHARED_CHUNK_BYTES
+                    fill(path, file, spans, pace, threads=copiers, chunk_bytes=chunk_bytes, patience=patience)
+
+            with ThreadPoolExecutor(1, "warmstack-load") as pool:
+                filling = pool.submit(fill_all)
+                # The views know nothing of the bytes, and 2,000 of them take 3 ms.
+                views = view_tensors(path, buffer, header.tensors, lead_bytes)
+                try:
+                    filling.result()
+                finally:
+                    # Its error has this frame, which would keep the error and the buffer in a cycle.
+                    del filling
+        require_stamp(path, file, header.stamp)
+    return TensorFile(views, header, buffer, "private")
+
+
+def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMemory | None = None) -> PrivateBuffer:
+    """Private memory of `nbytes`, at least one: zeroed, or from `spare` and with anything in it.
+
+    `path` is for the error only."""
+    nbytes = max(nbytes, 1)
+    if spare is None:
+        return _fresh(path, nbytes, huge_pages=huge_pages, kept=False)
+    known = spare.take(nbytes)
+    memory = _fresh(path, spare.room_bytes(nbytes), huge_pages=huge_pages, kept=True) if known is None else known
+    return spare.lent(memory, nbytes)
+
+
+def _fresh(path: str, nbytes: int, *, huge_pages: bool, kept: bool) -> mmap.mmap:
+    try:
+        if sys.platform == "win32":
+            return mmap.mmap(-1, nbytes)
+        buffer = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise SafetensorsLoadError(path, f"needs {nbytes} bytes of memory, which are not there; free some") from error
+    if huge_pages:
+        ask_for_huge_pages(buffer, kept=kept)
+    return buffer

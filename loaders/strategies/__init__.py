@@ -1,0 +1,1 @@
+"""The ways to load a safetensors file or shards, one file each, and what chooses among them."""

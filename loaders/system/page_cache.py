@@ -1,0 +1,87 @@
+"""The page cache: how much of a file is in it, bring it in, put it out. Needs no torch."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Iterable
+from io import FileIO
+
+from ..errors import LoadCancelledError
+from ..reading.opened import OpenFiles, open_raw, stamp_of
+from . import kernel
+from .rate_limit import RateLimit
+
+
+def resident_bytes(path: str | os.PathLike[str], *, opened: OpenFiles | None = None) -> int | None:
+    """Bytes of `path` in the page cache, to the page; None where the system cannot tell."""
+    with open_raw(path, opened) as file:
+        size_bytes = stamp_of(file).size_bytes
+        pages = _cached_pages(file, 0, size_bytes)
+    return None if pages is None else min(pages * mmap.PAGESIZE, size_bytes)
+
+
+def cached_share(file: FileIO, spans: Iterable[tuple[int, int]]) -> float | None:
+    """Share of the pages from byte `start` to `end` of each of `spans` that are in the page cache; None where the
+    system cannot tell."""
+    wanted_pages = cached_pages = 0
+    for start, end in spans:
+        pages = _cached_pages(file, start, end - start) if end > start else 0
+        if pages is None:
+            return None
+        cached_pages += pages
+        wanted_pages += -(-end // mmap.PAGESIZE) - start // mmap.PAGESIZE if end > start else 0
+    return cached_pages / wanted_pages if wanted_pages else 1.0
+
+
+def _cached_pages(file: FileIO, start: int, nbytes: int) -> int | None:
+    counted = kernel.cached_pages(file.fileno(), start, nbytes)
+    if counted or (counted == 0 and _has_device(file)):
+        return counted
+    # Of a file on an overlay, as a container's own are, cachestat counts a mapping that nobody reads through: none.
+    # Elsewhere that is the answer for a cold file, and mincore would look up each of its pages.
+    mapped = kernel.mapped_resident_pages(file.fileno(), nbytes, start)
+    return counted if mapped is None else mapped
+
+
+def _has_device(file: FileIO) -> bool:
+    """Whether the file system lies on a block device of its own, which overlays and network shares do not."""
+    return os.major(os.fstat(file.fileno()).st_dev) != 0
+
+
+def warm_file(
+    path: str | os.PathLike[str],
+    *,
+    cancelled: Callable[[], bool],
+    chunk_bytes: int = 8 << 20,
+    limiter: RateLimit | None = None,
+) -> int:
+    """Read `path` from end to end into one scratch buffer, so that its pages are in the cache; the bytes read.
+
+    Raises LoadCancelledError between two chunks once `cancelled()` is true."""
+    done_bytes = 0
+    with open_raw(path) as file:
+        size_bytes = stamp_of(file).size_bytes
+        scratch = memoryview(bytearray(min(chunk_bytes, size_bytes)))
+        while done_bytes < size_bytes:
+            chunk = scratch[: size_bytes - done_bytes]
+            if limiter is not None:
+                limiter.spend(len(chunk), cancelled)
+            if cancelled():
+                raise LoadCancelledError(os.fspath(path), f"cancelled after {done_bytes} of {size_bytes} bytes")
+            count = file.readinto(chunk)
+            if not count:
+                break
+            done_bytes += count
+    return done_bytes
+
+
+def drop_file(path: str | os.PathLike[str]) -> None:
+    """Ask the kernel to forget the pages of `path`, for tests and benchmarks; pages that somebody maps may stay.
+    OSError where the system has no call for it."""
+    if not hasattr(os, "posix_fadvise"):
+        raise OSError("this system drops no file from its page cache; that needs Linux")
+    with open_raw(path) as file:
+        # Dirty pages survive DONTNEED.
+        os.fdatasync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,1 @@
+"""Adapters on a GPU, under a budget of their own."""

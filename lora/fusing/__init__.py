@@ -1,0 +1,1 @@
+"""Many LoRAs added to a weight as one."""

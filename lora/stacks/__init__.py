@@ -1,0 +1,1 @@
+"""The LoRAs of one job, as rows, tags or requests write them."""

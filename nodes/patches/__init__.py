@@ -1,0 +1,1 @@
+"""From leased adapters to patches of the host's model."""
