@@ -161,13 +161,11 @@ def test_the_budget_shrinks_with_memory(limit: int, used: int, available: int, e
     assert next_limit_bytes(1000, limit, used, available, 100) == expected
 
 
-def test_the_budget_grows_back_in_steps_and_stops_at_the_target() -> None:
-    gib = 1 << 30
-    limits = [0]
-    while limits[-1] != 8 * gib:
-        limits.append(next_limit_bytes(8 * gib, limits[-1], 0, 8 * gib, gib))
-        assert limits[-1] > limits[-2]
-    assert 2 < len(limits) < 10
+def test_the_budget_grows_back_by_half_of_the_surplus_and_stops_at_the_target() -> None:
+    gib, limit_bytes = 1 << 30, 0
+    for grown_bytes in (3 * gib, 6 * gib, 8 * gib, 8 * gib):
+        limit_bytes = next_limit_bytes(8 * gib, limit_bytes, 0, 8 * gib, gib)
+        assert limit_bytes == grown_bytes
 
 
 def test_page_budget_is_half_of_what_is_free_beyond_headroom() -> None:
