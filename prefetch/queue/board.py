@@ -129,16 +129,16 @@ class QueueBoard:
                 self._needs = None
 
     def _depart(self, before: Sequence[JobKey], alive: Container[JobKey]) -> Iterator[JobNeeds]:
-        """Jobs that had their turn between two looks. Who was overtaken by nobody that is still there was taken out; so
-        was, but for its first, a queue that is gone at once."""
+        """Jobs that ran and ended between two looks. Jobs run in order, so one that left while an earlier one is still
+        there was deleted. If the whole queue vanished at once, only the first can have run."""
         somebody_before_stayed = somebody_left = False
         for key in before:
             if key in alive:
                 somebody_before_stayed = True
                 continue
             needs = self._known.get(key)
-            taken_out = somebody_before_stayed or (not alive and somebody_left)
-            if needs is not None and key not in self._started and not taken_out:
+            was_deleted = somebody_before_stayed or (not alive and somebody_left)
+            if needs is not None and key not in self._started and not was_deleted:
                 yield needs
             somebody_left = True
 
