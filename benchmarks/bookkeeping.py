@@ -30,6 +30,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from written import write_report
+
 from warmstack.lora.cache.budget import ByteBudget
 from warmstack.lora.cache.cache import AdapterCache
 from warmstack.lora.library.catalog import LoraCatalog
@@ -75,10 +77,7 @@ def main() -> int:
         and report["longest_stretch_ms"]["cpu"] < BAR_STRETCH_MS
         and report[f"plan_{options.jobs}_jobs_s"] < BAR_PLAN_S
     )
-    text = json.dumps(report, indent=2)
-    if options.out:
-        options.out.write_text(text + "\n", "utf-8")
-    print(text)
+    write_report(report, options.out)
     return 0 if report["passed"] else 1
 
 

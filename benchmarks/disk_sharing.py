@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from written import write_report
+
 from warmstack.loaders.system.page_cache import drop_file
 from warmstack.lora.cache.budget import ByteBudget
 from warmstack.lora.cache.cache import AdapterCache
@@ -56,10 +58,7 @@ def main() -> int:
             "front": front(Path(folder) / "front"),
             "beside": beside(Path(folder) / "beside", options.job_mib * MIB, options.loras, options.repeats),
         }
-    text = json.dumps(report, indent=2)
-    if options.out:
-        options.out.write_text(text + "\n", "utf-8")
-    print(text)
+    write_report(report, options.out)
     return 0
 
 

@@ -9,7 +9,6 @@ times gguf-py's speed by the medians of the wall clock, for each type."""
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -21,6 +20,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 from numpy.typing import NDArray
+from written import write_report
 
 from warmstack.loaders import dequantise
 from warmstack.loaders.gguf.quant_types import GGUF_TYPES
@@ -51,11 +51,7 @@ def main() -> None:
             "numpy": np.__version__,
         },
     }
-    text = json.dumps(report, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n")
-    else:
-        print(text)
+    write_report(report, options.json)
     sys.exit(0 if passed else 1)
 
 

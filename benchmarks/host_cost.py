@@ -9,11 +9,9 @@ Rounds with and without the pack alternate, so that a busy moment of the machine
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hostkit.server import HostInstall, HostServer, make_base_directory
+from written import write_report
 
 FOREIGN_MODULES = ("diffusers", "peft", "matplotlib", "accelerate", "rich")
 """What the pack must not bring into the host; the host may have some of its own."""
@@ -101,11 +100,7 @@ def main() -> int:
         parser.error("set COMFYUI_PATH and COMFYUI_PYTHON")
     with tempfile.TemporaryDirectory(prefix="host-cost-") as folder:
         report = {"machine": platform.platform(), **compare(install, Path(folder), arguments.rounds)}
-    text = json.dumps(report, indent=2)
-    if arguments.out is None:
-        sys.stdout.write(text + "\n")
-    else:
-        arguments.out.write_text(text + "\n")
+    write_report(report, arguments.out)
     return 0
 
 

@@ -10,7 +10,6 @@ cold checkpoint costs the first job after a switch.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
 import statistics
@@ -26,6 +25,7 @@ from hostkit.models import write_models
 from hostkit.queue_run import drop_pages, hidden_share
 from hostkit.server import HostInstall, HostServer, make_base_directory
 from hostkit.tiny_sd15 import write_checkpoint
+from written import write_report
 
 from warmstack.loaders.system.page_cache import warm_file
 
@@ -67,11 +67,7 @@ def main() -> int:
         "hold_s": arguments.hold,
         **summary(runs),
     }
-    text = json.dumps(report, indent=2)
-    if arguments.out is None:
-        sys.stdout.write(text + "\n")
-    else:
-        arguments.out.write_text(text + "\n", "utf-8")
+    write_report(report, arguments.out)
     return 0
 
 

@@ -15,10 +15,8 @@ from the pack's history of jobs. The first job, for which nothing can be read ah
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -29,6 +27,7 @@ from hostkit.idle_run import compare_idle
 from hostkit.queue_run import Batch, BatchRun, hidden_share, prepare, run_batch
 from hostkit.server import HostInstall
 from hostkit.slow_run import ModeRun, modes, run_mode
+from written import write_report
 
 PARTS = ("cold", "slow", "idle")
 COLD_RUNS = {
@@ -98,9 +97,9 @@ def main() -> int:
         parser.error(f"parts are {', '.join(PARTS)}")
     for report in reports(install, arguments):
         if arguments.out is not None:
-            arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+            write_report(report, arguments.out)
     if arguments.out is None:
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        write_report(report, None)
     return 0
 
 

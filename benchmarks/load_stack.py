@@ -17,7 +17,6 @@ Prints one JSON document.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -33,6 +32,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from checkout import name_checkout
+from written import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 Shape = tuple[int, int]
@@ -55,11 +56,7 @@ def import_host(comfyui: Path, base: Path) -> None:
     import folder_paths
 
     folder_paths.folder_names_and_paths["loras"] = ([str(base / "models/loras")], {".safetensors"})
-    spec = importlib.util.spec_from_file_location(
-        "warmstack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    sys.modules["warmstack"] = importlib.util.module_from_spec(spec)
+    name_checkout()
 
 
 def sdxl_without_weights() -> Any:
@@ -198,11 +195,7 @@ def main() -> None:
         "share_of_stock": {name: round(value / medians["stock"], 4) for name, value in medians.items()},
         "share_of_stock_kept": {name: round(value / medians["stock_kept"], 4) for name, value in medians.items()},
     }
-    text = json.dumps(result, indent=2)
-    if arguments.out is None:
-        print(text)
-    else:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    write_report(result, arguments.out)
 
 
 if __name__ == "__main__":

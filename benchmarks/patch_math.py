@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
 import sys
@@ -27,6 +26,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from checkout import name_checkout
+from written import write_report
 
 Shape = tuple[int, int]
 
@@ -101,13 +102,7 @@ def import_comfy(path: Path) -> tuple[ModuleType, ModuleType]:
 
 
 def import_fuse() -> ModuleType:
-    """From this checkout, under the package's own name, whether or not it is installed."""
-    root = Path(__file__).resolve().parent.parent
-    spec = importlib.util.spec_from_file_location(
-        "warmstack", root / "__init__.py", submodule_search_locations=[str(root)]
-    )
-    assert spec is not None
-    sys.modules["warmstack"] = importlib.util.module_from_spec(spec)
+    name_checkout()
     return importlib.import_module("warmstack.lora.fusing.fuse")
 
 
@@ -237,11 +232,7 @@ def main() -> None:
     dtype = getattr(torch, arguments.dtype)
     benches = (Bench(block, arguments.loras, dtype, comfy_modules, fuse) for block in BLOCKS[arguments.model]())
     timings = [bench.timing(arguments.rounds) for bench in benches]
-    text = json.dumps(report(arguments, timings), indent=2)
-    if arguments.out is None:
-        print(text)
-    else:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    write_report(report(arguments, timings), arguments.out)
 
 
 if __name__ == "__main__":

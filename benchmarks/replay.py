@@ -10,7 +10,6 @@ the first job. Every bar that applies to a workload is checked, and the exit sta
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 from replay_loaders import Ahead, FullFuture, Library, Loader, OnDemand, WarmStack
 from replay_queue import Replay, SimulatedClock
 from replay_trace import Trace, chance, cleared, fronts, long_tail, read, session, thrash, workstation, xy_plot
+from written import write_report
 
 from warmstack.lora.cache.policies import Gdsf, Lfu, Lru
 
@@ -178,11 +178,9 @@ def main() -> int:
         if not bar["held"]
     ]
     report = {"budget_bytes": BUDGET_BYTES, "workloads": runs, "missed": missed}
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    write_report(report, options.out)
     if options.chart:
         draw(report, options.chart)
-    print(json.dumps(report, indent=2))
     return 1 if missed else 0
 
 

@@ -14,7 +14,6 @@ pinning whole adapters would cost. Exits with 1 when a bar fails, 2 without a CU
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -26,6 +25,7 @@ import torch
 from transferkit.beside import measure_busy_interpreter, measure_overlap, measure_packed, measure_pinning
 from transferkit.lora_upload import Lora, measure_staging, measure_streams, measure_ways
 from transferkit.rig import Rig
+from written import write_report
 
 from warmstack.loaders import DeviceTransfer
 
@@ -41,11 +41,7 @@ def main() -> None:
     rig = Rig(1 if options.rehearse else options.rounds, options.rehearse)
     with tempfile.TemporaryDirectory() as folder:
         report = _report(rig, Path(folder))
-    text = json.dumps(report, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n")
-    else:
-        print(text)
+    write_report(report, options.json)
     sys.exit(0 if report["passed"] or options.rehearse else 1)
 
 

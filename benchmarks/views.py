@@ -8,7 +8,6 @@ the work still pays for it. The bar is a ratio of at most 0.4."""
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from written import write_report
 
 from warmstack.loaders import map_tensors, read_tensors, warm_file
 
@@ -42,11 +42,7 @@ def main() -> None:
         path = options.file or _write_lora(Path(folder) / "lora.safetensors")
         warm_file(path, cancelled=lambda: False)
         report = _report(path, _measure(path, options.rounds))
-    text = json.dumps(report, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n")
-    else:
-        print(text)
+    write_report(report, options.json)
     sys.exit(0 if report["passed"] else 1)
 
 

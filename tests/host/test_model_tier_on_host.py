@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from hostkit.tiny_sd15 import write_checkpoint
 from warmstack.loaders.system.page_cache import resident_bytes
 from warmstack.prefetch.models.reading import NEGLIGIBLE_SHARE
 from warmstack.prefetch.references.model_recognisers import MODEL_INPUTS
+
+from .patience import until
 
 ROOT = "/warmstack/v1"
 OTHER = "sub/other.safetensors"
@@ -134,13 +135,3 @@ def _options(spec: Any) -> list[Any]:
 
 def states(status: dict[str, Any]) -> dict[tuple[str, str], str]:
     return {(job["job_id"], model["name"]): model["state"] for job in status["queue"] for model in job["models"]}
-
-
-def until(client: HostClient, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 30) -> dict[str, Any]:
-    """The first status for which `holds` is true."""
-    deadline = time.monotonic() + timeout_s
-    while not holds(status := client.get(f"{ROOT}/status")):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"still not so: {status}")
-        time.sleep(0.05)
-    return status

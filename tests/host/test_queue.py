@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,8 @@ from hostkit.models import lora_path
 from hostkit.queue_run import Batch, BatchRun, drop_pages, hold_for, prepare, run_batch
 from hostkit.server import HostInstall
 from hostkit.tiny_lora import flux_rank_for, write_flux_lora
+
+from .patience import until
 
 ROOT = "/warmstack/v1"
 BIG = "queue/big.safetensors"
@@ -88,10 +89,10 @@ def slow_reads(client: HostClient, host_base: Path) -> Iterator[None]:
 def test_what_leaves_the_queue_is_no_longer_read(client: HostClient, slow_reads: None, how: str, loader: str) -> None:
     running = client.queue(flux_graph(hold_s=8, tag=f"{how} {loader}"))
     waiting = client.queue(flux_graph([(BIG, 1.0, 0.0)], loader=loader))
-    _until(client, lambda status: BIG in _in_flight(status))
+    until(client, lambda status: BIG in _in_flight(status))
     client.post("/queue", {"delete": [waiting]} if how == "delete" else {"clear": True})
     # The reader is told to stop at once and drops what it had within a chunk.
-    status = _until(client, lambda status: not _in_flight(status) and BIG not in _adapters(status))
+    status = until(client, lambda status: not _in_flight(status) and BIG not in _adapters(status))
     assert [job["job_id"] for job in status["queue"]] == [running], "the read ended before the running job did"
     client.post("/interrupt", {})
     client.wait([running])
@@ -102,20 +103,10 @@ def test_freeing_memory_lets_go_of_every_adapter(client: HostClient) -> None:
     client.run(flux_graph(rows, loader="stack", math="fused", tag="free"))
     assert client.get(f"{ROOT}/status")["budget"]["used_bytes"] > 0
     client.post("/free", {"unload_models": True, "free_memory": True})
-    status = _until(client, lambda status: status["budget"]["used_bytes"] == 0)
+    status = until(client, lambda status: status["budget"]["used_bytes"] == 0)
     assert status["adapters"] == []
     (again,) = client.run(flux_graph(rows, loader="stack", math="fused", tag="after free"))
     assert again.status == "success"
-
-
-def _until(client: HostClient, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 30) -> dict[str, Any]:
-    """The first status for which `holds` is true."""
-    deadline = time.monotonic() + timeout_s
-    while not holds(status := client.get(f"{ROOT}/status")):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"still not so: {status}")
-        time.sleep(0.05)
-    return status
 
 
 def _adapters(status: dict[str, Any]) -> set[str]:

@@ -18,21 +18,9 @@ from tiny_loras import save_peft_lora
 from warmstack.lora.stacks.stack import LoraRow, LoraStack
 from warmstack.worker.lora_worker import LoRAWorker
 
-COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
-Weights = dict[str, torch.Tensor]
+from .conftest import COMPONENTS, Weights, changed, weights_of
+
 MakeWorker = Callable[..., LoRAWorker]
-
-
-def weights_of(pipeline: Any) -> Weights:
-    return {
-        f"{component}.{key}": value.detach().clone()
-        for component in COMPONENTS
-        for key, value in getattr(pipeline, component).state_dict().items()
-    }
-
-
-def changed(before: Weights, after: Weights) -> set[str]:
-    return {key for key in before if not torch.equal(before[key], after[key])}
 
 
 def fused_by_diffusers(pipeline: Any, files: Sequence[tuple[Path, dict[str, float]]]) -> Weights:
