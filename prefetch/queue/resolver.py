@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from ...lora.library.catalog import Ambiguous, Found, LoraCatalog
+from ...lora.library.categories import folder_category
 from ...lora.library.file import LoraFile, as_on_disk
 from .job import Asked
 from .need import Resolution
@@ -30,9 +31,12 @@ class Resolver:
         """True when the file could not be opened: a scan may tell more."""
         return self._catalog.snapshot.is_doubtful(file)
 
-    def found(self, file: LoraFile) -> Resolution:
-        """A file that answers to a name."""
-        return Resolution("found", file, is_categorised=not self._catalog.snapshot.may_have_category(file))
+    def found(self, file: LoraFile, *, is_replaced: bool = False) -> Resolution:
+        """A file that answers to a name. `is_replaced`: since the last scan, so that nobody has read its header."""
+        may_have_category = self._catalog.snapshot.may_have_category(file)
+        if is_replaced:
+            may_have_category = not folder_category(file.name).name
+        return Resolution("found", file, is_categorised=not may_have_category)
 
     def refresh(self) -> None:
         """Scans the folders again."""
@@ -56,7 +60,7 @@ class Resolver:
             match = self._catalog.catch_up(*asked)
         if isinstance(match, Found):
             file = as_on_disk(match.file)
-            return Resolution("missing") if file is None else self.found(file)
+            return Resolution("missing") if file is None else self.found(file, is_replaced=file.key != match.file.key)
         if isinstance(match, Ambiguous):
             return Resolution("ambiguous", candidates=tuple(match.candidates))
         return Resolution("missing", candidates=match.suggestions if suggest else ())

@@ -74,6 +74,28 @@ async def test_what_weighs_nothing_in_the_category_of_its_file_is_left_alone_unt
     assert world.states() == {"1": {"hands.safetensors": "ready"}}
 
 
+@pytest.mark.parametrize(("before", "after", "runs_at"), [("style", "character", 0.8), ("", "style", None)])
+async def test_what_a_replaced_file_weighs_is_not_known_before_its_header_is_read(
+    world: World, before: str, after: str, runs_at: float | None
+) -> None:
+    """Unless its folder tells its category. What would weigh nothing where it was may be needed where it is."""
+    request = {"models": [{"name": "ink", "weight": 0.8}, "styles/dots"], "category_weights": {"styles": 0}}
+    graph = {"1": {"class_type": "WarmStackLoadLoraStack", "inputs": {"loras": json.dumps(request)}}}
+    world.lora("ink", tags=before)
+    world.lora("styles/dots", tags=before)
+    world.submit("others", world.lora("other"))
+    await world.settle()
+    for name in ("ink", "styles/dots"):
+        world.lora(name, 9 * CHUNK_BYTES, tags=after)
+    world.queue.append(QueuedJob("1", graph))
+    await world.settle()
+    assert world.states()["1"] == {"ink.safetensors": "ready"}
+    assert [(planned.name, planned.strength_model) for planned in world.prefetcher.plan_for(graph)] == [("ink", None)]
+    world.catalog.refresh()
+    planned = world.prefetcher.plan_for(graph)
+    assert [one.strength_model for one in planned] == ([] if runs_at is None else [runs_at])
+
+
 async def test_a_file_that_appears_later_is_found_by_a_throttled_scan(world: World) -> None:
     world.submit("1", "late")
     await world.settle()

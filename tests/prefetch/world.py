@@ -143,11 +143,11 @@ class World:
         )
         return self.prefetcher
 
-    def lora(self, name: str, size_bytes: int = 4 * CHUNK_BYTES) -> str:
-        """Writes a LoRA of about that size, with content of its own; its catalog name."""
+    def lora(self, name: str, size_bytes: int = 4 * CHUNK_BYTES, *, tags: str = "") -> str:
+        """Writes a LoRA of about that size, with content of its own; its catalog name. `tags` tell its category."""
         width = max(1, size_bytes // 4)
         tensors = {"lora_unet_x.lora_up.weight": (1, 1), "lora_unet_x.lora_down.weight": (1, width)}
-        header: dict[str, Any] = {}
+        header: dict[str, Any] = {"__metadata__": {"modelspec.tags": tags}} if tags else {}
         offset = 0
         for key, shape in tensors.items():
             end = offset + 4 * shape[0] * shape[1]
