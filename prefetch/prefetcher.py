@@ -149,8 +149,8 @@ class Prefetcher:
         """The queue may have changed: look now."""
         self._call_soon(self._woken.set)
 
-    def close(self, *, wait_s: float = GRACE_S) -> None:
-        """Ends `run`. From another thread than the loop's it returns once everything has ended, or after `wait_s`."""
+    def close(self) -> None:
+        """Ends `run`. From another thread than the loop's it returns once everything has ended, or after `GRACE_S`."""
         self._closed = True
         self._call_soon(self._close_asked.set)
         loop = self._loop
@@ -159,7 +159,7 @@ class Prefetcher:
                 pool.close()
             self._device.stop()
         elif loop.is_running() and not _is_current(loop):
-            self._finished.wait(wait_s)
+            self._finished.wait(GRACE_S)
 
     def configure(self, settings: PrefetchSettings) -> None:
         """Takes effect at once; switching off cancels every read."""

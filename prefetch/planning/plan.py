@@ -78,7 +78,7 @@ def speculate(plan: Plan, uses: Sequence[Use], limits: Limits, warm: Warm) -> Pl
     depth = {"resident": _Depth(limits.resident_bytes), "page": _Depth(limits.page_bytes)}
     for use in uses:
         tier = tier_of(use, limits, warm.no_room)
-        if tier is None or plan.wants(FetchKey(use.key, tier)) or not depth[tier].takes(use.file.size_bytes, 1):
+        if tier is None or plan.wants(FetchKey(use.key, tier)) or not depth[tier].takes(use.file.size_bytes):
             continue
         wanted[tier].add(use.key)
         if use.key not in (warm.resident if tier == "resident" else warm.pages) and use.key not in warm.failed:
@@ -108,9 +108,9 @@ class _Depth:
         self._left_bytes = limit_bytes or 0
         self._is_open = self._left_bytes > 0
 
-    def takes(self, nbytes: int, position: int) -> bool:
-        """The first file that does not fit ends the reach, so that nothing overtakes it; the first job gets its own."""
+    def takes(self, nbytes: int) -> bool:
+        """The first file that does not fit ends the reach, so that nothing overtakes it."""
         self._left_bytes -= nbytes
-        if self._left_bytes < 0 and position > 0:
+        if self._left_bytes < 0:
             self._is_open = False
         return self._is_open

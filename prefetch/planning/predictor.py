@@ -23,6 +23,7 @@ JUDGED = 8
 LEAST_CHECKED = 20
 REMEMBERED_VERDICTS = 100
 HIT_RATE_FLOOR = 0.2
+"""Guesses of a rank are acted upon while at least this share of them comes true."""
 
 
 class PredictorStats(NamedTuple):
@@ -43,8 +44,7 @@ class PredictorStats(NamedTuple):
 class LoRAPrefetchPredictor:
     """Not thread-safe. Goes on judging itself while it is inactive, so that it comes back when habits settle."""
 
-    def __init__(self, *, hit_rate_floor: float = HIT_RATE_FLOOR, max_names: int = MAX_NAMES) -> None:
-        self._floor = hit_rate_floor
+    def __init__(self, *, max_names: int = MAX_NAMES) -> None:
         self._max_names = max_names
         self._weights: dict[str, float] = {}
         self._unit = 1.0
@@ -98,7 +98,7 @@ class LoRAPrefetchPredictor:
         return sum(1 for _ in takewhile(self._is_good, self._verdicts))
 
     def _is_good(self, verdicts: deque[bool]) -> bool:
-        return len(verdicts) >= LEAST_CHECKED and sum(verdicts) >= self._floor * len(verdicts)
+        return len(verdicts) >= LEAST_CHECKED and sum(verdicts) >= HIT_RATE_FLOOR * len(verdicts)
 
     def _beyond(self, stack: Sequence[str], limit: int) -> list[str]:
         """The best names that are not in `stack`, best first."""

