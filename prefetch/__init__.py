@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         PlannedLora,
         PrefetchStatus,
     )
-    from .settings import PrefetchSettings, parse_bytes
+    from .settings import PrefetchSettings
 
 _HOMES = {
     "AdapterStatus": "reports.status",
@@ -56,7 +56,6 @@ _HOMES = {
     "References": "queue.job",
     "UnknownReference": "queue.job",
     "Warm": "planning.plan",
-    "parse_bytes": "settings",
     "payload_references": "references.prompt",
     "make_plan": "planning.horizon",
     "stack_references": "references.texts",
@@ -87,7 +86,6 @@ __all__ = [
     "UnknownReference",
     "Warm",
     "make_plan",
-    "parse_bytes",
     "payload_references",
     "prometheus_text",
     "stack_references",

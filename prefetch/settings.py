@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+
+from ..loaders.sizes import parse_bytes
 
 logger = logging.getLogger(__name__)
 
 MOST_READERS = 16
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _SWITCHES = (
     "enabled",
     "just_in_time",
@@ -133,15 +131,6 @@ ENVIRONMENT: Mapping[str, str] = {
     "WARMSTACK_PINNED_BUDGET": "pinned_budget_bytes",
     "WARMSTACK_MODEL_TIER": "model_tier",
 }
-
-
-def parse_bytes(text: str) -> int:
-    """`8 GiB`, `512M`, `1048576` -> bytes, powers of 1024. Raises ValueError."""
-    match = _SIZE.fullmatch(text.strip())
-    nbytes = math.inf if match is None else float(match[1]) * (1 << _UNITS[match[2].lower()])
-    if nbytes == math.inf:
-        raise ValueError(f"{text!r} is no size; write 512M or 8 GiB")
-    return int(nbytes)
 
 
 def _parsed(name: str, value: object) -> object:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import SafetensorsLoadError
+from ..sizes import parse_bytes
 from .device_map import DISK, DeviceMap, known_device
 from .device_plan import plan_devices
 
 if TYPE_CHECKING:
     from ..strategies.strategy import LoadRequest
-
-_UNITS = {"": 1, "B": 1} | {
-    f"{letter}{unit}": base**power
-    for power, letter in enumerate("KMGT", 1)
-    for unit, base in (("B", 1000), ("IB", 1024))
-}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +77,3 @@ def _numbered(device: str) -> str:
     import torch
 
     return f"cuda:{torch.cuda.current_device() if torch.cuda.is_available() else 0}"
-
-
-def parse_bytes(size: float | str) -> int:
-    if isinstance(size, int | float) and not isinstance(size, bool) and 0 <= size < math.inf:
-        return int(size)
-    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    if match is None or match[2].upper() not in _UNITS:
-        raise ValueError(f"{size!r} is no number of bytes; write 6GiB, 500MB or a plain number")
-    return int(float(match[1]) * _UNITS[match[2].upper()])

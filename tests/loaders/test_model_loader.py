@@ -30,7 +30,6 @@ from warmstack.loaders import (
 )
 from warmstack.loaders.gguf.on_numpy import refusal
 from warmstack.loaders.gguf.quant_types import GGUF_TYPES
-from warmstack.loaders.placing.max_memory import parse_bytes
 
 from .gguf.gguf_files import RawTensor, gguf_bytes
 
@@ -322,22 +321,6 @@ class TestChoices:
             ModelLoader("parallel", speed=1)
         with pytest.raises(ValueError, match="strategy 'auto' has no workers; it takes no settings"):
             ModelLoader("auto", workers=1)
-
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            (7, 7),
-            (1.5e3, 1500),
-            ("7", 7),
-            ("1.5 GiB", 3 << 29),
-            ("2MB", 2_000_000),
-            ("3kib", 3072),
-            ("9B", 9),
-            ("2tib", 2 << 40),
-        ],
-    )
-    def test_sizes(self, text: float | str, expected: int):
-        assert parse_bytes(text) == expected
 
     @pytest.mark.parametrize("limited", ["cuda", "cuda:0", 0])
     @pytest.mark.parametrize("device", ["cuda", "cuda:0", 0])

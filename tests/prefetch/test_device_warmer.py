@@ -209,7 +209,7 @@ async def test_the_revision_grows_with_what_happens_on_the_device(tmp_path: Path
 
 
 def test_settings_by_environment():
-    environ = {"WARMSTACK_DEVICE_TIER": "on", "WARMSTACK_DEVICE_BUDGET": "2 GiB", "WARMSTACK_PINNED_BUDGET": "32M"}
+    environ = {"WARMSTACK_DEVICE_TIER": "on", "WARMSTACK_DEVICE_BUDGET": "2 GiB", "WARMSTACK_PINNED_BUDGET": "32MiB"}
     expected = PrefetchSettings(device_tier=True, device_budget_bytes=2 << 30, pinned_budget_bytes=32 << 20)
     assert PrefetchSettings.from_environment(environ) == expected
     assert not PrefetchSettings().device_tier

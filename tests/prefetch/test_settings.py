@@ -7,29 +7,16 @@ import logging
 
 import pytest
 
-from warmstack.prefetch.settings import ENVIRONMENT, PrefetchSettings, parse_bytes
+from warmstack.loaders.placing.max_memory import MaxMemory
+from warmstack.prefetch.settings import ENVIRONMENT, PrefetchSettings
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("0", 0),
-        ("512", 512),
-        ("512M", 512 << 20),
-        ("8 GiB", 8 << 30),
-        ("1.5g", 3 << 29),
-        ("2kb", 2048),
-        (" 1TB ", 1 << 40),
-    ],
-)
-def test_sizes(text: str, expected: int) -> None:
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "many", "-1", "1x", "1 GiB 2", "0x10", "9" * 400, "9" * 300 + " TiB"])
-def test_wrong_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match="no size"):
-        parse_bytes(text)
+@pytest.mark.parametrize("size", ["6GB", "6g", "512M", "8 GiB", "512"])
+def test_a_size_means_what_it_means_in_max_memory(size: str) -> None:
+    assert (
+        PrefetchSettings().updated({"budget_bytes": size}).budget_bytes
+        == MaxMemory.of({"cpu": size}).limit_bytes["cpu"]
+    )
 
 
 def test_environment() -> None:
@@ -42,7 +29,7 @@ def test_environment() -> None:
         "WARMSTACK_DEPTH_JOBS": "",
         "OTHER": "1",
     }
-    expected = PrefetchSettings(enabled=False, budget_bytes=2 << 30, read_limit_bytes_per_s=100 << 20, concurrency=4)
+    expected = PrefetchSettings(enabled=False, budget_bytes=2 << 30, read_limit_bytes_per_s=100_000_000, concurrency=4)
     assert PrefetchSettings.from_environment(environ) == expected
 
 
@@ -84,7 +71,7 @@ def test_a_wrong_change_names_its_setting(name: str, value: object) -> None:
 
 def test_changes_make_a_new_object_and_go_through_json() -> None:
     before = PrefetchSettings()
-    after = before.updated({"enabled": False, "budget_bytes": 5.0, "headroom_bytes": "2G"})
+    after = before.updated({"enabled": False, "budget_bytes": 5.0, "headroom_bytes": "2GiB"})
     assert (before.enabled, after.enabled, after.budget_bytes, after.headroom_bytes) == (True, False, 5, 2 << 30)
     assert PrefetchSettings().updated(json.loads(json.dumps(after.as_json()))) == after
 
