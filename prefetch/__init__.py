@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .device_status import DeviceStatus
     from .models.file import ModelFile, ModelFinder
     from .planning.horizon import make_plan
     from .planning.plan import Fetch, Limits, Plan, Warm
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from .queue.job import LoraReference, ModelReference, QueuedJob, References, UnknownReference
     from .references.prompt import payload_references
     from .references.texts import stack_references
-    from .reports.device_status import DeviceStatus
     from .reports.prometheus import prometheus_text
-    from .reports.status import (
+    from .settings import PrefetchSettings
+    from .status import (
         AdapterStatus,
         FetchStatus,
         JobRecord,
@@ -29,28 +30,27 @@ if TYPE_CHECKING:
         PlannedLora,
         PrefetchStatus,
     )
-    from .settings import PrefetchSettings
 
 _HOMES = {
-    "AdapterStatus": "reports.status",
-    "DeviceStatus": "reports.device_status",
+    "AdapterStatus": "status",
+    "DeviceStatus": "device_status",
     "Fetch": "planning.plan",
-    "FetchStatus": "reports.status",
-    "JobRecord": "reports.status",
-    "JobStatus": "reports.status",
+    "FetchStatus": "status",
+    "JobRecord": "status",
+    "JobStatus": "status",
     "Limits": "planning.plan",
     "LoRAPrefetchPredictor": "planning.predictor",
     "LoraReference": "queue.job",
     "ModelFile": "models.file",
     "ModelFinder": "models.file",
     "ModelReference": "queue.job",
-    "ModelStatus": "reports.status",
+    "ModelStatus": "status",
     "Plan": "planning.plan",
     "PredictorStats": "planning.predictor",
     "prometheus_text": "reports.prometheus",
-    "PlannedLora": "reports.status",
+    "PlannedLora": "status",
     "PrefetchSettings": "settings",
-    "PrefetchStatus": "reports.status",
+    "PrefetchStatus": "status",
     "Prefetcher": "prefetcher",
     "QueuedJob": "queue.job",
     "References": "queue.job",

@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..lora.library.file import AdapterKey
+from .device_status import device_status
 from .machine import Machine
 from .queue.need import JobNeeds
-from .reports.device_status import device_status
-from .reports.status import PrefetchStatus
 from .settings import PrefetchSettings
+from .status import PrefetchStatus
 
 if TYPE_CHECKING:
     from ..lora.cache.cache import AdapterCache

@@ -34,9 +34,9 @@ from .reading.warmer import Warmer
 from .references.prompt import payload_references
 from .reports.batch_line import BatchLog
 from .reports.history import JobHistory, demands
-from .reports.status import PlannedLora, PrefetchStatus
 from .reports.view import Picture, fetch_status, planned_loras, resident_keys
 from .settings import PrefetchSettings
+from .status import PlannedLora, PrefetchStatus
 
 if TYPE_CHECKING:
     from ..lora.cache.cache import AdapterCache
@@ -178,12 +178,12 @@ class Prefetcher:
     def plan_for(self, payload: object) -> list[PlannedLora]:
         """What a job with `payload` would load, and where from. Blocking: it looks at the files."""
         references = self._references(payload)
-        shelves = self._shown[0].shelves._replace(resident=resident_keys(self._cache.snapshot()))
+        whereabouts = self._shown[0].whereabouts._replace(resident=resident_keys(self._cache.snapshot()))
         needs = [
             need_of(reference, self._resolver.resolve_one(reference.asks, suggest=not reference.guessed))
             for reference in references.loras
         ]
-        return planned_loras(filter(None, needs), references.unknown, shelves)
+        return planned_loras(filter(None, needs), references.unknown, whereabouts)
 
     async def _work(self) -> None:
         self._scan.start()
@@ -306,7 +306,7 @@ class Prefetcher:
             enabled=self._settings.enabled,
             jobs=self._board.needs,
             queued_jobs=self._queued_jobs,
-            shelves=self._warmer.shelves(self._limits),
+            whereabouts=self._warmer.whereabouts(self._limits),
             in_flight=tuple(fetch_status(reading) for reading in self._warmer.readings),
             page=self._warmer.tally.figures,
             predictor=self._forecast.stats(),

@@ -11,7 +11,7 @@ from ...loaders.system.page_cache import resident_bytes
 from ...lora.cache.cache_stats import AdapterView, CacheSnapshot
 from ...lora.library.file import LoraFile
 from ...lora.library.spelling import folded
-from ...prefetch.reports.status import PrefetchStatus
+from ...prefetch.status import PrefetchStatus
 from .adapter_query import AdapterQuery
 
 Row = dict[str, Any]

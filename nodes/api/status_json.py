@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...loaders.tracking import StrategySummary
 from ...lora.cache.cache_stats import AdapterView, CacheSnapshot
 from ...lora.library.file import LoraFile
-from ...prefetch.reports.status import AdapterStatus, JobRecord, JobStatus, ModelStatus, PlannedLora, PrefetchStatus
+from ...prefetch.status import AdapterStatus, JobRecord, JobStatus, ModelStatus, PlannedLora, PrefetchStatus
 from ..server.memory_state import MemoryState
 
 SCHEMA = 1

@@ -13,13 +13,13 @@ from ..machine import Machine
 from ..pool import Pool
 from ..queue.job import JobKey
 from ..queue.need import JobNeeds
+from ..reading.page_tally import PageTally
 from ..reading.reading import Outcome
 from ..reading.schedule import Line
 from ..reading.unreadable import Unreadable
 from ..reading.warmer import Warmer
-from ..reports.metrics import PageTally
-from ..reports.status import FetchStatus
 from ..settings import PrefetchSettings
+from ..status import FetchStatus
 from .board import ModelBoard
 from .file import ModelFile, ModelFinder
 from .plan import JobModels, ModelFetch, ModelPlan, Needed, Room, needed_models, plan_models

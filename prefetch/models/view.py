@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...lora.library.file import AdapterKey
 from ..queue.job import JobKey
-from ..reports.status import FetchStatus, ModelState, ModelStatus, PageStatus
+from ..status import FetchStatus, ModelState, ModelStatus, PageStatus
 from .file import ModelFile
 from .plan import JobModels
 

@@ -19,13 +19,13 @@ from ..planning.pace import PaceMeter
 from ..planning.plan import Fetch, Limits, Plan, Warm
 from ..pool import Pool
 from ..queue.need import JobNeeds
-from ..reports.metrics import PageTally
-from ..reports.view import Shelves
 from ..settings import PrefetchSettings
 from .lane import Ended, read_on
+from .page_tally import PageTally
 from .reading import Outcome, Read, Reading
 from .schedule import Line, Schedule
 from .unreadable import Unreadable
+from .whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from ...lora.cache.cache import AdapterCache
@@ -108,9 +108,9 @@ class Warmer:
         """The plan's view of what need not be fetched."""
         return Warm(self.resident, self._pages, self._unreadable.problems, self._no_room)
 
-    def shelves(self, limits: Limits) -> Shelves:
+    def whereabouts(self, limits: Limits) -> Whereabouts:
         """Without what the cache knows better, and without the page budget, which moves with every look at memory."""
-        return Shelves(
+        return Whereabouts(
             limits=limits._replace(page_bytes=limits.page_bytes and 1),
             pages=self._pages,
             loading=frozenset(reading.fetch.key for reading in self.readings),

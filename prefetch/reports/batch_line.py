@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from ...lora.cache.waits import Waits
-from .status import PageStatus, PrefetchStatus
+from ..status import PageStatus, PrefetchStatus
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..queue.job import JobKey
-from .status import JobRecord, PageStatus
+from ..status import JobRecord, PageStatus
 
 if TYPE_CHECKING:
     from ...lora.cache.cache_stats import CacheStats

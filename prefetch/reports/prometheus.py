@@ -7,9 +7,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...lora.cache.waits import BOUNDS_S
+from ..device_status import DeviceStatus
 from ..planning.predictor import PredictorStats
-from .device_status import DeviceStatus
-from .status import PageStatus, PrefetchStatus
+from ..status import PageStatus, PrefetchStatus
 
 if TYPE_CHECKING:
     from ...lora.cache.cache_stats import CacheSnapshot, CacheStats

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...lora.library.file import AdapterKey
 from ..models.view import ModelPicture
-from ..planning.plan import FetchKey, Limits, tier_of
 from ..planning.predictor import PredictorStats
 from ..queue.job import UnknownReference
-from ..queue.need import JobNeeds, Need, Tier, Use, shown_name
+from ..queue.need import JobNeeds, Need, shown_name
 from ..reading.reading import Reading
-from .status import (
-    AdapterState,
+from ..reading.whereabouts import Whereabouts
+from ..status import (
     AdapterStatus,
     FetchStatus,
     JobRecord,
@@ -27,48 +26,13 @@ if TYPE_CHECKING:
     from ...lora.cache.cache_stats import CacheSnapshot
 
 
-class Shelves(NamedTuple):
-    """Which files are where."""
-
-    limits: Limits = Limits(None, None)
-    resident: Container[AdapterKey] = frozenset()
-    pages: Container[AdapterKey] = frozenset()
-    loading: Container[FetchKey] = frozenset()
-    no_room: Container[AdapterKey] = frozenset()
-    failed: Mapping[AdapterKey, str] = {}
-
-    def tier_of(self, need: Need) -> Tier | None:
-        """Where the file is, or is being brought to; where it belongs while it is in neither tier."""
-        key = need.key
-        if not need.is_readable or key is None or need.file is None:
-            return None
-        if need.reference.resident and key in self.resident:
-            return "resident"
-        if key in self.pages or FetchKey(key, "page") in self.loading:
-            return "page"
-        return tier_of(Use(key, need.file, need.reference.resident), self.limits, self.no_room)
-
-    def state_of(self, need: Need) -> AdapterState:
-        file, key = need.file, need.key
-        if file is None or key is None:
-            return "ambiguous" if need.resolution.state == "ambiguous" else "missing"
-        if file.problem:
-            return "failed"
-        tier = self.tier_of(need)
-        if tier is not None and FetchKey(key, tier) in self.loading:
-            return "loading"
-        if key in (self.resident if tier == "resident" else self.pages):
-            return "ready"  # a demand may have loaded what could not be read ahead
-        return "failed" if key in self.failed else "cold"
-
-
 class Picture(NamedTuple):
     """Immutable, and equal to another when nothing that a status shows has changed."""
 
     enabled: bool = True
     jobs: tuple[JobNeeds, ...] = ()
     queued_jobs: int = 0
-    shelves: Shelves = Shelves()
+    whereabouts: Whereabouts = Whereabouts()
     in_flight: tuple[FetchStatus, ...] = ()
     page: PageStatus = PageStatus()
     predictor: PredictorStats = PredictorStats(0, 0, False)
@@ -81,7 +45,7 @@ class Picture(NamedTuple):
         """Joined with the cache's numbers of this moment. Both revisions only grow, and so does their sum."""
         stats = cached.stats
         named = frozenset[AdapterKey]().union(*(job.keys for job in self.jobs))
-        shelves = self.shelves._replace(resident=resident_keys(cached, named))
+        whereabouts = self.whereabouts._replace(resident=resident_keys(cached, named))
         models = self.models.of_jobs()
         return PrefetchStatus(
             revision=revision + cached.revision,
@@ -102,7 +66,7 @@ class Picture(NamedTuple):
                 JobStatus(
                     needs.job.job_id,
                     needs.job.running,
-                    tuple(_adapters(needs, shelves)),
+                    tuple(_adapters(needs, whereabouts)),
                     models.get(needs.job.key, ()),
                 )
                 for needs in self.jobs
@@ -137,21 +101,23 @@ def fetch_status(reading: Reading) -> FetchStatus:
     return FetchStatus(file.name, reading.fetch.tier, min(reading.gate.done_bytes, file.size_bytes), file.size_bytes)
 
 
-def planned_loras(needs: Iterable[Need], unknown: Iterable[UnknownReference], shelves: Shelves) -> list[PlannedLora]:
+def planned_loras(
+    needs: Iterable[Need], unknown: Iterable[UnknownReference], whereabouts: Whereabouts
+) -> list[PlannedLora]:
     """`needs`, then what only a run can tell."""
-    return [_planned(need, shelves) for need in needs] + [_planned_unknown(reference) for reference in unknown]
+    return [_planned(need, whereabouts) for need in needs] + [_planned_unknown(reference) for reference in unknown]
 
 
-def _planned(need: Need, shelves: Shelves) -> PlannedLora:
+def _planned(need: Need, whereabouts: Whereabouts) -> PlannedLora:
     reference, file = need.reference, need.file
     return PlannedLora(
         name=reference.name,
         state=need.resolution.state,
         file="" if file is None else file.name,
-        tier=shelves.tier_of(need),
+        tier=whereabouts.tier_of(need),
         size_bytes=0 if file is None else file.size_bytes,
         candidates=need.resolution.candidates,
-        warm=shelves.state_of(need),
+        warm=whereabouts.state_of(need),
         strength_model=reference.strength_model,
         strength_clip=reference.strength_clip,
         node_id=reference.node_id,
@@ -173,15 +139,15 @@ def _planned_unknown(unknown: UnknownReference) -> PlannedLora:
     )
 
 
-def _adapters(job: JobNeeds, shelves: Shelves) -> Iterator[AdapterStatus]:
+def _adapters(job: JobNeeds, whereabouts: Whereabouts) -> Iterator[AdapterStatus]:
     for need in job.needs:
         file, key = need.file, need.key
         if file is None or key is None:
             problem = ", ".join(need.resolution.candidates)
-            yield AdapterStatus(shown_name(need.reference.name), shelves.state_of(need), None, 0, problem)
+            yield AdapterStatus(shown_name(need.reference.name), whereabouts.state_of(need), None, 0, problem)
         else:
-            state = shelves.state_of(need)
-            problem = file.problem or shelves.failed.get(key, "") if state == "failed" else ""
-            yield AdapterStatus(file.name, state, shelves.tier_of(need), file.size_bytes, problem)
+            state = whereabouts.state_of(need)
+            problem = file.problem or whereabouts.failed.get(key, "") if state == "failed" else ""
+            yield AdapterStatus(file.name, state, whereabouts.tier_of(need), file.size_bytes, problem)
     for unknown in job.references.unknown:
         yield AdapterStatus("", "unknown", None, 0, f"{unknown.class_type}: {unknown.reason}")

@@ -17,7 +17,8 @@ from warmstack.lora.library.file import AdapterKey
 from warmstack.nodes.api.routes import ROOT, register
 from warmstack.nodes.api.status_json import Moment, status_json
 from warmstack.nodes.server.memory_state import DeviceMemory, MemoryState
-from warmstack.prefetch.reports.status import (
+from warmstack.prefetch.settings import ENVIRONMENT, PrefetchSettings
+from warmstack.prefetch.status import (
     AdapterStatus,
     FetchStatus,
     JobRecord,
@@ -26,7 +27,6 @@ from warmstack.prefetch.reports.status import (
     PageStatus,
     PrefetchStatus,
 )
-from warmstack.prefetch.settings import ENVIRONMENT, PrefetchSettings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### `((?:GET|POST) /\w+)`\n(.*?)(?=^##)", PAGE, re.DOTALL | re.MULTILINE))

@@ -23,7 +23,7 @@ from warmstack.lora.library.file import AdapterKey
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.queue.scan import REFRESH_S
-from warmstack.prefetch.reports.status import PrefetchStatus
+from warmstack.prefetch.status import PrefetchStatus
 
 from .choices import BUDGET_BYTES, CHANGES, JOBS, NAMES, PLENTY_BYTES, Job, names
 from .counted_load import CountedLoad

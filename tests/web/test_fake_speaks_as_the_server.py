@@ -20,7 +20,8 @@ from warmstack.nodes.api.adapter_query import AdapterQuery
 from warmstack.nodes.api.adapter_table import AdapterTable
 from warmstack.nodes.api.status_json import Moment, plan_json, status_json
 from warmstack.nodes.server.memory_state import DeviceMemory, MemoryState
-from warmstack.prefetch.reports.status import (
+from warmstack.prefetch.settings import PrefetchSettings
+from warmstack.prefetch.status import (
     AdapterStatus,
     FetchStatus,
     JobRecord,
@@ -29,7 +30,6 @@ from warmstack.prefetch.reports.status import (
     PlannedLora,
     PrefetchStatus,
 )
-from warmstack.prefetch.settings import PrefetchSettings
 
 from .browser_kit.fake_backend import FakeBackend, Row
 

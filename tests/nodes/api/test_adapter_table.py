@@ -14,7 +14,7 @@ from warmstack.lora.cache.cache_stats import AdapterView, CacheSnapshot, CacheSt
 from warmstack.lora.library.file import LoraFile
 from warmstack.nodes.api.adapter_query import SORTS, STATES, AdapterQuery
 from warmstack.nodes.api.adapter_table import AdapterTable
-from warmstack.prefetch.reports.status import AdapterStatus, JobStatus, PageStatus, PrefetchStatus
+from warmstack.prefetch.status import AdapterStatus, JobStatus, PageStatus, PrefetchStatus
 
 NO_STATS = CacheStats(0, 0, 0, 0.0, 0.0, 0, 0, 0, 0, {})
 

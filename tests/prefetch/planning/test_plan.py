@@ -14,7 +14,7 @@ from warmstack.prefetch.planning.plan import Fetch, Limits, Plan, Warm
 from warmstack.prefetch.pressure import next_limit_bytes, page_budget_bytes
 from warmstack.prefetch.queue.job import LoraReference, QueuedJob, References
 from warmstack.prefetch.queue.need import JobNeeds, Need, Resolution, shown_name
-from warmstack.prefetch.reports.metrics import PageTally
+from warmstack.prefetch.reading.page_tally import PageTally
 
 AMPLE = Limits(1000, 1000)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstack.prefetch.queue.job import JobKey
 from warmstack.prefetch.reports.history import KEPT_JOBS, Demands, JobHistory
-from warmstack.prefetch.reports.status import JobRecord
+from warmstack.prefetch.status import JobRecord
 
 from ..world import World
 

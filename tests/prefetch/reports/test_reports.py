@@ -12,7 +12,7 @@ import pytest
 from warmstack.lora.cache.waits import BOUNDS_S, Waits, WaitTally
 from warmstack.prefetch.reports.batch_line import BatchLog, batch_line
 from warmstack.prefetch.reports.prometheus import prometheus_text
-from warmstack.prefetch.reports.status import PageStatus
+from warmstack.prefetch.status import PageStatus
 
 from ..world import World
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Set
 
 from ...lora.library.file import AdapterKey
-from .status import PageStatus
+from ..status import PageStatus
 
 
 class PageTally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from ...lora.device.shelf_stats import ShelfSnapshot
+    from ..lora.device.shelf_stats import ShelfSnapshot
 
 
 class DeviceStatus(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from ...lora.cache.waits import Waits
-from ..planning.predictor import PredictorStats
-from ..queue.need import ResolutionState, Tier
+from ..lora.cache.waits import Waits
 from .device_status import DeviceStatus
+from .planning.predictor import PredictorStats
+from .queue.need import ResolutionState, Tier
 
 AdapterState = Literal["ready", "loading", "cold", "missing", "ambiguous", "failed", "unknown"]
 """`ready`: nothing left to read. `cold`: not read yet, or never read ahead (a pickle).
