@@ -23,5 +23,5 @@ def _parsed(text: str) -> float:
     if match is None:
         return math.inf
     number, prefix, unit = match.groups("")
-    base = 1024 if unit.upper() == "IB" else 1000
+    base = 1024.0 if unit.upper() == "IB" else 1000.0
     return float(number) * base ** " KMGT".index(prefix.upper() or " ")
