@@ -68,9 +68,9 @@ class Disks:
         self._places: dict[str, Disk] = {}
         self._asked: set[str] = set()
         self._waiting: Groups = {}
-        """Of `_asked` what is not being located yet."""
-        self._locating: set[str] = set()
-        """Folders that are being asked."""
+        """Of `_asked` what a thread may turn to next."""
+        self._locating: dict[str, Groups] = {}
+        """Folders that are being asked -> what waits for the answer."""
         self._answered_at_s: dict[str, float] = {}
         self._library: Sequence[LoraFile] | None = None
         self._unasked: Iterator[Sequence[str]] = iter(())
@@ -109,7 +109,7 @@ class Disks:
         fresh = [path for path in paths if path not in self._places and path not in self._asked]
         if fresh:
             self._asked.update(fresh)
-            self._wait(_by_folder(fresh))
+            _add(self._waiting, _by_folder(fresh))
             self._locate_next()
 
     def survey(
@@ -156,13 +156,13 @@ class Disks:
         self._found()
 
     def _locate_next(self) -> None:
-        for group in tuple(self._waiting):
-            if len(self._locating) == LOCATES:
-                return
+        while self._waiting and len(self._locating) < LOCATES:
+            group = next(iter(self._waiting))
             folder = self._first_to_ask(group.folder)
             if folder in self._locating:
+                _add(self._locating[folder], {group: self._waiting.pop(group)})
                 continue
-            self._locating.add(folder)
+            self._locating[folder] = {}
             its = group if folder == group.folder else Group(folder)
             paths = self._waiting.pop(its, [])
             locate = partial(_locate, its, paths, self._machine.disk_under, self._hand_over)
@@ -176,10 +176,6 @@ class Disks:
             if self._answered_at_s.get(folder, float("-inf")) <= fresh_s:
                 first = folder
         return first
-
-    def _wait(self, groups: Groups) -> None:
-        for group, paths in groups.items():
-            self._waiting.setdefault(group, []).extend(paths)
 
     def _hand_over(self, places: Places) -> None:
         """In a thread."""
@@ -198,11 +194,11 @@ class Disks:
 
     def _on_located(self, folder: str, paths: Iterable[str], links: Groups | None) -> None:
         """`links`: what is left, by the folders that they lead into; None when the files could not be located."""
-        self._locating.discard(folder)
+        _add(self._waiting, self._locating.pop(folder))
         self._answered_at_s[folder] = self._machine.clock()
         if links is None and paths:
             self._take_places({path: NOWHERE for path in paths if path not in self._places})
-        self._wait(links or {})
+        _add(self._waiting, links or {})
         self._locate_next()
 
     def _take_places(self, places: Places) -> None:
@@ -226,6 +222,11 @@ def _by_folder(paths: Iterable[str]) -> Groups:
     for path in paths:
         groups.setdefault(Group(os.path.dirname(path)), []).append(path)
     return groups
+
+
+def _add(groups: Groups, more: Groups) -> None:
+    for group, paths in more.items():
+        groups.setdefault(group, []).extend(paths)
 
 
 def _locate(

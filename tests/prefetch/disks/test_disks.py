@@ -82,6 +82,26 @@ def test_a_file_is_found_on_its_disk_in_a_thread_and_a_linked_one_where_it_lies(
     assert not bench.chores.waiting
 
 
+def test_what_waits_for_a_share_costs_nothing_until_it_answers(tmp_path: Path) -> None:
+    """A library may have thousands of folders there, and each survey of another came by all of them."""
+    asked_the_time = 0
+
+    def clock() -> float:
+        nonlocal asked_the_time
+        asked_the_time += 1
+        return 0.0
+
+    bench = Bench(tmp_path, clock=clock)
+    folders = 100
+    far = [bench.file(f"nas/{number}/a") for number in range(folders)]
+    for file in far:
+        bench.disks.locate([file.path])
+    assert len(bench.chores.waiting) == 1, "the topmost folder, for all of them"
+    assert asked_the_time <= 2 * folders, "once for each folder that is looked at, and not for each pair of them"
+    bench.run()
+    assert {bench.disks.under(file.path) for file in far} == {Disk("nas", "flash")}
+
+
 def test_a_disk_that_cannot_be_told_is_one_all_the_same(tmp_path: Path) -> None:
     def broken(path: str) -> Disk:
         raise RuntimeError("no such system")
