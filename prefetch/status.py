@@ -50,11 +50,6 @@ class JobStatus(NamedTuple):
     models: tuple[ModelStatus, ...] = ()
     """As far as they have been looked up; those that the host does not find are left out."""
 
-    def as_json(self) -> dict[str, object]:
-        """Plain dicts and lists."""
-        adapters = [adapter._asdict() for adapter in self.adapters]
-        return {**self._asdict(), "adapters": adapters, "models": [model._asdict() for model in self.models]}
-
 
 class JobRecord(NamedTuple):
     """One job that has ended, with its own demands; `wait_s` and `load_s` as in `PrefetchStatus`."""
@@ -160,9 +155,10 @@ class PrefetchStatus(NamedTuple):
         return self.read_bytes / self.demand_bytes if self.demand_bytes else None
 
     def as_json(self) -> dict[str, object]:
-        """Plain dicts and lists."""
+        """The figures as plain dicts and lists; who shows `queue` and `history` makes rows of its own."""
         values = self._asdict()
-        del values["waits"]
+        for name in ("revision", "queue", "history", "waits"):
+            del values[name]
         return {
             **values,
             "hit_rate": self.hit_rate,
@@ -174,8 +170,6 @@ class PrefetchStatus(NamedTuple):
             "device": self.device._asdict(),
             "predictor": self.predictor._asdict() | {"hit_rate": self.predictor.hit_rate},
             "in_flight": [fetch._asdict() for fetch in self.in_flight],
-            "queue": [job.as_json() for job in self.queue],
-            "history": [record._asdict() for record in self.history],
         }
 
 

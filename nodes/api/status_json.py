@@ -17,8 +17,6 @@ from ..server.memory_state import MemoryState
 SCHEMA = 1
 MAX_ADAPTERS = 200
 """Rows of one status; the rest is counted, and GET .../adapters pages through all of them."""
-_ELSEWHERE = ("queue", "history", "revision")
-"""Parts of the prefetcher's status that have a place of their own."""
 
 
 class Moment(NamedTuple):
@@ -76,7 +74,7 @@ def status_json(moment: Moment, boot: str, revision: int, file_of: Callable[[str
         "schema": SCHEMA,
         "boot": boot,
         "revision": revision,
-        "prefetch": {k: v for k, v in prefetch.as_json().items() if k not in _ELSEWHERE},
+        "prefetch": prefetch.as_json(),
         "budget": {
             "limit_bytes": cache.limit_bytes,
             "used_bytes": cache.used_bytes,

@@ -162,7 +162,7 @@ class CheckedPrefetcher(PrefetcherMachine):
 
     def the_status_is_plain_and_honest(self) -> None:
         status = self.world.prefetcher.status()
-        assert str(self.folder) not in json.dumps(status.as_json())
+        assert str(self.folder) not in json.dumps(status)
         if self.last is not None:
             assert status.revision >= self.last.revision
             if status.revision == self.last.revision:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
+from warmstack.prefetch.status import FetchStatus, ModelStatus, PrefetchStatus
 
 from ..world import CHUNK_BYTES
 from .model_world import ModelWorld
@@ -69,13 +69,13 @@ def counts(world: ModelWorld) -> tuple[int, int, int]:
 
 async def test_a_status_holds_names_and_no_path_and_says_what_is_read(world: ModelWorld) -> None:
     model = world.model("sub/a.safetensors")
-    shown: list[dict[str, Any]] = []
+    shown: list[PrefetchStatus] = []
 
     def look(path: str, done_bytes: int) -> None:
         if done_bytes == 3 * CHUNK_BYTES:
             world.now_s += BUSY_POLL_S
             world.prefetcher._publish()
-            shown.append(json.loads(json.dumps(world.prefetcher.status().as_json())))
+            shown.append(world.prefetcher.status())
 
     world.on_chunk = look
     world.submit_models("1")
@@ -84,9 +84,5 @@ async def test_a_status_holds_names_and_no_path_and_says_what_is_read(world: Mod
     await world.settle()
     (status,) = shown
     assert str(world.models) not in json.dumps(status)
-    assert status["in_flight"] == [
-        {"name": model, "tier": "model", "bytes_done": 3 * CHUNK_BYTES, "bytes_total": 8 * CHUNK_BYTES}
-    ]
-    assert status["queue"][1]["models"] == [
-        {"name": model, "kind": "checkpoints", "state": "loading", "size_bytes": 8 * CHUNK_BYTES, "problem": ""}
-    ]
+    assert status.in_flight == (FetchStatus(model, "model", 3 * CHUNK_BYTES, 8 * CHUNK_BYTES),)
+    assert status.queue[1].models == (ModelStatus(model, "checkpoints", "loading", 8 * CHUNK_BYTES),)
