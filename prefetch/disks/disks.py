@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from itertools import chain, groupby
 from typing import NamedTuple, TypeVar
 
 from ...loaders.system.disk_kind import STORAGE_VARIABLE, Disk, storage_problems
@@ -74,7 +75,7 @@ class Disks:
         self._answered_at_s: dict[str, float] = {}
         self._library: Sequence[LoraFile] | None = None
         self._unasked: Iterator[Sequence[str]] = iter(())
-        """Of `_library`, by folder."""
+        """Of `_library` and `_places`, by folder; what they were holds until the answer comes."""
         self._samples: Mapping[Disk, tuple[str, ...]] | None = None
         """What measurements of its disks read; None after files have been located."""
         self._labels: dict[Disk, str] = {}
@@ -106,11 +107,7 @@ class Disks:
     def locate(self, paths: Iterable[str]) -> None:
         """Finds out where these lie, each folder by itself, after those above it: on a share that is gone it may take
         for ever, and what lies below waits for it."""
-        fresh = [path for path in paths if path not in self._places and path not in self._asked]
-        if fresh:
-            self._asked.update(fresh)
-            _add(self._waiting, _by_folder(fresh))
-            self._locate_next()
+        self._ask(path for path in paths if path not in self._places)
 
     def survey(
         self,
@@ -120,13 +117,15 @@ class Disks:
         measures: bool = True,
         busy: Container[Disk | None] = (),
     ) -> None:
-        """For a moment in which nobody reads: gets to know the disks of the library, one folder at a time. Without
-        `measures`, how many readers they take is left for another time, and so it is for disks that are `busy`."""
+        """For a moment in which nobody reads: gets to know the disks of the library, one folder at a time. When it has
+        changed, so for all that was ever located: a share that is mounted again is another disk. Without `measures`,
+        how many readers they take is left for another time, and so it is for disks that are `busy`."""
         if files is not self._library:
             self._library, self._samples = files, None
-            self._unasked = iter(_by_folder(file.path for file in files if file.path not in self._places).values())
+            known = dict.fromkeys(chain((file.path for file in files), self._places))
+            self._unasked = (tuple(paths) for _, paths in groupby(known, os.path.dirname))
         if (paths := next(self._unasked, None)) is not None:
-            self.locate(paths)
+            self._ask(paths)
         elif measures and settings.readers_flash is None and settings.concurrency is None and self.measuring is None:
             self._measure_next(busy)
 
@@ -154,6 +153,13 @@ class Disks:
                 keep = partial(self._memory.keep, self._labels[disk], readers, rates)
                 self._run(keep, lambda _: None, None)
         self._found()
+
+    def _ask(self, paths: Iterable[str]) -> None:
+        fresh = [path for path in paths if path not in self._asked]
+        if fresh:
+            self._asked.update(fresh)
+            _add(self._waiting, _by_folder(fresh))
+            self._locate_next()
 
     def _locate_next(self) -> None:
         while self._waiting and len(self._locating) < LOCATES:
@@ -197,7 +203,7 @@ class Disks:
         _add(self._waiting, self._locating.pop(folder))
         self._answered_at_s[folder] = self._machine.clock()
         if links is None and paths:
-            self._take_places({path: NOWHERE for path in paths if path not in self._places})
+            self._take_places({path: self._places.get(path, NOWHERE) for path in paths if path in self._asked})
         _add(self._waiting, links or {})
         self._locate_next()
 

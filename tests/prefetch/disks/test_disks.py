@@ -82,6 +82,45 @@ def test_a_file_is_found_on_its_disk_in_a_thread_and_a_linked_one_where_it_lies(
     assert not bench.chores.waiting
 
 
+def test_a_library_that_has_changed_may_lie_on_other_disks(tmp_path: Path) -> None:
+    """A share was mounted again, a drive plugged in at the place of another: files there are files of one disk. What
+    they were holds until the answer comes."""
+    bench = Bench(tmp_path)
+    old, model, gone = bench.file("usb/a"), bench.file("usb/models/m"), bench.file("ssd/a")
+    link = tmp_path / "ssd/linked"
+    link.symlink_to(old.path)
+    linked = LoraFile("linked", str(link), 100, 0)
+    bench.disks.locate([model.path])
+    library = (old, gone, linked)
+    bench.survey(library)
+    before, after = Disk("usb", "flash"), Disk("usb", "rotating")
+    bench.kinds["usb"] = "rotating"
+    bench.survey(library)
+    assert {bench.disks.under(path) for path in (old.path, model.path, str(link))} == {before}
+    new = bench.file("usb/b")
+    (tmp_path / "ssd/a").unlink()
+    changed = (old, new, linked)
+    for _ in range(6):
+        bench.disks.survey(changed, PLAIN)
+    assert {bench.disks.under(path) for path in (old.path, model.path, str(link))} == {before}
+    bench.run()
+    assert [bench.disks.under(path) for path in (old.path, model.path, str(link), new.path)] == [after] * 4
+    assert bench.disks.under(gone.path) == Disk("ssd", "flash")
+
+
+def test_a_disk_that_cannot_be_told_any_more_is_the_one_that_it_was(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    files = (bench.file("usb/a"),)
+    bench.survey(files)
+    bench.kinds["usb"] = "rotating"
+    bench.root = tmp_path / "nowhere"
+    bench.survey((*files, LoraFile("b", "/b", 100, 0)))
+    assert bench.disks.under(files[0].path) == Disk("usb", "flash")
+    bench.root = tmp_path
+    bench.survey((*files, bench.file("usb/b")))
+    assert bench.disks.under(files[0].path) == Disk("usb", "rotating")
+
+
 def test_what_waits_for_a_share_costs_nothing_until_it_answers(tmp_path: Path) -> None:
     """A library may have thousands of folders there, and each survey of another came by all of them."""
     asked_the_time = 0
