@@ -19,7 +19,7 @@
 namespace {
 
 constexpr int DEVICES = 2;
-constexpr size_t ARENA_BYTES = size_t(16) << 30;  // of addresses; pages come as they are written to
+constexpr size_t ARENA_BYTES = size_t(1) << 40;  // of addresses; pages come as they are written to
 
 thread_local int current_device = 0;
 pybind11::object allocate_on, free_on, current_stream_on;  // of memory.py and streams.py
@@ -203,6 +203,13 @@ at::Tensor for_streams(const at::Tensor& tensor) {
   return at::from_blob(address, tensor.sizes(), tensor.strides(), at::TensorOptions().dtype(tensor.dtype()));
 }
 
+// Device memory that torch has not allocated.
+at::Tensor device_bytes(uintptr_t address, int64_t nbytes, int device) {
+  c10::Device there(c10::kCUDA, static_cast<c10::DeviceIndex>(checked(device)));
+  auto options = at::TensorOptions().dtype(at::kByte).device(there);
+  return at::for_blob(reinterpret_cast<void*>(address), {nbytes}).options(options).target_device(there).make_tensor();
+}
+
 }  // namespace
 
 PYBIND11_MODULE(simulated_gpu_backend, module) {
@@ -221,6 +228,7 @@ PYBIND11_MODULE(simulated_gpu_backend, module) {
   module.def("current_device", [] { return current_device; });
   module.def("set_device", [](int device) { current_device = checked(device); });
   module.def("for_streams", &for_streams);
+  module.def("device_bytes", &device_bytes);
   module.def("pin", &pin);
   module.def("unpin", &unpin);
 }

@@ -1,7 +1,9 @@
-"""What ComfyUI asks of a GPU beyond what torch does."""
+"""What ComfyUI asks of a GPU, and of comfy_aimdo, beyond what torch does."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import memory
@@ -9,6 +11,14 @@ import torch
 import torch_cuda
 
 _CAPABILITY = (8, 6)
+_DYNAMIC_VRAM = Path(__file__).with_name("dynamic_vram")
+
+
+class _Generator(torch.Generator):
+    """Random numbers are the CPU's."""
+
+    def __new__(cls, device: object = "cpu") -> _Generator:
+        return super().__new__(cls, "cpu")
 
 
 def install() -> None:
@@ -24,3 +34,6 @@ def install() -> None:
     cuda.ipc_collect = lambda: None
     # The host would spread models over the second one.
     cuda.device_count = lambda: 1
+    torch.Generator = _Generator
+    # Before the installed one, which is a native library's.
+    sys.path.insert(0, str(_DYNAMIC_VRAM))

@@ -73,13 +73,19 @@ class DeviceMemory:
             self.reserved_bytes -= sum(block.nbytes for cached in self._free.values() for block in cached)
             self._free.clear()
 
+    def addresses(self, nbytes: int) -> int:
+        """The first of as many that are nobody else's."""
+        with LOCK:
+            if self._taken_bytes + nbytes > backend.ARENA_BYTES:
+                raise RuntimeError("the simulated GPU gives no address twice, and has none left")
+            start = self._taken_bytes
+            self._taken_bytes += _rounded(nbytes)
+            return backend.device_base(self.device) + start
+
     def _reserve(self, nbytes: int, stream: Stream) -> Block | None:
         if self.reserved_bytes + nbytes > self.limit_bytes:
             return None
-        if self._taken_bytes + nbytes > backend.ARENA_BYTES:
-            raise RuntimeError("the simulated GPU gives no address twice, and has none left")
-        block = Block(backend.device_base(self.device) + self._taken_bytes, nbytes, stream)
-        self._taken_bytes += nbytes
+        block = Block(self.addresses(nbytes), nbytes, stream)
         self.reserved_bytes += nbytes
         self._poison(block)
         return block
@@ -99,8 +105,11 @@ class DeviceMemory:
                 self._still_used.append((block, marks))
 
     def _poison(self, block: Block) -> None:
-        start = block.address - backend.device_base(self.device)
-        ctypes.memset(backend.host_base(self.device) + start, _POISON, block.nbytes)
+        poison(self.device, block.address, block.nbytes)
+
+
+def poison(device: int, address: int, nbytes: int) -> None:
+    ctypes.memset(backend.host_base(device) + address - backend.device_base(device), _POISON, nbytes)
 
 
 def _rounded(nbytes: int) -> int:

@@ -42,6 +42,10 @@ class Stream:
     def __hash__(self) -> int:
         return hash(self.thread)
 
+    @property
+    def cuda_stream(self) -> int:
+        return self.stream_id
+
     def synchronize(self) -> None:
         self.thread.synchronise()
 
