@@ -244,7 +244,7 @@ class WarmStack(OnDemand):
     def _needs_of(self, job: TraceJob) -> JobNeeds:
         if job.id not in self._needs:
             needs = tuple(
-                Need(LoraReference(name, resident=True), Resolution("found", self._files[name])) for name in job.loras
+                Need(LoraReference(name, via_cache=True), Resolution("found", self._files[name])) for name in job.loras
             )
             self._needs[job.id] = JobNeeds(QueuedJob(str(job.id), None), References(), needs)
         return self._needs[job.id]

@@ -99,7 +99,7 @@ class DeviceWarmer:
         next_uses: dict[AdapterKey, int] = {}
         for position, job in enumerate(self._jobs):
             for use in job.uses:
-                if use.resident:
+                if use.via_cache:
                     next_uses.setdefault(use.key, position)
         if next_uses != self._next_uses:
             self._next_uses = next_uses
@@ -110,7 +110,7 @@ class DeviceWarmer:
 
     def _in_reach(self, limit_bytes: int) -> Iterator[AdapterKey]:
         """What running jobs use stays where it is; what does not fit beside what comes before it ends the reach."""
-        sizes = {use.key: use.file.size_bytes for job in self._jobs for use in job.uses if use.resident}
+        sizes = {use.key: use.file.size_bytes for job in self._jobs for use in job.uses if use.via_cache}
         running = {use.key for job in self._jobs if job.job.running for use in job.uses}
         left_bytes = limit_bytes
         for key in self._next_uses:

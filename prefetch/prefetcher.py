@@ -34,7 +34,7 @@ from .reading.warmer import Warmer
 from .references.prompt import payload_references
 from .reports.batch_line import BatchLog
 from .reports.history import JobHistory, demands
-from .reports.view import Picture, fetch_status, planned_loras, resident_keys
+from .reports.view import PrefetchSnapshot, fetch_status, planned_loras, resident_keys
 from .settings import PrefetchSettings
 from .status import PlannedLora, PrefetchStatus
 
@@ -126,7 +126,7 @@ class Prefetcher:
         self._forecast = LastingForecast(catalog, self._machine, self._chores, self._call_soon, self._on_change)
         self._history = JobHistory()
         self._batch = BatchLog()
-        self._shown = Picture(enabled=self._settings.enabled), 0
+        self._shown = PrefetchSnapshot(enabled=self._settings.enabled), 0
 
     @property
     def settings(self) -> PrefetchSettings:
@@ -168,8 +168,8 @@ class Prefetcher:
 
     def status(self) -> PrefetchStatus:
         """The last look at the queue, with the cache's numbers of this moment."""
-        picture, revision = self._shown
-        return self._device.shown(self._settings, picture.status(revision, self._cache.snapshot()))
+        snapshot, revision = self._shown
+        return self._device.shown(self._settings, snapshot.status(revision, self._cache.snapshot()))
 
     def count_warmed(self, key: AdapterKey, nbytes: int, seconds: float) -> None:
         """Somebody asked for the pages of this file, and they have been read. From any thread."""
@@ -297,12 +297,12 @@ class Prefetcher:
                 self._forecast.record(needs)
             loading = {reading.fetch.file.key for reading in self._warmer.readings if reading.fetch.tier == "page"}
             for use in needs.uses:
-                if not use.resident:
+                if not use.via_cache:
                     self._warmer.tally.count_demand(use.key, self._warmer.pages, loading)
             self._warmer.tally.claim(needs.keys)
 
     def _publish(self) -> None:
-        picture = Picture(
+        snapshot = PrefetchSnapshot(
             enabled=self._settings.enabled,
             jobs=self._board.needs,
             queued_jobs=self._queued_jobs,
@@ -313,11 +313,11 @@ class Prefetcher:
             under_pressure=self._memory.is_short(self._settings),
             history=self._history.records(),
             paused=self._warmer.paused,
-            models=self._models.picture(),
+            models=self._models.snapshot(),
         )
         shown, revision = self._shown
-        if picture != shown:
-            self._shown = picture, revision + 1
+        if snapshot != shown:
+            self._shown = snapshot, revision + 1
 
     def _published(self) -> PrefetchStatus:
         self._publish()

@@ -24,7 +24,7 @@ from .board import ModelBoard
 from .file import ModelFile, ModelFinder
 from .plan import JobModels, ModelFetch, ModelPlan, Needed, Room, needed_models, plan_models
 from .reading import ModelReading
-from .view import ModelPicture
+from .view import ModelSnapshot
 
 MODEL_THREADS = 8
 """Reads of models that have not ended, with those that hang and were told to stop."""
@@ -65,7 +65,7 @@ class ModelTier:
         self._uncounted: set[JobKey] = set()
         """Jobs that started before all their models were looked up."""
         self._unreadable = Unreadable()
-        # Replaced and never changed, so that a picture of the state can keep them.
+        # Replaced and never changed, so that a snapshot can keep them.
         self._pages: Mapping[AdapterKey, bool] = {}
         self._under_way: dict[ModelReading, Future[Outcome]] = {}
 
@@ -175,10 +175,10 @@ class ModelTier:
         """The kernel has taken these back."""
         self._pages = {key: asks for key, asks in self._pages.items() if key not in keys}
 
-    def picture(self) -> ModelPicture:
+    def snapshot(self) -> ModelSnapshot:
         """The state at this moment."""
         readings = self.readings
-        return ModelPicture(
+        return ModelSnapshot(
             jobs=self._board.jobs,
             pages=self._pages,
             failed=self._unreadable.problems,

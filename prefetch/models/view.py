@@ -1,4 +1,4 @@
-"""ModelPicture: the model tier at one moment, and what a status shows of it."""
+"""ModelSnapshot: the model tier at one moment, and what a status shows of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .file import ModelFile
 from .plan import JobModels
 
 
-class ModelPicture(NamedTuple):
+class ModelSnapshot(NamedTuple):
     """Immutable, and equal to another when nothing that a status shows has changed."""
 
     jobs: tuple[JobModels, ...] = ()

@@ -69,4 +69,4 @@ def _file_named(name: str, catalog: LoraCatalog) -> LoraFile | None:
 
 
 def _named(use: Use) -> NamedLora:
-    return NamedLora(use.file.name, "resident" if use.resident else "page")
+    return NamedLora(use.file.name, "resident" if use.via_cache else "page")

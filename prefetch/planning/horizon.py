@@ -12,7 +12,7 @@ from ..queue.need import JobNeeds, Tier, Use
 from .plan import Fetch, Limits, Plan, Warm
 
 _USE_BITS = 20
-"""A ticket is the ordinal of a job, shifted by this, plus the place of the use in the job: tickets sort as needs do."""
+"""The order of a use is the ordinal of its job, shifted by this, plus its place in the job: they sort as needs do."""
 
 NEAREST = 16
 """Fetches that a plan names. Most plans are replaced after a few reads; what comes later is counted, not named."""
@@ -23,16 +23,16 @@ of a pace may make due at once. Those behind them have time until it does."""
 
 
 _Cold = tuple[int, AdapterKey, Tier]
-"""What has to be read, behind the ticket of its first use."""
+"""What has to be read, behind the order of its first use."""
 
 
 class _Firsts:
-    """The ticket of each file's earliest use, and the files themselves."""
+    """The order of each file's earliest use, and the files themselves."""
 
-    __slots__ = ("files", "largest_bytes", "tickets", "total_bytes")
+    __slots__ = ("files", "largest_bytes", "orders", "total_bytes")
 
     def __init__(self) -> None:
-        self.tickets: dict[AdapterKey, int] = {}
+        self.orders: dict[AdapterKey, int] = {}
         self.files: dict[AdapterKey, LoraFile] = {}
         self.total_bytes = 0
         self.largest_bytes = 0
@@ -40,44 +40,44 @@ class _Firsts:
 
     def copy(self) -> _Firsts:
         other = _Firsts()
-        other.tickets, other.files = self.tickets.copy(), self.files.copy()
+        other.orders, other.files = self.orders.copy(), self.files.copy()
         other.total_bytes, other.largest_bytes = self.total_bytes, self.largest_bytes
         return other
 
-    def put(self, key: AdapterKey, file: LoraFile, ticket: int) -> None:
-        """Keeps the earlier ticket of a file that is there."""
-        known = self.tickets.get(key)
+    def put(self, key: AdapterKey, file: LoraFile, order: int) -> None:
+        """Keeps the earlier order of a file that is there."""
+        known = self.orders.get(key)
         if known is None:
             self.files[key] = file
             self.total_bytes += file.size_bytes
             self.largest_bytes = max(self.largest_bytes, file.size_bytes)
-        self.tickets[key] = ticket if known is None else min(known, ticket)
+        self.orders[key] = order if known is None else min(known, order)
 
     def drop(self, key: AdapterKey) -> None:
-        del self.tickets[key]
+        del self.orders[key]
         self.total_bytes -= self.files.pop(key).size_bytes
 
     def parted(self, limit_bytes: int | None, refused: Set[AdapterKey]) -> tuple[_Firsts, _Firsts]:
         """Those that may be resident, and those that have to do with warm pages."""
         if limit_bytes is None:
             return _Firsts(), self
-        out = self.tickets.keys() & refused
+        out = self.orders.keys() & refused
         if self.largest_bytes > limit_bytes:
             out |= {key for key, file in self.files.items() if file.size_bytes > limit_bytes}
         if not out:
             return self, _Firsts()
         kept, spilled = self.copy(), _Firsts()
         for key in out:
-            spilled.put(key, kept.files[key], kept.tickets[key])
+            spilled.put(key, kept.files[key], kept.orders[key])
             kept.drop(key)
         return kept, spilled
 
     def merged(self, others: _Firsts) -> _Firsts:
-        if not others.tickets:
+        if not others.orders:
             return self
         both = self.copy()
-        for key, ticket in others.tickets.items():
-            both.put(key, others.files[key], ticket)
+        for key, order in others.orders.items():
+            both.put(key, others.files[key], order)
         return both
 
 
@@ -88,12 +88,12 @@ class _Uses:
         self.firsts = _Firsts()
         self._later: dict[AdapterKey, deque[int]] = {}
 
-    def append(self, use: Use, ticket: int) -> None:
-        """`ticket` is later than every other."""
-        if use.key in self.firsts.tickets:
-            self._later.setdefault(use.key, deque()).append(ticket)
+    def append(self, use: Use, order: int) -> None:
+        """`order` is later than every other."""
+        if use.key in self.firsts.orders:
+            self._later.setdefault(use.key, deque()).append(order)
         else:
-            self.firsts.put(use.key, use.file, ticket)
+            self.firsts.put(use.key, use.file, order)
 
     def pop(self, key: AdapterKey) -> None:
         """Forgets the earliest use of `key`."""
@@ -101,35 +101,35 @@ class _Uses:
         if later is None:
             self.firsts.drop(key)
             return
-        self.firsts.tickets[key] = later.popleft()
+        self.firsts.orders[key] = later.popleft()
         if not later:
             del self._later[key]
 
 
 class _Positions(Mapping[AdapterKey, int]):
-    """Position of the job of each ticket, worked out when somebody asks: a copy of the tickets costs less by far."""
+    """Position of the job of each use, worked out when somebody asks: a copy of the orders costs less by far."""
 
-    __slots__ = ("_head", "_tickets")
+    __slots__ = ("_head", "_orders")
 
-    def __init__(self, tickets: dict[AdapterKey, int], head: int) -> None:
-        self._tickets = tickets
+    def __init__(self, orders: dict[AdapterKey, int], head: int) -> None:
+        self._orders = orders
         self._head = head
 
     def __getitem__(self, key: AdapterKey) -> int:
-        return (self._tickets[key] >> _USE_BITS) - self._head
+        return (self._orders[key] >> _USE_BITS) - self._head
 
     def __iter__(self) -> Iterator[AdapterKey]:
-        return iter(self._tickets)
+        return iter(self._orders)
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._orders)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._tickets
+        return key in self._orders
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, _Positions) and self._head == other._head:
-            return self._tickets == other._tickets
+            return self._orders == other._orders
         if not isinstance(other, Mapping):
             return NotImplemented
         return len(self) == len(other) and all(other.get(key) == position for key, position in self.items())
@@ -148,7 +148,7 @@ class _Rest(Collection[tuple[int, int]]):
         return len(self._cold)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((key.size_bytes, (ticket >> _USE_BITS) - self._head) for ticket, key, _ in self._cold)
+        return ((key.size_bytes, (order >> _USE_BITS) - self._head) for order, key, _ in self._cold)
 
     def __contains__(self, read: object) -> bool:
         return read in tuple(self)
@@ -181,8 +181,8 @@ class Horizon:
         self._head += gone
         stayed = len(previous) - gone
         for ordinal, job in enumerate(self._jobs[stayed:], self._head + stayed):
-            for ticket, use in enumerate(job.uses, ordinal << _USE_BITS):
-                self._uses_of(use).append(use, ticket)
+            for order, use in enumerate(job.uses, ordinal << _USE_BITS):
+                self._uses_of(use).append(use, order)
 
     def plan(self, limits: Limits, warm: Warm) -> Plan:
         """Earliest need first, each tier just as deep as its bytes reach."""
@@ -195,25 +195,25 @@ class Horizon:
             pages = read.merged(spilled)
             end = self._end_of_reach(pages, limits.page_bytes)
             # Our own readers have no use for the pages of what they find in the cache.
-            held = (spilled.tickets.keys() - read.tickets.keys()) & warm.resident
+            held = (spilled.orders.keys() - read.orders.keys()) & warm.resident
             cold += self._cold(pages, "page", end, limits.depth_jobs, warm.pages, warm.failed, held)
         cold.sort(key=itemgetter(0))
         files, head = {"resident": resident.files, "page": pages.files}, self._head
         return Plan(
             tuple(
                 [
-                    Fetch(files[tier][key], tier, (ticket >> _USE_BITS) - head)
-                    for ticket, key, tier in cold[: self._nearest]
+                    Fetch(files[tier][key], tier, (order >> _USE_BITS) - head)
+                    for order, key, tier in cold[: self._nearest]
                 ]
             ),
-            frozenset(resident.tickets),
-            frozenset(pages.tickets),
-            _Positions(acquired.tickets.copy(), head),
+            frozenset(resident.orders),
+            frozenset(pages.orders),
+            _Positions(acquired.orders.copy(), head),
             _Rest(cold[self._nearest :], head) if len(cold) > self._nearest else (),
         )
 
     def _uses_of(self, use: Use) -> _Uses:
-        return self._acquired if use.resident else self._read
+        return self._acquired if use.via_cache else self._read
 
     def _beyond(self, resident: _Firsts, end: float) -> _Firsts:
         """What the next jobs acquire that the resident tier does not reach: until it does, warm pages have to do."""
@@ -222,23 +222,23 @@ class Horizon:
             return beyond
         for job in self._jobs[: SPILLED_JOBS + 1]:
             for use in job.uses:
-                ticket = resident.tickets.get(use.key) if use.resident else None
-                if ticket is not None and ticket >= end:
-                    beyond.put(use.key, use.file, ticket)
+                order = resident.orders.get(use.key) if use.via_cache else None
+                if order is not None and order >= end:
+                    beyond.put(use.key, use.file, order)
         return beyond
 
     def _cold(
         self, firsts: _Firsts, tier: Tier, end: float, depth_jobs: int | None, *warm: Iterable[AdapterKey]
     ) -> list[_Cold]:
-        """What is needed before `end` and not `warm`, with the ticket of its first use."""
-        tickets = firsts.tickets
+        """What is needed before `end` and not `warm`, with the order of its first use."""
+        orders = firsts.orders
         if depth_jobs is not None:
             end = min(end, (self._head + depth_jobs + 1) << _USE_BITS)
-        cold = set(tickets).difference(*warm)
-        return [(ticket, key, tier) for key in cold if (ticket := tickets[key]) < end]
+        cold = set(orders).difference(*warm)
+        return [(order, key, tier) for key in cold if (order := orders[key]) < end]
 
     def _end_of_reach(self, firsts: _Firsts, limit_bytes: int) -> float:
-        """The first ticket that is out of reach.
+        """The order of the first use that is out of reach.
 
         What is warm counts too, so that a plan stays right while its fetches are carried out. The first file that does
         not fit ends the reach, so that nothing overtakes it; the first job gets its own.
@@ -247,10 +247,10 @@ class Horizon:
             return 0
         if firsts.total_bytes > limit_bytes:
             left_bytes = limit_bytes
-            for key, ticket in sorted(firsts.tickets.items(), key=itemgetter(1)):
+            for key, order in sorted(firsts.orders.items(), key=itemgetter(1)):
                 left_bytes -= firsts.files[key].size_bytes
-                if left_bytes < 0 and ticket >> _USE_BITS > self._head:
-                    return ticket
+                if left_bytes < 0 and order >> _USE_BITS > self._head:
+                    return order
         return math.inf
 
 

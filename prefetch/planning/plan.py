@@ -94,7 +94,7 @@ def speculate(plan: Plan, uses: Sequence[Use], limits: Limits, warm: Warm) -> Pl
 def tier_of(use: Use, limits: Limits, no_room: Container[AdapterKey] = frozenset()) -> Tier | None:
     """Where the file belongs; None when no tier that could take it is on."""
     limit_bytes = limits.resident_bytes
-    if use.resident and limit_bytes is not None and use.file.size_bytes <= limit_bytes and use.key not in no_room:
+    if use.via_cache and limit_bytes is not None and use.file.size_bytes <= limit_bytes and use.key not in no_room:
         return "resident"
     return None if limits.page_bytes is None else "page"
 

@@ -27,7 +27,7 @@ class LoraReference:
     strength_clip: float | None = None
     node_id: str = ""
     class_type: str = ""
-    resident: bool = False
+    via_cache: bool = False
     """True when the reader is ours (a WarmStack node, the worker), which can use an `Adapter` from the cache.
     Every other loader profits from the page cache alone."""
     guessed: bool = False
@@ -49,7 +49,7 @@ class LoraReference:
         model, clip = _times(self.strength_model, weight), _times(self.strength_clip, weight)
         # Not `replace`, which takes three times as long: a queue may hold tens of thousands of rows.
         return LoraReference(
-            self.name, model, clip, self.node_id, self.class_type, self.resident, self.guessed, self.category
+            self.name, model, clip, self.node_id, self.class_type, self.via_cache, self.guessed, self.category
         )
 
 

@@ -60,7 +60,7 @@ class Use(NamedTuple):
 
     key: AdapterKey
     file: LoraFile
-    resident: bool
+    via_cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class JobNeeds:
         uses: dict[tuple[AdapterKey, bool], Use] = {}
         for reference, found in self.needs:
             if found.is_readable and found.key is not None and found.file is not None:
-                uses[found.key, reference.resident] = Use(found.key, found.file, reference.resident)
+                uses[found.key, reference.via_cache] = Use(found.key, found.file, reference.via_cache)
         object.__setattr__(self, "uses", tuple(uses.values()))
         object.__setattr__(self, "keys", frozenset([key for key, _ in uses]))
 

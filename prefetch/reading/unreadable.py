@@ -20,7 +20,7 @@ class Unreadable:
     """Owned by the event loop."""
 
     def __init__(self) -> None:
-        # Replaced and never changed, so that a picture of the state can keep it.
+        # Replaced and never changed, so that a snapshot can keep it.
         self._problems: Mapping[AdapterKey, str] = {}
         self._retry_at_s: dict[AdapterKey, float] = {}
         """Files that were not to blame; `_NEVER_S` for those that may be read."""

@@ -67,7 +67,7 @@ class Warmer:
         self._plan = Plan()
         self._running: Container[AdapterKey] = frozenset()
         self._unreadable = Unreadable()
-        # Replaced and never changed, so that a picture of the state can keep them.
+        # Replaced and never changed, so that a snapshot can keep them.
         self._pages: Mapping[AdapterKey, bool] = {}
         self._no_room: frozenset[AdapterKey] = frozenset()
         """Adapters that the cache has refused for now."""

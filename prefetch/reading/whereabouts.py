@@ -26,11 +26,11 @@ class Whereabouts(NamedTuple):
         key = need.key
         if not need.is_readable or key is None or need.file is None:
             return None
-        if need.reference.resident and key in self.resident:
+        if need.reference.via_cache and key in self.resident:
             return "resident"
         if key in self.pages or FetchKey(key, "page") in self.loading:
             return "page"
-        return tier_of(Use(key, need.file, need.reference.resident), self.limits, self.no_room)
+        return tier_of(Use(key, need.file, need.reference.via_cache), self.limits, self.no_room)
 
     def state_of(self, need: Need) -> AdapterState:
         file, key = need.file, need.key

@@ -27,10 +27,10 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
     loras: list[LoraReference] = []
     unknown: list[UnknownReference] = []
     models: list[ModelReference] = []
-    resident: set[str] = set()
+    ours: set[str] = set()
     for node in ordered_nodes(prompt, outputs, _NAMELESS):
         if node.class_type in _STACK_READERS:
-            resident |= upstream(node, _STACK_READERS[node.class_type])
+            ours |= upstream(node, _STACK_READERS[node.class_type])
         if node.class_type in MODEL_INPUTS:
             models += named_models(node)
         if node.class_type in PLAIN_CLASSES:
@@ -41,8 +41,8 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
                     loras.append(found)
                 else:
                     unknown.append(found)
-    if resident:
-        loras = [replace(lora, resident=True) if lora.node_id in resident else lora for lora in loras]
+    if ours:
+        loras = [replace(lora, via_cache=True) if lora.node_id in ours else lora for lora in loras]
     return References(tuple(loras), tuple(unknown), tuple(models))
 
 

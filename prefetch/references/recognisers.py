@@ -29,7 +29,7 @@ RECOGNISERS: Mapping[str, tuple[Shape, ...]] = {
     # Ours
     "WarmStackLoadLoraStack": (StackText(clip="clip", passed_on=2),),
     "WarmStackLoraStack": (StackText(category="category"),),
-    "WarmStackLoraTags": (Tags(syntax="syntax", resident=True),),
+    "WarmStackLoraTags": (Tags(syntax="syntax", via_cache=True),),
     "WarmStackLoraRequest": (StackText("request"),),
     "WarmStackWarm": (StackText(),),
     # ComfyUI

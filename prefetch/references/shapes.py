@@ -43,7 +43,7 @@ def named(
     clip: object,
     *,
     guessed: bool = False,
-    resident: bool = False,
+    via_cache: bool = False,
     tiny: float = 0.0,
 ) -> Iterator[Found]:
     """One row: nothing when it names nothing or both strengths are known to be (nearly) zero."""
@@ -58,7 +58,7 @@ def named(
     strengths = number_in(model), number_in(clip)
     if all(strength is not None and abs(strength) <= tiny for strength in strengths):
         return
-    yield LoraReference(text, *strengths, node.node_id, node.class_type, resident, guessed)
+    yield LoraReference(text, *strengths, node.node_id, node.class_type, via_cache, guessed)
 
 
 def active(node: Node, keys: tuple[str, ...], unless: tuple[str, ...] = ()) -> bool | Computed:

@@ -27,7 +27,7 @@ class Tags:
     syntax: str = ""
     """Input that says in which order a tag holds its numbers, where the node has one; else model, then clip."""
     expanded: bool = False
-    resident: bool = False
+    via_cache: bool = False
 
     def read(self, node: Node) -> Iterator[Found]:
         if active(node, self.switches) is False:
@@ -44,9 +44,9 @@ class Tags:
         syntax = node.value(self.syntax) if self.syntax in node.inputs else COMFY
         if isinstance(syntax, Computed):
             # It decides which number is which, and not which files are read.
-            yield from map(_without_strengths, tag_references(node, certain, resident=self.resident))
+            yield from map(_without_strengths, tag_references(node, certain, via_cache=self.via_cache))
         else:
-            yield from tag_references(node, certain, syntax=str(syntax), resident=self.resident)
+            yield from tag_references(node, certain, syntax=str(syntax), via_cache=self.via_cache)
         if has_tags(drawn):
             yield unknown(node, "a random choice in its text")
         if self.expanded and "__" in text and _WILDCARD.search(re.sub(r"<[^<>]{1,512}>", "", text[:MAX_TEXT_CHARS])):
@@ -97,11 +97,11 @@ class StackText:
 def stack_references(stack: LoraStack, *, node_id: str = "", class_type: str = "") -> Iterator[LoraReference]:
     """The active rows of a stack that one of our own readers will acquire."""
     for row in stack.active:
-        yield _reference(row, node_id, class_type, resident=True, guessed=False)
+        yield _reference(row, node_id, class_type, via_cache=True, guessed=False)
 
 
 def tag_references(
-    node: Node, text: str, *, syntax: str = COMFY, resident: bool = False, guessed: bool = False
+    node: Node, text: str, *, syntax: str = COMFY, via_cache: bool = False, guessed: bool = False
 ) -> Iterator[Found]:
     """Tags of `text` whose strengths are not both zero."""
     if "<" not in text or not has_tags(text):
@@ -118,12 +118,12 @@ def tag_references(
             continue
         for row in rows:
             if row.is_active and row.name.casefold() not in NOT_NAMES:
-                yield _reference(row, node.node_id, node.class_type, resident=resident, guessed=guessed)
+                yield _reference(row, node.node_id, node.class_type, via_cache=via_cache, guessed=guessed)
 
 
-def _reference(row: LoraRow, node_id: str, class_type: str, *, resident: bool, guessed: bool) -> LoraReference:
+def _reference(row: LoraRow, node_id: str, class_type: str, *, via_cache: bool, guessed: bool) -> LoraReference:
     strengths = row.strength_model, row.strength_clip
-    return LoraReference(row.name, *strengths, node_id, class_type, resident, guessed, row.category, row.weights)
+    return LoraReference(row.name, *strengths, node_id, class_type, via_cache, guessed, row.category, row.weights)
 
 
 def _without_strengths(found: Found) -> Found:

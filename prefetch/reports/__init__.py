@@ -1,1 +1,1 @@
-"""What the prefetcher tells: the status, its pictures and totals, Prometheus text, the line per batch."""
+"""What the prefetcher tells: what a status shows, the jobs that ended, Prometheus text, the line per batch."""

@@ -1,4 +1,4 @@
-"""Picture: the prefetcher's state at one moment, and what a status shows of it."""
+"""PrefetchSnapshot: the prefetcher's state at one moment, and what a status shows of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...lora.library.file import AdapterKey
-from ..models.view import ModelPicture
+from ..models.view import ModelSnapshot
 from ..planning.predictor import PredictorStats
 from ..queue.job import UnknownReference
 from ..queue.need import JobNeeds, Need, shown_name
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...lora.cache.cache_stats import CacheSnapshot
 
 
-class Picture(NamedTuple):
+class PrefetchSnapshot(NamedTuple):
     """Immutable, and equal to another when nothing that a status shows has changed."""
 
     enabled: bool = True
@@ -39,7 +39,7 @@ class Picture(NamedTuple):
     under_pressure: bool = False
     history: tuple[JobRecord, ...] = ()
     paused: str = ""
-    models: ModelPicture = ModelPicture()
+    models: ModelSnapshot = ModelSnapshot()
 
     def status(self, revision: int, cached: CacheSnapshot) -> PrefetchStatus:
         """Joined with the cache's numbers of this moment. Both revisions only grow, and so does their sum."""

@@ -26,21 +26,21 @@ Needed = tuple[tuple[int, int], Use]
 
 
 def needs(job_id: str, uses: Sequence[tuple[LoraFile, bool]]) -> JobNeeds:
-    found = (Need(LoraReference(file.name, resident=ours), Resolution("found", file)) for file, ours in uses)
+    found = (Need(LoraReference(file.name, via_cache=ours), Resolution("found", file)) for file, ours in uses)
     return JobNeeds(QueuedJob(job_id, None), References(), tuple(found))
 
 
 def planned_anew(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm, nearest: int) -> Plan:
     """The definition: every use of every job, one after the other."""
     uses = [((position, place), use) for position, job in enumerate(jobs) for place, use in enumerate(job.uses)]
-    acquired = firsts(needed for needed in uses if needed[1].resident)
-    read = firsts(needed for needed in uses if not needed[1].resident)
+    acquired = firsts(needed for needed in uses if needed[1].via_cache)
+    read = firsts(needed for needed in uses if not needed[1].via_cache)
     resident = {key: need for key, need in acquired.items() if tier_of(need[1], limits, warm.no_room) == "resident"}
     out_of_reach = resident.keys() - within_reach(resident, limits.resident_bytes)
     pages = firsts(
         (ticket, use)
         for ticket, use in uses
-        if not use.resident or use.key not in resident or (use.key in out_of_reach and ticket[0] <= SPILLED_JOBS)
+        if not use.via_cache or use.key not in resident or (use.key in out_of_reach and ticket[0] <= SPILLED_JOBS)
     )
     if limits.page_bytes is None:
         pages = {}

@@ -26,7 +26,7 @@ def lora(name: str, size_bytes: int = 10, *, suffix: str = ".safetensors", probl
 def job(job_id: str, *uses: tuple[LoraFile | None, bool], running: bool = False) -> JobNeeds:
     needs = tuple(
         Need(
-            LoraReference("?" if file is None else file.name, resident=resident),
+            LoraReference("?" if file is None else file.name, via_cache=resident),
             Resolution("missing") if file is None else Resolution("found", file),
         )
         for file, resident in uses

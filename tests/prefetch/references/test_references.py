@@ -218,14 +218,14 @@ def test_only_nodes_that_the_outputs_need_count_and_come_in_running_order() -> N
     assert names(payload_references(prompt)) == names(references(prompt))
 
 
-def test_a_stack_that_ends_in_our_loader_is_resident_whatever_pack_built_it() -> None:
+def test_a_stack_that_ends_in_our_loader_comes_from_the_cache_whatever_pack_built_it() -> None:
     rows = {"switch_1": "On", "lora_name_1": "a", "model_weight_1": 1, "clip_weight_1": 1}
     ours = read(
         "WarmStackLoadLoraStack", {"loras": "<lora:b:1>", "lora_stack": ["2", 0]}, **{"2": ("CR LoRA Stack", rows)}
     )
-    assert [(lora.name, lora.resident) for lora in ours.loras] == [("a", True), ("b", True)]
+    assert [(lora.name, lora.via_cache) for lora in ours.loras] == [("a", True), ("b", True)]
     theirs = read("CR Apply LoRA Stack", {"lora_stack": ["2", 0]}, **{"2": ("CR LoRA Stack", rows)})
-    assert [(lora.name, lora.resident) for lora in theirs.loras] == [("a", False)]
+    assert [(lora.name, lora.via_cache) for lora in theirs.loras] == [("a", False)]
 
 
 GENERIC = [
