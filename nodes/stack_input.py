@@ -32,7 +32,7 @@ def read_stack(names: Names, text: str | None, before: object = None, *, categor
     if not isinstance(text, str) or not text.strip():
         return earlier
     written = parse_stack(text, category_of=lambda name: names.category_of(name, category))
-    return earlier + LoraStack(tuple(row if row.category else replace(row, category=category) for row in written))
+    return earlier + written.in_category(category)
 
 
 def with_file_names(names: Names, stack: LoraStack) -> LoraStack:

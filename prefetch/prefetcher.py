@@ -97,7 +97,7 @@ class Prefetcher:
         self._readers = self._machine.make_pool(THREADS + MODEL_THREADS, "warmstack-read")
         self._pools = self._chores, self._diskless, self._readers
         clock, self._woken = self._machine.clock, asyncio.Event()
-        lookup = Lookup(catalog, self._resolver, lambda call: self._begin(self._offload(call)), clock, self._woken.set)
+        lookup = Lookup(self._resolver, lambda call: self._begin(self._offload(call)), clock, self._woken.set)
         self._board = QueueBoard(references, lookup, self._compute)
         self._scan = LibraryScan(self._resolver, self._offload, clock, self._spawn, self._on_change)
         self._warmer = Warmer(cache, self._machine, self._readers, self._chores, self._call_soon, self._on_change)

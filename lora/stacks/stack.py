@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, TypeAlias
 
 from ..errors import LoraSyntaxError
@@ -54,6 +54,10 @@ class LoraStack:
 
     def scaled(self, weight: float) -> LoraStack:
         return LoraStack(tuple(row.scaled(weight) for row in self.rows))
+
+    def in_category(self, category: str) -> LoraStack:
+        """Rows without a category get this one."""
+        return LoraStack(tuple(row if row.category else replace(row, category=category) for row in self.rows))
 
     def __add__(self, other: LoraStack) -> LoraStack:
         return LoraStack(self.rows + other.rows)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import TypeAlias
 
-from ...lora.library.catalog import Ambiguous, Found, LoraCatalog
 from ..rest import rest_s
 from .job import Asked
-from .need import UNRESOLVED, Resolution
+from .need import Resolution
 from .resolver import Resolver
 
 RESTAT_S = 2.0
@@ -32,7 +31,6 @@ class Lookup:
 
     def __init__(
         self,
-        catalog: LoraCatalog,
         resolver: Resolver,
         begin: Callable[[Callable[[], Looked]], asyncio.Task[Looked]],
         clock: Callable[[], float],
@@ -40,7 +38,6 @@ class Lookup:
     ) -> None:
         """`begin` starts a blocking call in a thread. `ended()` is called on the loop when a look has ended for which
         nobody waited."""
-        self._catalog = catalog
         self._resolver = resolver
         self._begin = begin
         self._clock = clock
@@ -51,7 +48,7 @@ class Lookup:
         self._look: asyncio.Task[Looked] | None = None
         self._revision: int | None = None
         self._scanned: int | None = None
-        """The revision that `_by_scan` has been asked of."""
+        """The revision that `by_scan` has been asked of."""
         self._looked_at_s = 0.0
         """When the last look at all the names began."""
         self._began_s = 0.0
@@ -98,7 +95,7 @@ class Lookup:
             return False
         moved = await self._wait_for(partial(self._resolver.resolve, asked, stop)) if self._look is None else False
         for one in asked - self._known.keys():
-            self._known[one] = self._by_scan(one)
+            self._known[one] = self._resolver.by_scan(one)
             self._unchecked.add(one)
         return moved
 
@@ -109,16 +106,10 @@ class Lookup:
             self._scanned = revision
             for one, known in self._known.items():
                 if one in self._unchecked or known.state != "found":
-                    scanned = self._known[one] = self._by_scan(one)
+                    scanned = self._known[one] = self._resolver.by_scan(one)
                     self._unchecked.add(one)
                     moved |= scanned != known
         return moved
-
-    def _by_scan(self, asked: Asked) -> Resolution:
-        match = self._catalog.resolve(*asked)
-        if isinstance(match, Ambiguous):
-            return Resolution("ambiguous", candidates=match.candidates)
-        return self._resolver.found(match.file) if isinstance(match, Found) else UNRESOLVED
 
     async def _wait_for(self, look: Callable[[], Looked]) -> bool:
         self._look, self._began_s = self._begin(look), self._clock()

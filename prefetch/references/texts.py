@@ -84,7 +84,7 @@ class StackText:
         else:
             category = node.value(self.category) if self.category else None
             if isinstance(category, str):
-                stack = LoraStack(tuple(row if row.category else replace(row, category=category) for row in stack))
+                stack = stack.in_category(category)
             yield from stack_references(self._read_of(stack, node), node_id=node.node_id, class_type=node.class_type)
 
     def _read_of(self, stack: LoraStack, node: Node) -> LoraStack:
