@@ -25,7 +25,7 @@ from warmstack.prefetch.planning.forecast import Forecast
 from warmstack.prefetch.planning.horizon import Horizon
 from warmstack.prefetch.planning.pace import Due, PaceMeter
 from warmstack.prefetch.planning.plan import UNQUEUED, FetchKey, Limits, Plan, Warm, speculate
-from warmstack.prefetch.queue.board import HORIZON_JOBS
+from warmstack.prefetch.queue.board import JOBS_IN_SIGHT
 from warmstack.prefetch.queue.job import LoraReference, QueuedJob, References
 from warmstack.prefetch.queue.need import JobNeeds, Need, Resolution
 from warmstack.prefetch.reports.view import resident_keys
@@ -231,7 +231,7 @@ class WarmStack(OnDemand):
         self._meter.count_read(self._files[name].size_bytes, seconds)
 
     def _look(self, running: TraceJob | None, queue: Sequence[TraceJob], refused: set[AdapterKey]) -> Due:
-        jobs = [*([running] if running else []), *queue][:HORIZON_JOBS]
+        jobs = [*([running] if running else []), *queue][:JOBS_IN_SIGHT]
         self._horizon.follow([self._needs_of(job) for job in jobs])
         warm = Warm(resident=resident_keys(self.cache.snapshot()), failed=refused)
         self._plan = self._horizon.plan(self._limits, warm)

@@ -13,10 +13,10 @@ from .job import JobKey, QueuedJob, References
 from .lookup import Lookup
 from .need import JobNeeds, needs_of
 
-HORIZON_JOBS = 64
+JOBS_IN_SIGHT = 64
 """At least so many jobs are looked at, if there are: eviction that sees 64 is within a point of a perfect future."""
 ARRIVING_JOBS = 8
-"""Jobs that come into sight together once fewer than `HORIZON_JOBS` are: reading and resolving them costs a trip to a
+"""Jobs that come into sight together once fewer than `JOBS_IN_SIGHT` are: reading and resolving them costs a trip to a
 thread and a new plan each time."""
 REBUILD_JOBS = 16
 """Jobs rebuilt between two breaths of the event loop."""
@@ -52,7 +52,7 @@ class QueueBoard:
 
     @property
     def needs(self) -> tuple[JobNeeds, ...]:
-        """Jobs of the horizon in running order, as far as they are read. The same object while unchanged."""
+        """Jobs in sight in running order, as far as they are read. The same object while unchanged."""
         if self._needs is None:
             known = self._known
             self._needs = tuple([known[key] for key in self._keys if key in known])
@@ -145,7 +145,7 @@ class QueueBoard:
 
 def in_sight(visible: Sequence[QueuedJob], known: Container[JobKey]) -> tuple[QueuedJob, ...]:
     """The jobs that are looked at of a queue, with those that were looked at before."""
-    jobs = tuple(visible[: HORIZON_JOBS + ARRIVING_JOBS])
+    jobs = tuple(visible[: JOBS_IN_SIGHT + ARRIVING_JOBS])
     strangers = (place for place, job in enumerate(jobs) if job.key not in known)
     first = next(strangers, len(jobs))
-    return jobs if first < HORIZON_JOBS else jobs[:first]
+    return jobs if first < JOBS_IN_SIGHT else jobs[:first]

@@ -22,7 +22,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from warmstack.lora.cache.cache_stats import AdapterView
 from warmstack.lora.library.file import AdapterKey
-from warmstack.prefetch.queue.board import HORIZON_JOBS
+from warmstack.prefetch.queue.board import JOBS_IN_SIGHT
 from warmstack.prefetch.queue.scan import REFRESH_S
 
 from .choices import BUDGET_BYTES, NAMES, PLENTY_BYTES
@@ -171,7 +171,7 @@ class CheckedPrefetcher(PrefetcherMachine):
         waste, warmed = status.page.wasted_bytes, status.page.warmed_bytes
         assert 0 <= waste <= warmed
         ids = [job.job_id for job in self.world.queue] if status.enabled else []
-        assert [job.job_id for job in status.queue] == ids[:HORIZON_JOBS]
+        assert [job.job_id for job in status.queue] == ids[:JOBS_IN_SIGHT]
 
 
 TestPrefetcher = CheckedPrefetcher.TestCase

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from warmstack.nodes.server.host_queue import HostQueue
-from warmstack.prefetch.queue.board import ARRIVING_JOBS, HORIZON_JOBS, in_sight
+from warmstack.prefetch.queue.board import ARRIVING_JOBS, JOBS_IN_SIGHT, in_sight
 from warmstack.prefetch.queue.job import QueuedJob
 
 
@@ -39,5 +39,5 @@ def test_only_the_jobs_in_sight_of_a_long_queue_are_made(monkeypatch: pytest.Mon
     items = [item(number) for number in range(5000)]
     random.Random(0).shuffle(items)
     seen = in_sight(HostQueue([], items), ())
-    assert [job.ticket for job in seen] == list(range(HORIZON_JOBS + ARRIVING_JOBS))
+    assert [job.ticket for job in seen] == list(range(JOBS_IN_SIGHT + ARRIVING_JOBS))
     assert len(made) == len(seen)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warmstack.prefetch.queue.board import ARRIVING_JOBS, HORIZON_JOBS, in_sight
+from warmstack.prefetch.queue.board import ARRIVING_JOBS, JOBS_IN_SIGHT, in_sight
 from warmstack.prefetch.queue.job import JobKey, QueuedJob
 
 from ..world import World, stock_graph
 
 JOBS = [QueuedJob(str(i), None) for i in range(200)]
-MOST = HORIZON_JOBS + ARRIVING_JOBS
+MOST = JOBS_IN_SIGHT + ARRIVING_JOBS
 
 
 def keys(jobs: tuple[QueuedJob, ...]) -> set[JobKey]:
