@@ -83,9 +83,9 @@ class PrefetchSnapshot(NamedTuple):
 
 
 def resident_keys(cached: CacheSnapshot, named: Set[AdapterKey] = frozenset()) -> frozenset[AdapterKey]:
-    """Adapters that are in memory, or that a demand is bringing there. What only we are reading is not: left out of a
-    plan, its read would go on behind all those that are in it. With those of `named` whose file is there as it was
-    written since: a queue names it as it was found, and while a look at the disk hangs, that may be long ago."""
+    """Keys that a plan may treat as loaded: ready adapters, and those that a job is waiting for. Our own unfinished
+    reads are excluded, else the plan would drop them to the end. Also included: keys in `named` of an older version of
+    a resident file, because a slow disk may keep the queue on an old stat."""
     resident = frozenset(view.key for view in cached.adapters if view.state == "ready" or view.waiting)
     others = named - resident
     if not others:
