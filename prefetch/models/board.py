@@ -19,6 +19,8 @@ from .plan import JobModels
 
 RELOOK_S = 10.0
 """From one round of looks at all names to the next, more where they take long: a replaced file is noticed so late."""
+AWAY_S = 30.0
+"""A name without a file is looked up again after so long, however long looks take: a share that hung is back soon."""
 PATIENCE_S = 0.25
 """How long other names wait for one that is being looked up."""
 LOOKS = 24
@@ -33,18 +35,25 @@ Name: TypeAlias = tuple[str, str]
 class _Look:
     """Names being looked up by one thread, nearest need first."""
 
-    def __init__(self, find: ModelFinder, names: Iterable[Name]) -> None:
+    def __init__(self, find: ModelFinder, clock: Callable[[], float], names: Iterable[Name]) -> None:
         self.names = set(names)
         """Less those that were found, or taken back."""
         self.is_late = False
+        self.began_s = self.ended_s = clock()
+        """As its thread saw it: the event loop may stand still for reasons of its own."""
         self._find = find
+        self._clock = clock
         self._ahead = deque(names)
         self._done: deque[tuple[Name, tuple[ModelFile, ...]]] = deque()
 
     def run(self) -> None:
         """For a thread."""
-        while (name := taken(self._ahead.popleft)) is not None:
-            self._done.append((name, tuple(self._find(*name))))
+        self.began_s = self._clock()
+        try:
+            while (name := taken(self._ahead.popleft)) is not None:
+                self._done.append((name, tuple(self._find(*name))))
+        finally:
+            self.ended_s = self._clock()
 
     def take_back(self) -> None:
         """Leaves it the name that it is at."""
@@ -86,7 +95,10 @@ class ModelBoard:
         self._looks: list[_Look] = []
         self._round_at_s = clock()
         self._looked_s = 0.0
-        """How long looks took since then."""
+        """How long looks took since then, those side by side together."""
+        self._looked_until_s = clock()
+        self._missed_at_s = float("inf")
+        """When a look last found no file for a name."""
 
     @property
     def jobs(self) -> tuple[JobModels, ...]:
@@ -102,29 +114,38 @@ class ModelBoard:
             return False
         self._waits = self._waits and bool(self._left())
         now_s = self._clock()
-        if needs and not self._waits and now_s - self._round_at_s >= rest_s(RELOOK_S, self._looked_s):
-            self._round_at_s, self._looked_s = now_s, 0.0
-            self._found = {name: self._found[name] for name in self._names() if name in self._found}
-            self._fresh = set()
-            self._waits = bool(self._left())
+        if needs and not self._waits:
+            if now_s - self._round_at_s >= rest_s(RELOOK_S, self._looked_s):
+                self._round_at_s, self._looked_s = now_s, 0.0
+                self._found = {name: self._found[name] for name in self._names() if name in self._found}
+                self._fresh = set()
+                self._waits = bool(self._left())
+            elif now_s - self._missed_at_s >= AWAY_S:
+                self._missed_at_s = float("inf")
+                self._fresh.difference_update([name for name, files in self._found.items() if not files])
+                self._waits = bool(self._left())
         return self._waits
 
     async def look_up(self, found: Callable[[], None] = lambda: None) -> None:
         """The names that are new; all of them when it is time. `found()` is called when `jobs` has changed."""
         if names := self._left():
-            await self._run(_Look(self._find, names), found)
+            await self._run(_Look(self._find, self._clock, names), found)
 
     async def _run(self, look: _Look, found: Callable[[], None]) -> None:
         self._looks.append(look)
-        began_s = self._clock()
         overdue = asyncio.get_running_loop().call_later(PATIENCE_S, self._on_overdue, look, found)
         try:
             await self._offload(look.run)
         finally:
             overdue.cancel()
             self._looks.remove(look)
-            self._looked_s += self._clock() - began_s
+            self._count(look)
             self._take_in(look, found)
+
+    def _count(self, look: _Look) -> None:
+        alone_s = look.ended_s - max(look.began_s, self._looked_until_s)
+        self._looked_s = max(self._looked_s + max(alone_s, 0.0), look.ended_s - look.began_s)
+        self._looked_until_s = max(self._looked_until_s, look.ended_s)
 
     def _on_overdue(self, look: _Look, found: Callable[[], None]) -> None:
         look.take_back()
@@ -156,6 +177,8 @@ class ModelBoard:
         found_now = look.take()
         self._found |= found_now
         self._fresh |= found_now.keys()
+        if not all(found_now.values()):
+            self._missed_at_s = self._clock()
         self._take(tuple(map(self._models_of, self._needs)))
         self._waits = bool(self._left())
         if self._jobs != before:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from warmstack.loaders.system.disk_kind import Disk
 from warmstack.prefetch.models import board as board_module
-from warmstack.prefetch.models.board import ModelBoard
+from warmstack.prefetch.models.board import AWAY_S, RELOOK_S, ModelBoard
 from warmstack.prefetch.models.file import ModelFile
 from warmstack.prefetch.queue.job import ModelReference, QueuedJob, References
 from warmstack.prefetch.queue.need import JobNeeds
@@ -130,3 +130,88 @@ def test_on_a_slow_share_new_names_come_first_and_looks_at_known_ones_take_a_sma
     looks = [name for _, name in share.looks]
     assert len(looks) > len(names), "a replaced file is never noticed"
     assert looks == ((rounds + 1) * names)[: len(looks)], "each name once, then a pause"
+
+
+class Clocked:
+    """A board of names that are looked up at once; `after` is called on the loop when a look has ended."""
+
+    def __init__(self, *names: str) -> None:
+        self.now_s = 0.0
+        self.looks: list[str] = []
+        self.during: Callable[[str], bool] = lambda name: True
+        """Called in each look; False when nothing is found."""
+        self.after: Callable[[], None] = lambda: None
+        self.board = ModelBoard(self.find, self.offload, lambda: self.now_s, lambda path: None)
+        self.queue = tuple(needs(number, not number, (name,)) for number, name in enumerate(names))
+
+    def find(self, kind: str, name: str) -> tuple[ModelFile, ...]:
+        self.looks.append(name)
+        return find(kind, name) if self.during(name) else ()
+
+    async def offload(self, call: Callable[[], Any]) -> None:
+        call()
+        self.after()
+
+    async def poll_for(self, seconds: float) -> list[str]:
+        """The names that are looked up meanwhile."""
+        self.looks.clear()
+        end_s = self.now_s + seconds
+        while True:
+            if self.board.observe(self.queue):
+                await self.board.look_up()
+            if self.now_s >= end_s:
+                return self.looks
+            self.now_s += 0.25
+
+
+async def test_names_that_a_share_did_not_find_are_looked_up_soon_after_it_is_back() -> None:
+    """However long it has hung; the other names rest."""
+
+    def hang(name: str) -> bool:
+        share.now_s += 30 if name == "b" else 0
+        return name != "b"
+
+    share = Clocked("a", "b")
+    share.during = hang
+    assert await share.poll_for(0) == ["a", "b"]
+    assert await share.poll_for(AWAY_S - 1) == []
+    assert await share.poll_for(2) == ["b"], "it is still away"
+    share.during = lambda name: True
+    assert await share.poll_for(AWAY_S) == ["b"]
+    assert [len(job.files) for job in share.board.jobs] == [1, 1]
+    assert await share.poll_for(5 * AWAY_S) == []
+
+
+async def test_a_loop_that_stands_still_makes_no_slow_disk() -> None:
+    """A node pack is imported, say, while a look comes back."""
+
+    def stand_still() -> None:
+        share.now_s += 60
+
+    share = Clocked("a")
+    share.after = stand_still
+    await share.poll_for(0)
+    assert await share.poll_for(RELOOK_S) == ["a"]
+
+
+async def test_looks_side_by_side_count_as_the_time_that_they_take_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_module, "PATIENCE_S", 0)
+    share = Clocked(*(names := [f"{number}" for number in range(4)]))
+
+    def go_on() -> None:
+        share.now_s += 1
+
+    together = threading.Barrier(len(names), go_on)
+    share.during = lambda name: together.wait(DEADLINE_S) >= 0
+    board = ModelBoard(share.find, asyncio.to_thread, lambda: share.now_s, lambda path: None)
+    looks: list[asyncio.Task[None]] = []
+    while len(share.looks) < len(names):
+        if board.observe(share.queue):
+            looks.append(asyncio.create_task(board.look_up()))
+        await asyncio.sleep(0.001)
+    await asyncio.gather(*looks)
+    board.observe(share.queue)
+    share.now_s = REST_SHARE - 1
+    assert not board.observe(share.queue)
+    share.now_s = REST_SHARE
+    assert board.observe(share.queue)
