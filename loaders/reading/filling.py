@@ -24,10 +24,9 @@ class Pace:
 
     cancelled: Callable[[], bool] | None = None
     limiter: RateLimit | None = None
-    advanced: Callable[[str, int], None] | None = None
-    """Called with the path and the bytes of each chunk that has arrived, from the reading thread."""
     reached: Callable[[str, int, int | str], None] | None = None
-    """The same with the offset in the file where the chunk ends, or with the key of the tensor that it is."""
+    """Called from the reading thread with the path and the bytes of each chunk that has arrived, and the offset in the
+    file where it ends, or the key of the tensor that it is."""
 
     @property
     def stopped(self) -> bool:
@@ -42,8 +41,6 @@ class Pace:
 
     def report(self, path: str, nbytes: int, at: int | str) -> None:
         """Pass on that a chunk has arrived; `at` as in `reached`."""
-        if self.advanced is not None:
-            self.advanced(path, nbytes)
         if self.reached is not None:
             self.reached(path, nbytes, at)
 

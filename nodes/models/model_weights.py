@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
@@ -17,7 +16,7 @@ from ...loaders.gguf.header import GgufHeader, read_gguf_header
 from ...loaders.gguf.load import LoadedGguf, load_gguf
 from ...loaders.gguf.on_numpy import refusal
 from ...loaders.model_loader import ModelLoader
-from ...loaders.progress import LoadProgress
+from ...loaders.progress import Progress, ProgressMeter
 from ...loaders.reading.filling import Pace
 from ...loaders.reading.opened import stamp_path
 from ...loaders.strategies.registry import StrategyRegistry
@@ -75,7 +74,7 @@ def read_weights(
     name: str,
     path: str,
     strategy: str,
-    progress: Callable[[LoadProgress], None] | None = None,
+    progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> ModelWeights:
     """The tensors of the file or of the shards that it names. Raises ModelFileError, or LoadCancelledError."""
@@ -110,27 +109,20 @@ def weights_state(path: str) -> ModelState:
         return (error.reason,)
 
 
-def _read_gguf(
-    name: str, path: str, progress: Callable[[LoadProgress], None] | None, cancelled: Callable[[], bool] | None
-) -> ModelWeights:
+def _read_gguf(name: str, path: str, progress: Progress | None, cancelled: Callable[[], bool] | None) -> ModelWeights:
     """Plain tensors as the file has them: a cast would change what the host detects."""
     header = read_gguf_header(path)
     _check_types(header)
-    total_bytes, done_bytes = sum(entry.end - entry.start for entry in header.tensors.values()), 0
-    lock = threading.Lock()
-
-    def arrived(part: str, nbytes: int) -> None:
-        nonlocal done_bytes
-        with lock:
-            done_bytes += nbytes
-            if progress is not None:
-                progress(LoadProgress(done_bytes, total_bytes, part))
+    total_bytes = sum(entry.end - entry.start for entry in header.tensors.values())
+    meter = ProgressMeter(total_bytes, [(header, header.tensors)], progress)
+    pace = Pace(cancelled, reached=meter.add)
 
     def load(dtype: torch.dtype | None, *, plain: bool) -> LoadedGguf:
         keys = [key for key, entry in header.tensors.items() if entry.type.plain == plain]
-        return load_gguf(path, dtype, select=keys, header=header, pace=Pace(cancelled, None, arrived))
+        return load_gguf(path, dtype, select=keys, header=header, pace=pace)
 
     kept, dequantised = load(None, plain=True), load(_DEQUANTISED, plain=False)
+    meter.finish(path)
     metrics = replace(
         kept.metrics,
         tensors=len(header.tensors),

@@ -94,13 +94,13 @@ def test_of_a_gguf_file(tmp_path: Path):
     path = tmp_path / "large.gguf"
     path.write_bytes(gguf_bytes([raw], data=bytes(elements // kind.block_elements * kind.block_bytes)))
     seen: list[int] = []
-    pace = Pace(cancelled=lambda: len(seen) > 3, advanced=lambda _, nbytes: seen.append(nbytes))
+    pace = Pace(cancelled=lambda: len(seen) > 3, reached=lambda _, nbytes, at: seen.append(nbytes))
     fails(lambda: load_gguf(path, torch.float16, threads=2, pace=pace), "cancelled")
 
 
 def test_of_a_cached_load(files: list[str], spare: SpareMemory):
     cache = SafetensorsCache(1 << 30)
-    request = LoadRequest((files[0],), pace=Pace(advanced=lambda path, _: change(path)), spare=spare)
+    request = LoadRequest((files[0],), pace=Pace(reached=lambda path, *_: change(path)), spare=spare)
     fails(lambda: cache.load(request, "eager"))
     assert spare.held_bytes >= 2 * _LARGE_BYTES
 

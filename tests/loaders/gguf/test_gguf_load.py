@@ -125,7 +125,7 @@ def test_writing_to_a_packed_tensor_does_not_reach_the_file(every_type: str):
 def test_only_what_is_selected_is_read(every_type: str):
     read: list[int] = []
     loaded = load_gguf(
-        every_type, torch.float16, select={"Q6_K", "F32"}, pace=Pace(advanced=lambda _, nbytes: read.append(nbytes))
+        every_type, torch.float16, select={"Q6_K", "F32"}, pace=Pace(reached=lambda _, nbytes, at: read.append(nbytes))
     )
     assert list(loaded.tensors) == ["F32", "Q6_K"] and not loaded.packed
     stored_bytes = sum(GGUF_TYPES[name].nbytes((ROWS, ROW)) for name in ("Q6_K", "F32"))
@@ -229,7 +229,7 @@ def test_inference_mode_is_no_obstacle_to_other_threads(large: str, threads: int
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_cancel_is_seen_between_two_chunks(large: str, threads: int):
     arrived: list[int] = []
-    pace = Pace(cancelled=lambda: len(arrived) >= 3, advanced=lambda _, nbytes: arrived.append(nbytes))
+    pace = Pace(cancelled=lambda: len(arrived) >= 3, reached=lambda _, nbytes, at: arrived.append(nbytes))
     with pytest.raises(LoadCancelledError):
         load_gguf(large, torch.float16, threads=threads, pace=pace)
     assert 3 <= len(arrived) < 3 + threads
@@ -239,7 +239,7 @@ def test_without_preadv_one_thread_reads(large: str, monkeypatch: pytest.MonkeyP
     monkeypatch.delattr(os, "preadv", raising=False)
     readers: set[int] = set()
     loaded = load_gguf(
-        large, torch.float16, threads=3, pace=Pace(advanced=lambda *_: readers.add(threading.get_ident()))
+        large, torch.float16, threads=3, pace=Pace(reached=lambda *_: readers.add(threading.get_ident()))
     )
     assert readers == {threading.get_ident()}
     assert not loaded.tensors["large"].any()
@@ -263,7 +263,7 @@ def test_a_file_that_changed_since_its_header_is_refused(large: str):
 
 def test_a_file_that_changes_during_the_load_is_refused(large: str):
     with pytest.raises(SafetensorsLoadError, match="changed"):
-        load_gguf(large, torch.float16, pace=Pace(advanced=lambda path, _: append(path)))
+        load_gguf(large, torch.float16, pace=Pace(reached=lambda path, *_: append(path)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")

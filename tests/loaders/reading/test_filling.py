@@ -31,7 +31,7 @@ def filled(path: Path, pace: Pace, threads: int, chunk_bytes: int) -> bytearray:
 @pytest.mark.parametrize("chunk_bytes", [MIB, 7 * MIB + 3, 64 * MIB])
 def test_threads_and_chunks_change_nothing(path: Path, threads: int, chunk_bytes: int):
     arrived: list[int] = []
-    pace = Pace(advanced=lambda path, nbytes: arrived.append(nbytes))
+    pace = Pace(reached=lambda path, nbytes, at: arrived.append(nbytes))
     assert filled(path, pace, threads, chunk_bytes) == path.read_bytes()
     assert sum(arrived) == path.stat().st_size
 
@@ -39,7 +39,7 @@ def test_threads_and_chunks_change_nothing(path: Path, threads: int, chunk_bytes
 @pytest.mark.parametrize("threads", [1, 4])
 def test_cancelling_stops_between_two_chunks(path: Path, threads: int):
     arrived: list[int] = []
-    pace = Pace(cancelled=lambda: bool(arrived), advanced=lambda path, nbytes: arrived.append(nbytes))
+    pace = Pace(cancelled=lambda: bool(arrived), reached=lambda path, nbytes, at: arrived.append(nbytes))
     with pytest.raises(LoadCancelledError):
         filled(path, pace, threads, 4 * MIB)
     assert 0 < sum(arrived) < path.stat().st_size

@@ -44,7 +44,7 @@ def test_reads_ahead_no_further_than_the_bound(large):
     path, tensors = large
     size_bytes = tensors["layer_0.weight"].nbytes
     arrived: list[int] = []
-    pace = Pace(advanced=lambda path, nbytes: arrived.append(nbytes))
+    pace = Pace(reached=lambda path, nbytes, at: arrived.append(nbytes))
     taken_bytes = 0
     for item in stream_tensors(wanted(path), pace, max_bytes=3 * size_bytes):
         assert size_bytes <= item.waiting_bytes <= 3 * size_bytes
@@ -56,10 +56,10 @@ def test_a_tensor_that_was_dropped_is_free_before_the_next_is_read(large):
     dropped: list[weakref.ref[torch.Tensor]] = []
     free_at_arrival: list[bool] = []
 
-    def note(path: str, nbytes: int) -> None:
+    def note(path: str, nbytes: int, at: object) -> None:
         free_at_arrival.append(all(reference() is None for reference in dropped))
 
-    stream = stream_tensors(wanted(large[0]), Pace(advanced=note), max_bytes=0)
+    stream = stream_tensors(wanted(large[0]), Pace(reached=note), max_bytes=0)
     while (item := next(stream, None)) is not None:
         dropped.append(weakref.ref(item.tensor))
         del item
@@ -85,7 +85,7 @@ def test_readers_that_have_room_end_too(tmp_path, monkeypatch):
             while nbytes == 100 and not cancelled():
                 time.sleep(0)
 
-    pace = Pace(limiter=Turns(1), advanced=lambda path, nbytes: read.append(nbytes))
+    pace = Pace(limiter=Turns(1), reached=lambda path, nbytes, at: read.append(nbytes))
     stream = stream_tensors(wanted(str(path)), pace, max_bytes=1 << 30)
     next(stream)
     stream.close()
@@ -129,10 +129,10 @@ def test_a_piece_that_was_dropped_is_free_before_the_next_is_read(large):
     dropped: list[weakref.ref[torch.Tensor]] = []
     free_at_arrival: list[bool] = []
 
-    def note(path: str, nbytes: int) -> None:
+    def note(path: str, nbytes: int, at: object) -> None:
         free_at_arrival.append(all(reference() is None for reference in dropped))
 
-    stream = stream_pieces(wanted(large[0]), Pace(advanced=note), max_bytes=0)
+    stream = stream_pieces(wanted(large[0]), Pace(reached=note), max_bytes=0)
     while (piece := next(stream, None)) is not None:
         dropped += map(weakref.ref, piece.tensors.values())
         del piece
@@ -188,11 +188,11 @@ def test_a_file_that_changes_is_noticed(large):
 
 
 def test_whatever_breaks_the_reader_reaches_who_waits(large):
-    def explode(path: str, nbytes: int) -> None:
+    def explode(path: str, nbytes: int, at: object) -> None:
         raise MemoryError("on purpose")
 
     with pytest.raises(MemoryError, match="on purpose"):
-        list(stream_tensors(wanted(large[0]), Pace(advanced=explode), max_bytes=1 << 30))
+        list(stream_tensors(wanted(large[0]), Pace(reached=explode), max_bytes=1 << 30))
 
 
 @given(sizes=st.lists(st.integers(0, 300), max_size=15), max_bytes=st.integers(0, 600))

@@ -187,7 +187,7 @@ def test_loads_at_once_share_the_threads_of_one(large, same_tensors, at_once: in
     else:
         warm_file(path, cancelled=lambda: False)
     readers: set[int] = set()
-    pace = Pace(advanced=lambda path, nbytes: readers.add(threading.get_ident()))
+    pace = Pace(reached=lambda path, nbytes, at: readers.add(threading.get_ident()))
     same_tensors(read_fast(header, pace, at_once=at_once).tensors, tensors)
     assert 1 <= len(readers) <= -(-12 // at_once)
 

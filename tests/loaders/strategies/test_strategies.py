@@ -122,7 +122,7 @@ class TestEveryStrategy:
     def test_stops_between_two_chunks(self, strategy, large):
         path, tensors = large
         arrived: list[int] = []
-        pace = Pace(cancelled=lambda: bool(arrived), advanced=lambda path, nbytes: arrived.append(nbytes))
+        pace = Pace(cancelled=lambda: bool(arrived), reached=lambda path, nbytes, at: arrived.append(nbytes))
         with pytest.raises(LoadCancelledError):
             # On another device, since mapped tensors that stay where they are are never read.
             strategy.load(LoadRequest((path,), device="meta", pace=pace))
@@ -130,7 +130,7 @@ class TestEveryStrategy:
 
     def test_a_file_that_changes_meanwhile_is_refused(self, strategy, saved, state_dict):
         """But for `lazy`, whose views show the file."""
-        pace = Pace(advanced=lambda path, nbytes: os.utime(path, ns=(1, 1)))
+        pace = Pace(reached=lambda path, nbytes, at: os.utime(path, ns=(1, 1)))
         request = LoadRequest(paths_for(strategy, saved, state_dict), pace=pace)
         if strategy.name == "lazy":
             assert strategy.load(request)
@@ -145,12 +145,12 @@ class TestEveryStrategy:
         paths = paths_for(strategy, saved, tensors)
         new = {path: b"\1" * os.path.getsize(path) for path in paths}
 
-        def rewrite(path: str, nbytes: int) -> None:
+        def rewrite(path: str, nbytes: int, at: object) -> None:
             with open(path, "r+b") as file:
                 file.write(new[path])
 
         with pytest.raises(SafetensorsLoadError, match="changed while"):
-            strategy.load(LoadRequest(paths, pace=Pace(advanced=rewrite), **choice))
+            strategy.load(LoadRequest(paths, pace=Pace(reached=rewrite), **choice))
 
     def test_opens_a_file_once_for_its_header_and_once_for_its_tensors(self, strategy, large, opened):
         for _ in ("warm", "cold"):
@@ -211,7 +211,7 @@ class TestLazy:
         wanted = {key: tensors[key] for key in ("layer_2.weight", "layer_3.weight")}
         rules = DeviceMap.of({"": "disk"} | dict.fromkeys(wanted, "cpu"))
         steps: list[int] = []
-        request = LoadRequest((path,), device_map=rules, pace=Pace(advanced=lambda _, nbytes: steps.append(nbytes)))
+        request = LoadRequest((path,), device_map=rules, pace=Pace(reached=lambda _, nbytes, at: steps.append(nbytes)))
         result = LazyLoadingStrategy(populate=True).load(request)
         wanted_bytes = sum(tensor.nbytes for tensor in wanted.values())
         assert sum(steps) == wanted_bytes
@@ -323,7 +323,7 @@ class TestParallelAsyncLazy:
     def test_reads_only_the_selected_bytes(self, large, same_tensors):
         path, tensors = large
         arrived: list[int] = []
-        pace = Pace(advanced=lambda path, nbytes: arrived.append(nbytes))
+        pace = Pace(reached=lambda path, nbytes, at: arrived.append(nbytes))
         rules = DeviceMap.of({"": "disk", "layer_2": "cpu", "layer_6": "cpu", "layer_3": "cpu"})
         result = REGISTRY.strategies["parallel_async_lazy"].load(LoadRequest((path,), device_map=rules, pace=pace))
         chosen = {key: tensors[key] for key in ("layer_2.weight", "layer_3.weight", "layer_6.weight")}
@@ -378,7 +378,7 @@ class TestParallelAsyncLazy:
         header = read_header(tmp_path / "any.safetensors")
         drop_file(header.path)
         read: list[int] = []
-        pace = Pace(advanced=lambda _, nbytes: read.append(nbytes))
+        pace = Pace(reached=lambda _, nbytes, at: read.append(nbytes))
         selected = read_selected(header, keys, pace, readers=2, copiers=2)
         same_tensors(selected.tensors, {key: tensors[key] for key in keys})
 
@@ -398,7 +398,7 @@ class TestParallelAsyncLazy:
 def test_loads_at_once_share_the_readers_that_one_has_alone(large, strategy: str):
     drop_file(large[0])
     readers: set[int] = set()
-    pace = Pace(advanced=lambda _, __: readers.add(threading.get_ident()))
+    pace = Pace(reached=lambda *_: readers.add(threading.get_ident()))
     loading = StrategyRegistry.default().strategies[strategy]
     loading.load(LoadRequest((large[0],), pace=pace, at_once=4))
     # Where the file stays in memory, as on a tmpfs, it is copied instead, by as many as have a core.
@@ -411,6 +411,6 @@ def test_one_thread_copies_where_the_process_was_given_one_core(large, monkeypat
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
     warm_file(large[0], cancelled=lambda: False)
     copiers: set[int] = set()
-    pace = Pace(advanced=lambda _, __: copiers.add(threading.get_ident()))
+    pace = Pace(reached=lambda *_: copiers.add(threading.get_ident()))
     StrategyRegistry.default().strategies[strategy].load(LoadRequest((large[0],), pace=pace))
     assert len(copiers) == 1

@@ -69,17 +69,17 @@ def test_nothing_is_read_into_memory_of_its_own(saved: str, monkeypatch: pytest.
 
 
 def test_a_file_that_changes_meanwhile_is_not_handed_out(saved: str):
-    def touch(path: str, _nbytes: int) -> None:
+    def touch(path: str, *_: object) -> None:
         os.utime(path, ns=(1, 1))
 
     transfer = DeviceTransfer(FakeDevice(), slots=2, slot_bytes=100)
     with transfer, pytest.raises(SafetensorsLoadError, match="changed while it was being read"):
-        transfer.upload_file(saved, pace=Pace(advanced=touch))
+        transfer.upload_file(saved, pace=Pace(reached=touch))
 
 
 def test_a_cancelled_upload_stops_reading(saved: str):
     read: list[int] = []
-    pace = Pace(lambda: len(read) > 1, None, lambda _path, nbytes: read.append(nbytes))
+    pace = Pace(lambda: len(read) > 1, None, lambda _path, nbytes, at: read.append(nbytes))
     device = FakeDevice()
     with DeviceTransfer(device, slots=2, slot_bytes=50, fillers=1) as transfer, pytest.raises(LoadCancelledError):
         transfer.upload_file(saved, pace=pace)

@@ -65,6 +65,7 @@ def test_gguf_keeps_what_is_plain_and_dequantises_the_rest(
     assert same(weights.tensors, worth)
     assert weights.metadata["general.architecture"] == "flux"
     assert seen[-1].done_bytes == seen[-1].total_bytes and "gguf" in weights.report
+    assert {progress.tensor for progress in seen[:-1]} == {*tensors}
 
 
 def test_a_cancelled_load_says_so(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
