@@ -15,6 +15,9 @@ from .resolver import Resolver
 RESTAT_S = 2.0
 """How late a replaced file may be noticed while it is being waited for, later where a look takes long; a demand always
 looks for itself."""
+AWAY_S = 10.0
+"""From a look that could not reach what the last scan has found to the next, however long looks take: a share that hung
+is back soon."""
 PATIENCE_S = 0.25
 """How long planning waits for the disk: about as long as between two looks at the queue."""
 
@@ -51,9 +54,12 @@ class Lookup:
         """The revision that `by_scan` has been asked of."""
         self._looked_at_s = 0.0
         """When the last look at all the names began."""
-        self._began_s = 0.0
         self._looked_s = 0.0
         """How long looks took since then."""
+        self._look_s = 0.0
+        """How long the last one took, as its thread saw it: the event loop may stand still for reasons of its own."""
+        self._missed_at_s = float("inf")
+        """When a look that could not reach a file has ended."""
 
     @property
     def known(self) -> Looked:
@@ -64,7 +70,8 @@ class Lookup:
         """The disk should be asked again about all the names."""
         if self._look is not None:
             return False
-        is_old = self._clock() - self._looked_at_s >= rest_s(RESTAT_S, self._looked_s)
+        now_s = self._clock()
+        is_old = now_s - self._looked_at_s >= rest_s(RESTAT_S, self._looked_s) or now_s - self._missed_at_s >= AWAY_S
         return bool(self._unchecked) or is_old or self._resolver.revision != self._revision
 
     def take_landed(self) -> bool:
@@ -74,11 +81,13 @@ class Lookup:
         if not self._look.done():
             return self._take_scanned()
         look, self._look = self._look, None
-        self._looked_s += self._clock() - self._began_s
+        self._looked_s += self._look_s
         found = look.result()
         moved = any(self._known.get(one, resolution) != resolution for one, resolution in found.items())
         self._known |= found
         self._unchecked -= found.keys()
+        if any(resolution.is_away for resolution in found.values()):
+            self._missed_at_s = self._clock()
         return moved
 
     async def find(self, asked: Set[Asked], stop: Callable[[], bool], *, anew: bool) -> bool:
@@ -88,7 +97,7 @@ class Lookup:
             self._known = {one: resolution for one, resolution in self._known.items() if one in asked}
             self._unchecked &= asked
             self._revision, self._looked_at_s = self._resolver.revision, self._clock()
-            self._looked_s = 0.0
+            self._looked_s, self._missed_at_s = 0.0, float("inf")
         else:
             asked = asked - self._known.keys()
         if not asked:
@@ -112,8 +121,16 @@ class Lookup:
         return moved
 
     async def _wait_for(self, look: Callable[[], Looked]) -> bool:
-        self._look, self._began_s = self._begin(look), self._clock()
+        self._look = self._begin(partial(self._timed, look))
         await asyncio.wait({self._look}, timeout=PATIENCE_S)
         if not self._look.done():
             self._look.add_done_callback(lambda _: self._ended())
         return self.take_landed()
+
+    def _timed(self, look: Callable[[], Looked]) -> Looked:
+        """In a thread."""
+        began_s = self._clock()
+        try:
+            return look()
+        finally:
+            self._look_s = self._clock() - began_s

@@ -23,6 +23,8 @@ class Resolution:
     """Names: the files that answer to an ambiguous name, or near misses of a missing one."""
     is_categorised: bool = True
     """False while only its header would tell the category of the file, and nobody has read it."""
+    is_away: bool = False
+    """True when the last scan has found a file that cannot be reached now."""
     key: AdapterKey | None = field(init=False, compare=False)
     is_readable: bool = field(init=False, compare=False)
     """False when it must not be read in the background: no file, a pickle, a broken header."""
@@ -34,6 +36,7 @@ class Resolution:
 
 
 UNRESOLVED = Resolution("missing")
+AWAY = Resolution("missing", is_away=True)
 
 
 class Need(NamedTuple):

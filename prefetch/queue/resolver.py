@@ -8,7 +8,7 @@ from ...lora.library.catalog import Ambiguous, Found, LoraCatalog, Missing
 from ...lora.library.categories import folder_category
 from ...lora.library.file import LoraFile, as_on_disk
 from .job import Asked
-from .need import UNRESOLVED, Resolution
+from .need import AWAY, UNRESOLVED, Resolution
 
 
 class Resolver:
@@ -54,7 +54,7 @@ class Resolver:
         if not isinstance(match, Found):
             return _without_file(match, suggest=suggest)
         file = as_on_disk(match.file)
-        return UNRESOLVED if file is None else self._found(file, is_replaced=file.key != match.file.key)
+        return AWAY if file is None else self._found(file, is_replaced=file.key != match.file.key)
 
     def by_scan(self, asked: Asked) -> Resolution:
         """What the last scan has found. Looks at no disk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from warmstack.lora.library.file import LoraFile, as_on_disk
 from warmstack.prefetch.machine import Machine
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
-from warmstack.prefetch.queue.lookup import RESTAT_S
+from warmstack.prefetch.queue.lookup import AWAY_S, RESTAT_S
 from warmstack.prefetch.queue.scan import REFRESH_S
 from warmstack.prefetch.reading.unreadable import RETRY_S
 from warmstack.prefetch.rest import REST_SHARE
@@ -345,3 +346,62 @@ async def test_on_a_slow_share_known_loras_are_looked_up_for_a_small_part_of_the
         world.now_s += BUSY_POLL_S
         await world.settle()
     assert 20 <= len(looks) <= 60
+
+
+async def test_a_lora_that_a_share_did_not_find_is_looked_up_soon_after_it_is_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it has hung. A queue that was ready is ready again, too."""
+    looks: list[str] = []
+    is_away = False
+
+    def hang(file: LoraFile) -> LoraFile | None:
+        looks.append(file.name)
+        world.now_s += 30 if is_away else 0
+        return None if is_away else as_on_disk(file)
+
+    monkeypatch.setattr("warmstack.prefetch.queue.resolver.as_on_disk", hang)
+    far = world.lora("far")
+    world.catalog.refresh()
+    world.submit("1", far)
+    await world.settle()
+    assert world.states() == {"1": {far: "ready"}}
+    is_away = True
+    for _ in range(2):
+        world.now_s += AWAY_S
+        await world.settle()
+        assert world.states() == {"1": {far: "missing"}}
+    looks.clear()
+    world.now_s += AWAY_S - 1
+    await world.settle()
+    assert looks == [], "it rests"
+    is_away = False
+    world.now_s += 1
+    await world.settle()
+    assert world.states() == {"1": {far: "ready"}}
+    world.lora("far", 9 * CHUNK_BYTES)
+    world.now_s += RESTAT_S
+    await world.settle()
+    assert len(world.page_reads) == 2, "what has hung once is no slow disk for good"
+
+
+async def test_a_loop_that_stands_still_makes_no_slow_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node pack is imported, say, while a look comes back."""
+    is_still = True
+
+    def stand_still() -> None:
+        world.now_s += 60
+
+    def look(file: LoraFile) -> LoraFile | None:
+        if is_still:
+            asyncio.get_running_loop().call_soon(stand_still)
+        return as_on_disk(file)
+
+    monkeypatch.setattr("warmstack.prefetch.queue.resolver.as_on_disk", look)
+    world.submit("1", name := world.lora("a"))
+    await world.settle()
+    is_still = False
+    world.lora("a", 9 * CHUNK_BYTES)
+    world.now_s += RESTAT_S
+    await world.settle()
+    assert world.page_reads == [world.path(name)] * 2
