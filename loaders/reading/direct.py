@@ -15,11 +15,12 @@ from .filling import Pace, Span, fill, read_at
 BLOCK_BYTES = 4096
 """Offsets, lengths and addresses of direct reads must be multiples of the device's block; 4096 covers every disk."""
 READERS = 12
-"""A disk wants a queue, whether or not there are as many cores. Twelve, a MiB each, hide that memory is faulted in
-meanwhile; eight with two MiB took a tenth longer, although both keep the disk as busy as it gets."""
+"""A disk wants a queue, whether or not there are as many cores. Twelve hide that memory is faulted in meanwhile; eight
+took a tenth longer, although both keep the disk as busy as it gets."""
 CACHED_SHARE = 0.9
 """From here on the page cache is faster than the disk would be for the rest."""
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 2 << 20
+"""30% of a 4 GB file came in 0.8 of the time that 1 MiB took (into fresh memory in 0.96)."""
 _ALIGNMENT_BYTES = 8
 
 
