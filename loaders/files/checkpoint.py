@@ -9,10 +9,10 @@ from typing import Literal
 from ..errors import SafetensorsLoadError
 from ..reading.opened import unreadable
 from ..strategies.strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
+from .header import SAFETENSORS_SUFFIXES
 from .shards import INDEX_SUFFIX
 
 Format = Literal["safetensors", "pickle", "gguf", "index"]
-_SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
 _PICKLED_INDEXES = tuple(f"{suffix}{INDEX_SUFFIX}" for suffix in PICKLE_SUFFIXES)
 
 
@@ -34,7 +34,7 @@ def are_pickles(paths: Sequence[str]) -> bool:
 def is_weight_file(name: str) -> bool:
     """True when the name says that it is a weight file or an index of shards; nothing else is offered to users. Pickles
     in shards are loaded where a program asks for them."""
-    suffixes = (*_SAFETENSORS_SUFFIXES, *PICKLE_SUFFIXES, GGUF_SUFFIX, f".safetensors{INDEX_SUFFIX}")
+    suffixes = (*SAFETENSORS_SUFFIXES, *PICKLE_SUFFIXES, GGUF_SUFFIX, f".safetensors{INDEX_SUFFIX}")
     return name.lower().endswith(suffixes)
 
 
@@ -46,13 +46,13 @@ def find_checkpoint(path: str) -> str:
         names = sorted(os.listdir(path))
     except OSError as error:
         raise unreadable(path, error) from error
-    safetensors = ((f".safetensors{INDEX_SUFFIX}",), _SAFETENSORS_SUFFIXES)
+    safetensors = ((f".safetensors{INDEX_SUFFIX}",), SAFETENSORS_SUFFIXES)
     for suffixes in (*safetensors, (GGUF_SUFFIX,), _PICKLED_INDEXES, PICKLE_SUFFIXES):
         found = [name for name in names if name.lower().endswith(suffixes)]
         if len(found) == 1:
             return os.path.join(path, found[0])
         if found:
             parts = ", or give load_shards all parts of one model"
-            cure = f"name one of them{parts if suffixes in (_SAFETENSORS_SUFFIXES, PICKLE_SUFFIXES) else ''}"
+            cure = f"name one of them{parts if suffixes in (SAFETENSORS_SUFFIXES, PICKLE_SUFFIXES) else ''}"
             raise SafetensorsLoadError(path, f"holds {', '.join(found[:4])}; {cure}")
     raise SafetensorsLoadError(path, "is a folder without weight files")

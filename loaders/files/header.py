@@ -20,6 +20,8 @@ from ..reading.opened import FileStamp, OpenFiles, open_raw, stamp_of
 from ..system.breather import Breather
 from .strict_json import DuplicateKeyError, few_numbers, has_too_many_parts, unique_object
 
+SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
+
 MAX_HEADER_BYTES = 100_000_000
 """The bound of the safetensors library itself: a longer header is refused before a byte of it is read."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 from ...loaders.files.header import SafetensorsHeader, TensorEntry
 
@@ -40,6 +40,11 @@ _UNET = re.compile(r"(?:down_blocks|up_blocks|mid_block|input_blocks|output_bloc
 _TRANSFORMER = re.compile(rf"\n(?![^\n]*{_UNET.pattern})[^\n]*(?:transformer|joint|double|single)_blocks_[0-9]")
 _EVIDENCE_CHARS = 60
 
+UNETS = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
+"""By the features of the text that attn2 reads."""
+
+Asked = TypeVar("Asked")
+
 
 class BaseModel(NamedTuple):
     """`name` is "" when nothing tells; `evidence` says what did, for a person."""
@@ -50,7 +55,7 @@ class BaseModel(NamedTuple):
 
 def base_model_of(header: SafetensorsHeader) -> BaseModel:
     """What the trainer wrote counts first, then the tensors."""
-    return written_base_model(header.metadata) or _from_keys(_Keys(header.tensors)) or BaseModel()
+    return written_base_model(header.metadata) or first_answer(_RULES, _Keys(header.tensors)) or BaseModel()
 
 
 def rank_of(header: SafetensorsHeader) -> int | None:
@@ -75,6 +80,11 @@ def written_base_model(metadata: Mapping[str, str]) -> BaseModel | None:
     return None
 
 
+def first_answer(rules: Iterable[Callable[[Asked], BaseModel | None]], asked: Asked) -> BaseModel | None:
+    """Of the first of `rules` that has one; `BaseModel()` is one too."""
+    return next((found for rule in rules if (found := rule(asked)) is not None), None)
+
+
 class _Keys:
     """Tensor names searched as one text; kohya's `_` and the `.` of the others look alike in `flat`."""
 
@@ -95,14 +105,6 @@ class _Keys:
             if len(entry.shape) >= 2 and _DOWN.search(key) and re.search(pattern, key.replace(".", "_")):
                 return entry.shape[1]
         return None
-
-
-def _from_keys(keys: _Keys) -> BaseModel | None:
-    for rule in _RULES:
-        found = rule(keys)
-        if found is not None:
-            return found
-    return None
 
 
 def _double_blocks(keys: _Keys) -> BaseModel | None:
@@ -170,9 +172,8 @@ def _unet(keys: _Keys) -> BaseModel | None:
     if not keys.has(_UNET.pattern):
         return None
     inputs = keys.inputs("attn2_to_[kv]_")
-    known = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
-    if inputs in known:
-        return BaseModel(known[inputs], f"attn2.to_k reads {inputs} features")
+    if inputs in UNETS:
+        return BaseModel(UNETS[inputs], f"attn2.to_k reads {inputs} features")
     if inputs is None and keys.has("_transformer_blocks_[1-9]"):
         return BaseModel("sdxl", "keys of several transformer_blocks per attention")
     return None

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from ...loaders.files.header import SAFETENSORS_SUFFIXES
 from ...loaders.system.daemon_pool import DaemonPool
 from ..errors import AmbiguousLoraError, LoraError, LoraNotFoundError
 from .categories import covers, folder_category
@@ -305,7 +306,7 @@ def _is_same(path: str, other: str) -> bool:
 
 
 def _has_header(listed: ListedFile) -> bool:
-    return listed.path.lower().endswith((".safetensors", ".sft"))
+    return listed.path.lower().endswith(SAFETENSORS_SUFFIXES)
 
 
 def _matches(name: str, glob: str) -> bool:

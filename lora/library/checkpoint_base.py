@@ -12,7 +12,7 @@ from ...loaders.files.checkpoint import checkpoint_format
 from ...loaders.files.header import SafetensorsHeader, read_header
 from ...loaders.files.shards import check_shards, read_index
 from ...loaders.gguf.header import read_gguf_header
-from .base_model import BaseModel, written_base_model
+from .base_model import UNETS, BaseModel, first_answer, written_base_model
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -42,12 +42,7 @@ def _shards(name: str) -> tuple[SafetensorsHeader, ...]:
 
 def model_base_of(shapes: Shapes, metadata: Mapping[str, str]) -> BaseModel:
     """The tensors count first: metadata outlives merges and conversions. `name` is "" when neither is certain."""
-    weights = _Weights(shapes)
-    for rule in _RULES:
-        found = rule(weights)
-        if found is not None:
-            return found
-    return written_base_model(metadata) or BaseModel()
+    return first_answer(_RULES, _Weights(shapes)) or written_base_model(metadata) or BaseModel()
 
 
 class _Weights:
@@ -74,9 +69,8 @@ def _unet(weights: _Weights) -> BaseModel | None:
     # Video U-Nets and those behind another text encoder read as many features as their relatives.
     if weights.has(r".*(?:time_stack|temporal_transformer_blocks)") or weights.has("encoder_hid_proj"):
         return BaseModel()
-    known = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
     # Not the metadata either: the refiner of SDXL calls itself one.
-    return BaseModel(known[shape[1]], f"attn2.to_k reads {shape[1]} features") if shape[1] in known else BaseModel()
+    return BaseModel(UNETS[shape[1]], f"attn2.to_k reads {shape[1]} features") if shape[1] in UNETS else BaseModel()
 
 
 def _double_blocks(weights: _Weights) -> BaseModel | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,9 +9,9 @@ from ...loaders.errors import SafetensorsLoadError, SafetensorsValidationError
 from ...loaders.files.header import read_header
 from .base_model import base_model_of, rank_of
 from .categories import metadata_category
+from .spelling import hex_digits
 
 _HASH_FIELDS = ("sshs_model_hash", "modelspec.hash_sha256", "sshs_legacy_hash")
-_HASH = re.compile(r"(?:0x)?([0-9a-f]{8,64})")
 _ALIAS_CHARS = 255
 _PROBLEM_CHARS = 300
 
@@ -59,8 +58,8 @@ def _alias(metadata: Mapping[str, str]) -> str:
 
 
 def _hashes(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    found = (_HASH.fullmatch(metadata.get(field, "").strip().lower()) for field in _HASH_FIELDS)
-    return tuple(dict.fromkeys(match[1] for match in found if match))
+    found = (hex_digits(metadata.get(field, "").strip()) for field in _HASH_FIELDS)
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def _one_line(text: str) -> str:

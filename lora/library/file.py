@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from ...loaders.files.header import SAFETENSORS_SUFFIXES
+
 
 class AdapterKey(NamedTuple):
     """Identity by content as far as a stat can tell: a rewritten file is another adapter."""
@@ -46,7 +48,7 @@ class LoraFile:
     @property
     def is_pickle(self) -> bool:
         """True when reading it means unpickling: a background reader must leave it alone."""
-        return not self.path.lower().endswith((".safetensors", ".sft"))
+        return not self.path.lower().endswith(SAFETENSORS_SUFFIXES)
 
 
 def as_on_disk(file: LoraFile) -> LoraFile | None:

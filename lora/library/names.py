@@ -30,12 +30,11 @@ from typing import TypeAlias
 
 from .file import LoraFile
 from .scan import EXTENSIONS
-from .spelling import composed, folded, with_slashes
+from .spelling import composed, folded, hex_digits, with_slashes
 
 Matches: TypeAlias = "Sequence[LoraFile]"
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
-_HASH = re.compile(r"(?:0x)?([0-9a-f]{8,64})")
 _MAX_NAME_CHARS = 4096
 _MAX_SUGGESTIONS = 3
 _MAX_SPELLINGS = 64
@@ -204,12 +203,12 @@ class NameIndex:
         return self._written.bare(bare) or [file for end in EXTENSIONS for file in self._named(bare + end)]
 
     def _by_hash(self, name: str) -> Matches:
-        match = _HASH.fullmatch(name.lower())
-        if match is None:
+        digits = hex_digits(name)
+        if not digits:
             return ()
-        first = bisect_left(self._hashes, match[1], key=_digest)
+        first = bisect_left(self._hashes, digits, key=_digest)
         following = islice(self._hashes, first, None)
-        return [file for _, file in takewhile(lambda pair: pair[0].startswith(match[1]), following)]
+        return [file for _, file in takewhile(lambda pair: pair[0].startswith(digits), following)]
 
     def _similar(self, name: str) -> tuple[str, ...]:
         tidy = with_slashes(name)

@@ -1,8 +1,11 @@
-"""Spellings of one name: with either slash, accents composed or not (macOS writes e + ´ for é), in either case."""
+"""Spellings of names and hashes: slashes, accents composed or not (macOS writes e + ´ for é), case."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_HASH = re.compile(r"(?:0x)?([0-9a-f]{8,64})")
 
 
 def with_slashes(name: str) -> str:
@@ -18,3 +21,9 @@ def folded(text: str) -> str:
     """Without regard to case or to how accents are written."""
     # Folding takes some composed letters apart.
     return composed(composed(text).casefold())
+
+
+def hex_digits(text: str) -> str:
+    """Of a hash or its beginning, in lower case; "" for what is none."""
+    match = _HASH.fullmatch(text.lower())
+    return match[1] if match else ""
