@@ -25,7 +25,7 @@ from .loading import LoadAdapter, PrefetchOutcome, timed_load
 from .policies import Candidate, EvictionPolicy, NextUse
 from .residency import Held, Holds, Residency
 from .shadow import ShadowCache
-from .victims import choose_victims, yields_to_prefetch
+from .victims import choose_victims, victims_that_free, yields_to_prefetch
 
 Urgency = tuple[EvictionReason, int | None]
 """Why room is made, and the queue position of the next job that uses what it is for."""
@@ -360,8 +360,7 @@ class AdapterCache:
     def _evict_for(self, nbytes: int, urgency: Urgency) -> bool:
         """Gives up what must yield, so that `nbytes` more fit; False when there is no more room for it. Takes the lock.
 
-        For somebody it is all or nothing: an adapter given up without gaining the room is a loss on both sides. For a
-        smaller limit every byte counts.
+        For somebody it is all or nothing; for a smaller limit every byte counts.
         """
         reason, next_use = urgency
         with self._lock:
@@ -372,8 +371,9 @@ class AdapterCache:
                 for candidate in map(self._candidate, filter(self._is_evictable, self._residencies.values()))
                 if reason != "prefetch" or yields_to_prefetch(candidate, next_use)
             ]
-            victims = choose_victims(candidates, short_bytes, self._policy)
-            if reason != "resize" and sum(victim.nbytes for victim in victims) < short_bytes:
+            choose = choose_victims if reason == "resize" else victims_that_free
+            victims = choose(candidates, short_bytes, self._policy)
+            if victims is None:
                 return False
             dropped = [self._drop(self._residencies[victim.key], reason) for victim in victims]
             self._age = max([self._age, *map(self._policy.worth, victims)])

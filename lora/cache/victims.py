@@ -23,6 +23,15 @@ def choose_victims(candidates: Iterable[Candidate], needed_bytes: int, policy: E
     return victims
 
 
+def victims_that_free(
+    candidates: Iterable[Candidate], needed_bytes: int, policy: EvictionPolicy
+) -> list[Candidate] | None:
+    """`choose_victims`, all or nothing: None when they do not free enough. An adapter given up without gaining the room
+    is a loss on both sides."""
+    victims = choose_victims(candidates, needed_bytes, policy)
+    return victims if sum(victim.nbytes for victim in victims) >= needed_bytes else None
+
+
 def yields_to_prefetch(candidate: Candidate, next_use: int | None) -> bool:
     """Whether a prefetch for queue position `next_use` may displace `candidate`: do no harm. A prefetch that no queued
     job asked for (None) lives in free space alone.

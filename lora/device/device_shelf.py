@@ -20,7 +20,7 @@ from ..cache.budget import ByteBudget, Reservation
 from ..cache.flight import Cancelled, never
 from ..cache.lease import AcquireOutcome
 from ..cache.policies import Candidate, EvictionPolicy, NextUse
-from ..cache.victims import choose_victims, yields_to_prefetch
+from ..cache.victims import choose_victims, victims_that_free, yields_to_prefetch
 from ..library.file import AdapterKey
 from .device_adapter import DeviceAdapter, Use
 from .shelf_place import ShelfFlight, ShelfPlace, specs_of
@@ -314,15 +314,14 @@ class DeviceShelf:
         return None
 
     def _evict_for(self, flight: ShelfFlight) -> bool:
-        """All or nothing: an adapter dropped without gaining the room is a loss on both sides."""
         reason: ShelfEviction = "demand" if flight.demands else "prefetch"
         with self._lock:
             self._settle()
             short_bytes = self._budget.used_bytes + flight.nbytes - self._budget.limit_bytes
             free = [self._candidate(place) for place in self._places.values() if place.is_free]
             candidates = [one for one in free if reason == "demand" or yields_to_prefetch(one, flight.next_use)]
-            victims = choose_victims(candidates, short_bytes, self._policy)
-            if sum(victim.nbytes for victim in victims) < short_bytes:
+            victims = victims_that_free(candidates, short_bytes, self._policy)
+            if victims is None:
                 return False
             for victim in victims:
                 self._drop(self._places[victim.key], reason)
