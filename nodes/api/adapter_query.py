@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .request_body import MAX_NAME_CHARACTERS, RequestError
+from .request_body import MAX_NAME_CHARACTERS, RequestError, one_of, only
 
 SORTS = ("name", "size", "category", "base_model", "state", "uses")
 STATES = ("ready", "loading", "page", "cold", "failed")
@@ -31,11 +31,7 @@ class AdapterQuery:
 
 def parse_query(query: Mapping[str, str]) -> AdapterQuery:
     """From a query string; `sort=-size` sorts downwards. Raises RequestError for what is unknown or out of bounds."""
-    unknown = sorted(set(query) - {*_TEXTS, "offset", "limit"})
-    if unknown:
-        raise RequestError(
-            "unknown_key", f"unknown filter {unknown[0][:40]!r}; known: {', '.join(_TEXTS)}, offset, limit"
-        )
+    only(query, *_TEXTS, "offset", "limit")
     if any(len(value) > MAX_NAME_CHARACTERS for value in query.values()):
         raise RequestError("invalid_value", f"a filter is longer than {MAX_NAME_CHARACTERS} characters")
     sort = query.get("sort", "name")
@@ -43,18 +39,12 @@ def parse_query(query: Mapping[str, str]) -> AdapterQuery:
         category=query.get("category", ""),
         base_model=query.get("base_model", ""),
         search=query.get("search", ""),
-        state=_one_of(query.get("state", ""), "state", ("", *STATES)),
-        sort=_one_of(sort.removeprefix("-"), "sort", SORTS),
+        state=one_of(query.get("state", ""), "state", ("", *STATES)),
+        sort=one_of(sort.removeprefix("-"), "sort", SORTS),
         descending=sort.startswith("-"),
         offset=_bounded(query.get("offset", "0"), "offset", 0, 10**9),
         limit=_bounded(query.get("limit", str(_DEFAULT_LIMIT)), "limit", 1, MAX_LIMIT),
     )
-
-
-def _one_of(value: str, key: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise RequestError("invalid_value", f"`{key}` must be one of {', '.join(filter(None, known))}")
-    return value
 
 
 def _bounded(text: str, key: str, lowest: int, highest: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -66,12 +66,16 @@ def names_in(body: Mapping[str, Any]) -> tuple[str, ...]:
 def model_in(query: Mapping[str, str]) -> tuple[str, str]:
     """(kind, name) of a model file. Only their form is checked, as with `names_in`."""
     only(query, "kind", "name")
-    kind, name = query.get("kind", ""), query.get("name", "")
-    if kind not in MODEL_KINDS:
-        raise RequestError("invalid_value", f"`kind` must be one of {', '.join(MODEL_KINDS)}")
+    kind, name = one_of(query.get("kind", ""), "kind", MODEL_KINDS), query.get("name", "")
     if not name or len(name) > MAX_NAME_CHARACTERS:
         raise RequestError("invalid_value", f"`name` must be a name of at most {MAX_NAME_CHARACTERS} characters")
     return kind, name
+
+
+def one_of(value: str, key: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise RequestError("invalid_value", f"`{key}` must be one of {', '.join(filter(None, known))}")
+    return value
 
 
 def flag_in(body: Mapping[str, Any], key: str, default: bool) -> bool:
