@@ -96,6 +96,30 @@ class TestModelDigest:
         return {"ui": {name: [_weights_digest(patcher)] for name, patcher in patchers.items()}}
 
 
+class TestShortOfMemory:
+    """The model as it is. The next product on the GPU that is added to a weight in place finds no memory there."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "arm"
+    CATEGORY = "test"
+
+    def arm(self, model):
+        product = torch.Tensor.addmm_
+
+        def addmm_(weight, *args, **kwargs):
+            if not weight.is_cuda:
+                return product(weight, *args, **kwargs)
+            torch.Tensor.addmm_ = product
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (test)")
+
+        torch.Tensor.addmm_ = addmm_
+        return (model,)
+
+
 class TestModules:
     """Which of the named modules this process has imported."""
 
@@ -122,5 +146,6 @@ def _weights_digest(patcher):
 
 
 NODE_CLASS_MAPPINGS = {
-    cls.__name__: cls for cls in (TestConditioning, TestHold, TestDigest, TestModelDigest, TestModules)
+    cls.__name__: cls
+    for cls in (TestConditioning, TestHold, TestDigest, TestModelDigest, TestShortOfMemory, TestModules)
 }

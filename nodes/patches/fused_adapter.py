@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from ...lora.fusing.fuse import PlainLora, add_fused_, fits, once_each
 from .stacking import Summands
 
+logger = logging.getLogger("warmstack")
 _FIELDS = 4
 
 
@@ -66,7 +68,13 @@ class FusedLoraAdapter(WeightAdapterBase):  # type: ignore[misc]  # the host is 
                 # The host also takes factors that only have the right number of elements, and says what it cannot use.
                 stock = self._stock(lora)
                 stock.calculate_weight(weight, key, strength, 1.0, offset, function, torch.float32, original_weight)
-        return add_fused_(weight, fitting)
+        try:
+            return add_fused_(weight, fitting)
+        except torch.cuda.OutOfMemoryError:
+            # The host's dynamic path would take the weight for patched from then on, under any stack. Nothing has been
+            # added yet: what writes to the weight comes last.
+            logger.warning("WarmStack: no GPU memory is left to add LoRAs to %s: they are added on the CPU", key)
+        return weight.copy_(add_fused_(weight.cpu(), fitting))
 
     def h(self, x: torch.Tensor, base_out: torch.Tensor) -> torch.Tensor:
         """The sum of the host's own bypass terms."""

@@ -32,6 +32,8 @@ def install() -> None:
     cuda.is_bf16_supported = lambda including_emulation=True: True
     cuda.get_allocator_backend = lambda: "simulated"
     cuda.ipc_collect = lambda: None
+    # Logged where memory is short.
+    cuda.memory.memory_summary = lambda: ""
     # The host would spread models over the second one.
     cuda.device_count = lambda: 1
     torch.Generator = _Generator
