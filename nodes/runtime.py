@@ -94,9 +94,8 @@ class Runtime:
             shelf_refusal=_refusal(host.device_tier_refusal),
             default_budget_bytes=default_bytes,
         )
-        self._actions = Actions(
-            self.catalog, self.cache, lambda: self.settings.read_limit_bytes_per_s, self.prefetcher.count_warmed
-        )
+        prefetcher = self.prefetcher
+        self._actions = Actions(self.catalog, self.cache, lambda: prefetcher.limiter, prefetcher.count_warmed)
 
     async def run(self) -> None:
         """Read ahead until cancelled or closed."""

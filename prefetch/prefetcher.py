@@ -39,6 +39,7 @@ from .settings import PrefetchSettings
 from .status import PlannedLora, PrefetchStatus
 
 if TYPE_CHECKING:
+    from ..loaders.system.rate_limit import RateLimit
     from ..lora.cache.cache import AdapterCache
     from ..lora.device.device_shelf import DeviceShelf
     from ..lora.library.catalog import LoraCatalog
@@ -101,6 +102,7 @@ class Prefetcher:
         self._board = QueueBoard(references, lookup, self._compute)
         self._scan = LibraryScan(self._resolver, self._offload, clock, self._spawn, self._on_change)
         self._warmer = Warmer(cache, self._machine, self._readers, self._chores, self._call_soon, self._on_change)
+        self._warmer.limit(self._settings.read_limit_bytes_per_s)
         self._models = ModelTier(
             models, self._warmer, self._machine, self._readers, self._offload, self._call_soon, self._on_change
         )
@@ -131,6 +133,11 @@ class Prefetcher:
     @property
     def settings(self) -> PrefetchSettings:
         return self._settings
+
+    @property
+    def limiter(self) -> RateLimit | None:
+        """What all background reads share; None: as fast as the disk."""
+        return self._warmer.limiter
 
     async def run(self) -> None:
         """Keeps the queue's adapters warm until `close`. Also when cancelled, no task, read or thread stays."""
@@ -164,6 +171,7 @@ class Prefetcher:
     def configure(self, settings: PrefetchSettings) -> None:
         """Takes effect at once; switching off cancels every read."""
         self._settings = settings
+        self._warmer.limit(settings.read_limit_bytes_per_s)
         self.wake()
 
     def status(self) -> PrefetchStatus:

@@ -33,15 +33,14 @@ class Actions:
         self,
         catalog: LoraCatalog,
         cache: AdapterCache,
-        read_limit: Callable[[], int | None],
+        limiter: Callable[[], RateLimit | None],
         warmed: Callable[[AdapterKey, int, float], None] = lambda key, nbytes, seconds: None,
     ) -> None:
-        """`read_limit()` is the ceiling of background reads in bytes per second; None for none. `warmed` is told, in
-        the thread that reads, what has gone into the page cache and how long it took."""
+        """`limiter()` is what all background reads share at this moment; None: as fast as the disk. `warmed` is told,
+        in the thread that reads, what has gone into the page cache and how long it took."""
         self._catalog = catalog
         self._cache = cache
-        self._read_limit = read_limit
-        self._limiter: RateLimit | None = None
+        self._limiter = limiter
         self._warmed = warmed
         self._closed = threading.Event()
         self._pool = DaemonPool(1, "warmstack-asked")
@@ -95,7 +94,7 @@ class Actions:
 
     def _read(self, file: LoraFile) -> None:
         """Into memory if there is free room in the budget, else into the page cache. A failure shows in the status."""
-        limiter = Gate(self._limit, self._closed.is_set)
+        limiter = Gate(self._limiter, self._closed.is_set)
         outcome = self._cache.prefetch(file, cancelled=self._closed.is_set, limiter=limiter)
         if outcome == "no_room":
             started_s = time.monotonic()
@@ -104,13 +103,6 @@ class Actions:
                 self._warmed(file.key, nbytes, time.monotonic() - started_s)
             except (OSError, SafetensorsLoadError):
                 logger.debug("the pages of %s could not be warmed", file.name)
-
-    def _limit(self) -> RateLimit | None:
-        """The ceiling of this moment, the same object while it stays. In the thread that reads."""
-        rate = self._read_limit()
-        if rate != (self._limiter and self._limiter.bytes_per_s):
-            self._limiter = None if rate is None else RateLimit(rate)
-        return self._limiter
 
     def _evict(self, file: LoraFile) -> Row:
         view = self._view_of(file)

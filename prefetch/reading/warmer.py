@@ -99,10 +99,12 @@ class Warmer:
 
     def configure(self, settings: PrefetchSettings) -> None:
         """Takes effect with the next plan."""
-        rate = settings.read_limit_bytes_per_s
-        if rate != (self.limiter and self.limiter.bytes_per_s):
-            self.limiter = None if rate is None else RateLimit(rate)
         self._schedule.settings = settings
+
+    def limit(self, bytes_per_s: int | None) -> None:
+        """All background reads together, at once: who reads asks for the limit again. From any thread."""
+        if bytes_per_s != (self.limiter and self.limiter.bytes_per_s):
+            self.limiter = None if bytes_per_s is None else RateLimit(bytes_per_s)
 
     def warm(self) -> Warm:
         """The plan's view of what need not be fetched."""

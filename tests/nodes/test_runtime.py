@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from warmstack.loaders import LoadingMetrics
+from warmstack.loaders import LoadingMetrics, RateLimit
 from warmstack.nodes.api.adapter_query import AdapterQuery
 from warmstack.nodes.api.request_body import RequestError
 from warmstack.nodes.runtime import Runtime
@@ -64,6 +65,26 @@ async def test_pages_that_were_warmed_by_hand_are_told(plain: PlainHost) -> None
     assert runtime.revision() > before
     runtime.close()
     await running
+
+
+async def test_a_read_by_hand_and_one_ahead_share_the_limit(plain: PlainHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each under one of its own, the two would take twice what was allowed."""
+    spent: list[RateLimit] = []
+    spend = RateLimit.spend
+
+    def noted(limit: RateLimit, *arguments: Any) -> None:
+        spent.append(limit)
+        spend(limit, *arguments)
+
+    monkeypatch.setattr(RateLimit, "spend", noted)
+    runtime = Runtime(plain)
+    runtime.configure({"read_limit_bytes_per_s": 1 << 30})
+    assert runtime.act("warm", ("oil",))["results"][0]["state"] == "loading"
+    await until(lambda: spent)
+    assert all(limit is runtime.prefetcher.limiter for limit in spent)
+    runtime.configure({"read_limit_bytes_per_s": None})
+    assert runtime.prefetcher.limiter is None
+    runtime.close()
 
 
 async def until(is_so: Callable[[], object]) -> None:

@@ -24,7 +24,7 @@ class Library:
 
     def __init__(self, folder: Path, budget_bytes: int = 1 << 20) -> None:
         self.folder = folder
-        self.read_limit: int | None = None
+        self.limiter: RateLimit | None = None
         for name in ("styles/ink", "styles/oil", "other/ink", "big"):
             self.write(name)
         torch.save({"a": torch.zeros(4)}, folder / "old.pt")
@@ -35,7 +35,7 @@ class Library:
         self.catalog = LoraCatalog(lambda: [str(folder)])
         self.catalog.refresh()
         self.cache = AdapterCache(ByteBudget(budget_bytes), load=self._load)
-        self.actions = Actions(self.catalog, self.cache, lambda: self.read_limit)
+        self.actions = Actions(self.catalog, self.cache, lambda: self.limiter)
 
     def write(self, name: str) -> None:
         path = self.folder / f"{name}.safetensors"
@@ -153,10 +153,10 @@ def test_a_limit_that_is_lifted_lets_go_the_read_under_way(
 
     monkeypatch.setattr(RateLimit, "spend", watched)
     library = Library(tmp_path, budget_bytes)
-    library.read_limit = 1
+    library.limiter = RateLimit(1)
     library.act("warm", "big")
     assert waits.wait(30)
-    library.read_limit = None
+    library.limiter = None
     library.settle()
     library.actions.close()
 
