@@ -57,19 +57,12 @@ class LoRAWorker:
     meanwhile.
     """
 
-    def __init__(
-        self,
-        config: LoRAWorkerConfig,
-        *,
-        catalog: LoraCatalog | None = None,
-        cache: AdapterCache | None = None,
-        shelf: DeviceShelf | None = None,
-    ) -> None:
+    def __init__(self, config: LoRAWorkerConfig, *, shelf: DeviceShelf | None = None) -> None:
         """`shelf` keeps adapters on the pipelines' device; without one, `config.device` decides. The worker closes
         it."""
         self.config = config
-        self.catalog = catalog or LoraCatalog(self._folders, index_path=config.index_path)
-        self.cache = cache or AdapterCache(ByteBudget(_budget_bytes(config)))
+        self.catalog = LoraCatalog(self._folders, index_path=config.index_path)
+        self.cache = AdapterCache(ByteBudget(_budget_bytes(config)))
         self.shelf, self._device_problem = (shelf, "") if shelf is not None else _open_shelf(config)
         self._originals = Originals()
         self._lock = threading.Lock()

@@ -50,17 +50,13 @@ class StreamedPiece(NamedTuple):
 
 
 def stream_tensors(
-    wanted: Iterable[tuple[SafetensorsHeader, list[str]]],
-    pace: Pace,
-    *,
-    max_bytes: int,
-    opened: OpenFiles | None = None,
+    wanted: Iterable[tuple[SafetensorsHeader, list[str]]], pace: Pace, *, max_bytes: int
 ) -> Generator[StreamedTensor, None, None]:
     """The tensors of each (header, keys), in the order of the files, while the next ones are being read.
 
     At most `max_bytes` are read and not yet taken (one larger tensor passes alone); a tensor counts until the next one
     is asked for, a small one until its neighbours have been. Closing the iterator stops the readers."""
-    for header, tensors, _, waiting_bytes in stream_pieces(wanted, pace, max_bytes=max_bytes, opened=opened):
+    for header, tensors, _, waiting_bytes in stream_pieces(wanted, pace, max_bytes=max_bytes):
         for key in list(tensors):
             # Whatever is still in `tensors` stays in memory until the next piece is there.
             yield StreamedTensor(header, key, tensors.pop(key), waiting_bytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,19 +24,14 @@ class UploadedPacked(NamedTuple):
 
 
 def upload_packed(
-    transfer: DeviceTransfer,
-    name: str,
-    packed: Mapping[str, PackedTensor],
-    dtype: torch.dtype = torch.float16,
-    *,
-    cancelled: Callable[[], bool] | None = None,
+    transfer: DeviceTransfer, name: str, packed: Mapping[str, PackedTensor], dtype: torch.dtype = torch.float16
 ) -> UploadedPacked:
     """Send the bytes of `packed`, all on the CPU, and dequantise them on the caller's current stream.
 
     The device holds the packed bytes and the numbers until this returns, and longer if any tensor stays packed. Without
     room for the bytes, the numbers are made on the host. Raises as `DeviceTransfer.upload` and
     `PackedTensor.dequantise` do."""
-    upload = transfer.upload(name, {key: item.data for key, item in packed.items()}, cancelled=cancelled)
+    upload = transfer.upload(name, {key: item.data for key, item in packed.items()})
     arrived = {key: replace(packed[key], data=data) for key, data in upload.use().items()}
     tensors = {key: item.dequantise(dtype) for key, item in arrived.items() if not refusal(item.type)}
     return UploadedPacked(tensors, {key: item for key, item in arrived.items() if key not in tensors}, upload.reasons)
