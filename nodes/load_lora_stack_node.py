@@ -66,7 +66,7 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
     def fingerprint_inputs(cls, loras: str | None = None, **others: object) -> str:
         runtime = get_runtime()
         is_linked = loras is None or "lora_stack" in others
-        changes = runtime.linked_names.changes() if is_linked else None
+        changes = runtime.linked_loras.changes() if is_linked else None
         return file_states(runtime.catalog, read_stack(runtime.catalog, loras), changes=changes)
 
     @classmethod
@@ -79,7 +79,7 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         rows = stack.active if clip is not None else tuple(row for row in stack.active if row.strength_model != 0)
         notes = [f"{row.name}: skipped, {_why_skipped(row)}" for row in stack if row not in rows]
         notes += stack.warnings
-        runtime.linked_names.note(stack.active)
+        runtime.linked_loras.note(stack.active)
         if not rows:
             return _output(model, clip, _tuples(runtime, stack, ()), [], notes, math)
         leased = _lease(runtime, rows)

@@ -34,13 +34,13 @@ class LoraRequest(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
     @classmethod
     def fingerprint_inputs(cls, request: str | None = None, **_: object) -> str:
         runtime = get_runtime()
-        changes = runtime.linked_names.changes() if request is None else None
+        changes = runtime.linked_loras.changes() if request is None else None
         return file_states(runtime.catalog, read_stack(runtime.catalog, request), changes=changes)
 
     @classmethod
     def execute(cls, request: str) -> io.NodeOutput:
         runtime = get_runtime()
         stack = read_stack(runtime.catalog, request)
-        runtime.linked_names.note(stack.active)
+        runtime.linked_loras.note(stack.active)
         tell_warnings(stack)
         return io.NodeOutput(with_file_names(runtime.catalog, stack).to_tuples())

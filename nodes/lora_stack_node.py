@@ -40,7 +40,7 @@ class LoraStackNode(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
     def fingerprint_inputs(cls, loras: str | None = None, category: str | None = "", **others: object) -> str:
         runtime = get_runtime()
         is_linked = loras is None or category is None or "lora_stack" in others
-        changes = runtime.linked_names.changes() if is_linked else None
+        changes = runtime.linked_loras.changes() if is_linked else None
         return file_states(
             runtime.catalog, read_stack(runtime.catalog, loras, category=category or ""), changes=changes
         )
@@ -50,6 +50,6 @@ class LoraStackNode(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         runtime = get_runtime()
         rows = read_stack(runtime.catalog, loras, category=category)
         before = read_stack(runtime.catalog, None, lora_stack)
-        runtime.linked_names.note((*before.active, *rows.active))
+        runtime.linked_loras.note((*before.active, *rows.active))
         tell_warnings(rows)
         return io.NodeOutput((before + with_file_names(runtime.catalog, rows)).to_tuples())

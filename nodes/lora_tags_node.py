@@ -40,14 +40,14 @@ class LoraTags(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
     @classmethod
     def fingerprint_inputs(cls, text: str | None = None, syntax: str | None = None, **_: object) -> str:
         runtime = get_runtime()
-        changes = runtime.linked_names.changes() if text is None else None
+        changes = runtime.linked_loras.changes() if text is None else None
         return file_states(runtime.catalog, _tagged(text or "", syntax or COMFY)[1], changes=changes)
 
     @classmethod
     def execute(cls, text: str, syntax: str = COMFY) -> io.NodeOutput:
         cleaned, stack = _tagged(text, syntax)
         runtime = get_runtime()
-        runtime.linked_names.note(stack.active)
+        runtime.linked_loras.note(stack.active)
         tell_warnings(stack)
         return io.NodeOutput(cleaned, with_file_names(runtime.catalog, stack).to_tuples())
 

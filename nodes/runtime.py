@@ -76,7 +76,7 @@ class Runtime:
         limit_bytes, default_bytes = self.settings.budget_bytes, default_budget_bytes()
         budget = ByteBudget(default_bytes if limit_bytes is None else limit_bytes)
         self.cache = AdapterCache(budget, clock=time.monotonic)
-        self.linked_names = LinkedNames(partial(lora_state, self.catalog))
+        self.linked_loras = LinkedNames(partial(lora_state, self.catalog))
         self.base_models = BaseModels()
         self.loads = PerformanceTracker()
         self.diffusion_models = ModelFiles(lambda: host.model_folders("diffusion_models"))
