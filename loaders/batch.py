@@ -15,7 +15,7 @@ from .in_thread import as_here, run_in_thread
 from .memory.spare_memory import SpareMemory
 from .placing.footprint import footprint_of
 from .reading.filling import Pace
-from .robust import Device, Path, load_request, request_for
+from .robust import Device, PathLike, load_request, request_for
 from .strategies.strategy import LoadRequest
 
 
@@ -38,7 +38,7 @@ class LoadedBatch(Mapping[str, dict[str, torch.Tensor]]):
 
 
 def load_loras_batch(
-    paths: Iterable[Path],
+    paths: Iterable[PathLike],
     device: Device = "cpu",
     device_map: Mapping[str, object] | None = None,
     strategy: str = "auto",
@@ -105,7 +105,7 @@ def _load_all(
 
 
 async def load_loras_batch_async(
-    paths: Iterable[Path],
+    paths: Iterable[PathLike],
     device: Device = "cpu",
     device_map: Mapping[str, object] | None = None,
     strategy: str = "auto",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from .reading.opened import FileStamp, stamp_path
-from .robust import Device, Path, load_request, request_for
+from .robust import Device, PathLike, load_request, request_for
 from .strategies.strategy import LoadRequest, LoadResult
 
 _Key = tuple[str, FileStamp, str, LoadRequest]
@@ -103,7 +103,7 @@ def _size_bytes(result: LoadResult) -> int:
 
 
 def load_safetensors_cached(
-    path: Path,
+    path: PathLike,
     device: Device = "cpu",
     device_map: Mapping[str, object] | None = None,
     strategy: str = "auto",

@@ -31,7 +31,7 @@ from .placing.max_memory import MaxMemory
 from .progress import Progress, ProgressMeter
 from .reading.filling import Pace
 from .reading.opened import OpenFiles
-from .robust import Device, Path, load_request, request_for
+from .robust import Device, PathLike, load_request, request_for
 from .strategies.gathering import Gathering
 from .strategies.registry import StrategyRegistry
 from .strategies.strategy import LoadRequest, LoadResult
@@ -74,7 +74,7 @@ class ModelLoader:
         self._template = replace(request_for([], device, rules, dtype), low_memory=low_cpu_mem_usage, spare=spare)
 
     def load_checkpoint(
-        self, path: Path, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
+        self, path: PathLike, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
     ) -> LoadResult:
         """The tensors of a file, of the shards of an index, or of the one checkpoint in a folder."""
         name = find_checkpoint(os.fspath(path))
@@ -95,8 +95,8 @@ class ModelLoader:
 
     def load_shards(
         self,
-        files: Sequence[Path],
-        index: Path | ShardIndex | None = None,
+        files: Sequence[PathLike],
+        index: PathLike | ShardIndex | None = None,
         *,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
@@ -142,7 +142,7 @@ class ModelLoader:
         return request
 
     async def load_shards_async(
-        self, files: Sequence[Path], index: Path | ShardIndex | None = None, *, progress: Progress | None = None
+        self, files: Sequence[PathLike], index: PathLike | ShardIndex | None = None, *, progress: Progress | None = None
     ) -> LoadResult:
         """`load_shards` off the event loop. Cancelling the task stops the readers between two chunks."""
         return await run_in_thread(

@@ -16,7 +16,7 @@ from .progress import Progress, ProgressMeter
 from .reading.filling import Pace
 from .reading.opened import OpenFiles
 from .reading.stream import StreamedPiece, stream_pieces
-from .robust import Device, Path, request_for
+from .robust import Device, PathLike, request_for
 from .strategies.placement import on_its_own, place_tensor, require_casts, require_devices, send_tensors
 from .strategies.strategy import LoadRequest
 from .upload.uploads import Uploads
@@ -35,7 +35,7 @@ class Filled(NamedTuple):
 
 def fill_module(
     module: torch.nn.Module,
-    files: Sequence[Path],
+    files: Sequence[PathLike],
     index: ShardIndex | None = None,
     *,
     device: Device = "cpu",

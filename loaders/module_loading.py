@@ -23,14 +23,14 @@ from .module_filling import fill_from, set_tensor
 from .progress import Progress
 from .reading.filling import Pace
 from .reading.opened import OpenFiles
-from .robust import Device, Path, request_for
+from .robust import Device, PathLike, request_for
 
 M = TypeVar("M", bound=torch.nn.Module)
 
 
 def load_module(
     build: Callable[[], M],
-    path: Path,
+    path: PathLike,
     *,
     device: Device = "cpu",
     device_map: Mapping[str, object] | None = None,

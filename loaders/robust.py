@@ -20,12 +20,12 @@ from .strategies.strategy import LoadRequest, LoadResult
 from .telemetry import LoadingMetrics
 
 Device = str | int | torch.device
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 
 
 @overload
 def load_safetensors_robust(
-    path: Path,
+    path: PathLike,
     device: Device = ...,
     device_map: Mapping[str, object] | None = ...,
     strategy: str = ...,
@@ -38,7 +38,7 @@ def load_safetensors_robust(
 
 @overload
 def load_safetensors_robust(
-    path: Path,
+    path: PathLike,
     device: Device = ...,
     device_map: Mapping[str, object] | None = ...,
     strategy: str = ...,
@@ -50,7 +50,7 @@ def load_safetensors_robust(
 
 
 def load_safetensors_robust(
-    path: Path,
+    path: PathLike,
     device: Device = "cpu",
     device_map: Mapping[str, object] | None = None,
     strategy: str = "auto",
@@ -77,7 +77,7 @@ def load_safetensors_robust(
 
 
 def request_for(
-    paths: Sequence[Path], device: Device, device_map: Mapping[str, object] | None, dtype: torch.dtype | None
+    paths: Sequence[PathLike], device: Device, device_map: Mapping[str, object] | None, dtype: torch.dtype | None
 ) -> LoadRequest:
     """ValueError for choices that no file could be loaded by."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
