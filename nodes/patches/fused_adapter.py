@@ -70,10 +70,12 @@ class FusedLoraAdapter(WeightAdapterBase):  # type: ignore[misc]  # the host is 
                 stock.calculate_weight(weight, key, strength, 1.0, offset, function, torch.float32, original_weight)
         try:
             return add_fused_(weight, fitting)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:  # out of memory comes as several kinds, cuBLAS's among them
+            if weight.device.type == "cpu":
+                raise
             # The host's dynamic path would take the weight for patched from then on, under any stack. Nothing has been
             # added yet: what writes to the weight comes last.
-            logger.warning("WarmStack: no GPU memory is left to add LoRAs to %s: they are added on the CPU", key)
+            logger.warning("WarmStack: LoRAs for %s are added on the CPU, the GPU could not: %s", key, error)
         return weight.copy_(add_fused_(weight.cpu(), fitting))
 
     def h(self, x: torch.Tensor, base_out: torch.Tensor) -> torch.Tensor:
