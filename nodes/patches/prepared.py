@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -10,6 +9,7 @@ from typing import TypeAlias
 import torch
 
 from ...lora.fusing.fuse import PlainLora, fits
+from ...lora.fusing.share import matched_share
 from .base_model import Targets
 from .file_modules import modules_of, update_norms
 from .key_map import Target, restrict, weight_key
@@ -84,9 +84,9 @@ def _norm_share(tensors: Tensors, modules: Mapping[str, list[str]], matched: set
     if not matched or len(matched) == len(modules):
         return float(bool(matched))
     norms = update_norms(tensors, modules)
-    total = math.fsum(norms.values())
-    # What is infinite, in a broken file, says nothing of the others.
-    return math.fsum(norms[module] for module in matched) / total if 0 < total < math.inf else None
+    return matched_share(
+        [norms[module] for module in matched], [norms[module] for module in modules if module not in matched]
+    )
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WRONG_MODEL_SHARE = 0.5
-"""Below this matched share of the update, a LoRA is reported as made for another model."""
+from ...lora.fusing.share import share_of_equals
+
+WRONG_MODEL_SHARE = math.sqrt(0.5)
+"""Below this matched share of the update, a LoRA is reported as made for another model: what half of its modules are
+where all change as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,7 @@ class Match:
     modules: int
     matched_modules: int
     norm_share: float | None
-    """Share of the update, by estimated norm, that lands on a weight: 0..1. None where the file alone cannot tell."""
+    """Share of the update's norm, as estimated, that lands on a weight: 0..1. None where the file alone cannot tell."""
     unmatched: tuple[str, ...] = ()
     """Modules of the file that no base model knows."""
     misfits: tuple[str, ...] = ()
@@ -24,8 +28,10 @@ class Match:
 
     @property
     def share(self) -> float:
-        """That of the update, or of the modules where that is not known."""
-        return self.matched_modules / self.modules if self.norm_share is None else self.norm_share
+        """That of the update's norm; where that is not known, as if all modules changed as much."""
+        if self.norm_share is not None:
+            return self.norm_share
+        return share_of_equals(self.matched_modules, self.modules - self.matched_modules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from warmstack.nodes.patches.report import Match, RowReport, render, wrong_model
@@ -47,6 +48,11 @@ def test_a_misfit_is_a_wrong_model_even_where_names_agree() -> None:
     match = Match(10, 9, 0.9, unmatched=("m",), misfits=("diffusion_model.img_in.weight",))
     warning = wrong_model(replace(_ROW, match=match))
     assert "diffusion_model.img_in.weight" in warning and "takes 9 of its 10 modules" in warning
+
+
+def test_half_of_equal_modules_is_the_least_that_is_not_loud() -> None:
+    equals = [Match(100, matched, math.hypot(*[1] * matched) / 10, unmatched=("x",)) for matched in (50, 49)]
+    assert [bool(wrong_model(replace(_ROW, match=match))) for match in equals] == [False, True]
 
 
 def test_text_encoder_weights_without_a_clip_are_no_wrong_model() -> None:
