@@ -13,6 +13,7 @@ from ..lora.cache.budget import Reservation
 from ..lora.cache.cache import AdapterCache
 from ..lora.errors import LoraError
 from ..lora.fusing.fuse import PlainLora, down_matrix, fits
+from ..lora.fusing.share import matched_share, share_of_equals
 from .base_weights import BaseWeights, QuantisedError
 from .naming import LoraPipeline, Place, named_lora
 
@@ -133,21 +134,18 @@ def _fitting(pipeline: LoraPipeline, name: str, place: Place, lora: PlainLora, s
 
 
 def _share(matched: Collection[PlainLora], lost: Collection[PlainLora]) -> float:
-    lost_square = sum(map(_square_norm, lost))
-    if not lost_square:
+    lost_norms = [_norm(lora) for lora in lost]
+    if not any(lost_norms):
         return 1.0
-    matched_square = sum(map(_square_norm, matched))
-    if not math.isfinite(matched_square + lost_square):
-        # What is infinite, in a broken file, says nothing of the others.
-        return len(matched) / (len(matched) + len(lost))
-    return math.sqrt(matched_square / (matched_square + lost_square))
+    share = matched_share([_norm(lora) for lora in matched], lost_norms)
+    return share_of_equals(len(matched), len(lost)) if share is None else share
 
 
-def _square_norm(lora: PlainLora) -> float:
-    """The squared Frobenius norm of the update, from rank-sized products. 0 for factors that do not fit each other."""
+def _norm(lora: PlainLora) -> float:
+    """The Frobenius norm of the update, from rank-sized products. 0 for factors that do not fit each other."""
     if lora.delta_shape == (-1, -1):
         return 0.0
     up = lora.up.detach().flatten(1).float()
     down = down_matrix(lora, up)
-    square = float(((up.T @ up) * (down @ down.T)).sum()) * lora.scale**2
-    return max(0.0, square) if math.isfinite(square) else math.inf
+    square = float(((up.T @ up) * (down @ down.T)).sum())
+    return math.sqrt(max(0.0, square)) * abs(lora.scale) if math.isfinite(square) else math.inf
