@@ -94,11 +94,14 @@ def _add_into(matrix: Tensor, loras: Sequence[PlainLora], weight: Tensor) -> Ten
         add_bf16_factors_(matrix, loras, gemm)
         return weight
     scales = [lora.scale for lora in loras]
-    alpha = scales[0] if all(scale == scales[0] for scale in scales) else None
     up, down = _factors(loras, matrix)
-    if alpha is None:
+    alpha = 1.0
+    if all(scale == scales[0] for scale in scales):
+        # As that of a tensor: a number that float32 cannot hold would raise, and is an infinity to the host.
+        alpha = torch.tensor(scales[0], dtype=matrix.dtype, device="cpu").item()
+    else:
         _fold(up, down, [scale for lora in loras for scale in [lora.scale] * lora.rank])
-    matrix.addmm_(up, down, alpha=1.0 if alpha is None else alpha)
+    matrix.addmm_(up, down, alpha=alpha)
     return weight
 
 

@@ -156,6 +156,14 @@ def test_loras_of_any_device_are_added_where_the_weight_is(
     assert add_fused_(weight, [lora(4 << index, scale) for index, scale in enumerate(scales)]).device == fake_gpu
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scales", [(1e39,), (1e39, 1e39), (1e39, 1.0)], ids=str)
+def test_a_scale_beyond_float32_overflows_as_in_the_host(scales: tuple[float, ...], dtype: torch.dtype) -> None:
+    """The host's own patch gives infinities there. Where ours raised, it went on with a weight that was half patched."""
+    loras = [PlainLora(torch.ones(4, 1), torch.ones(1, 4), scale) for scale in scales]
+    assert add_fused_(torch.zeros(4, 4, dtype=dtype), loras).isinf().all()
+
+
 def test_nothing_to_add_changes_nothing() -> None:
     weight = torch.randn(4, 4)
     before = weight.clone()
