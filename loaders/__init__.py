@@ -2,7 +2,8 @@
 
 Doors: robust (one file; `load_request` is what all of them end in), batch, cached, model_loader (any format),
 module_loading, module_filling (model_names tells what a model calls its tensors), transfer (to a GPU); in_thread makes
-any of them awaitable, progress, telemetry and tracking tell of them, sizes reads "6GB". Behind them, a folder each:
+any of them awaitable, cancelling stops them, progress, telemetry and tracking tell of them, sizes reads "6GB". Behind
+them, a folder each:
 
 - strategies: the ways to load, one file each, and `auto`, which chooses
 - files: what a file says before its tensors are read; errors, of everybody here

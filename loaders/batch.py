@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
 
+from .cancelling import Cancelled
 from .errors import LoadCancelledError, SafetensorsLoadError
 from .in_thread import as_here, run_in_thread
 from .memory.spare_memory import SpareMemory
@@ -47,7 +48,7 @@ def load_loras_batch(
     workers: int = 2,
     max_bytes: int | None = None,
     continue_on_error: bool = False,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancelled | None = None,
     spare: SpareMemory | None = None,
 ) -> LoadedBatch:
     """Load `paths`, `workers` at a time. The first failure stops the others and is raised, unless `continue_on_error`:
@@ -74,22 +75,20 @@ def _load_all(
     workers: int,
     max_bytes: int | None,
     continue_on_error: bool,
-    cancelled: Callable[[], bool] | None,
+    cancelled: Cancelled | None,
 ) -> LoadedBatch:
     admitted = requests if max_bytes is None else _admitted(requests, max_bytes)
     stop = threading.Event()
-
-    def stopped() -> bool:
-        return stop.is_set() or (cancelled is not None and cancelled())
+    pace = Pace(cancelled).until(stop.is_set)
 
     def load(name: str) -> dict[str, torch.Tensor] | SafetensorsLoadError:
         request = admitted[name]
         try:
             if isinstance(request, SafetensorsLoadError):
                 raise request
-            if stopped():
+            if pace.stopped():
                 raise LoadCancelledError(name, "cancelled before it was read")
-            return load_request(replace(request, pace=Pace(stopped)), strategy).tensors
+            return load_request(replace(request, pace=pace), strategy).tensors
         except SafetensorsLoadError as error:
             if not continue_on_error:
                 stop.set()

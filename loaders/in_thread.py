@@ -14,11 +14,13 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from .cancelling import Cancelled
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def run_in_thread(load: Callable[[Callable[[], bool]], T]) -> T:
+async def run_in_thread(load: Callable[[Cancelled], T]) -> T:
     """The result of `load(cancelled)`, run in a thread of the loop's pool. When the task is cancelled the load
     still runs to its next look at `cancelled`, and what it raises then is dropped."""
     stop = threading.Event()

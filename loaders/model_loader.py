@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
+from .cancelling import Cancelled
 from .errors import SafetensorsLoadError
 from .files.checkpoint import are_pickles, checkpoint_format, find_checkpoint
 from .files.pickled_shards import load_pickles
@@ -74,7 +75,7 @@ class ModelLoader:
         self._template = replace(request_for([], device, rules, dtype), low_memory=low_cpu_mem_usage, spare=spare)
 
     def load_checkpoint(
-        self, path: PathLike, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
+        self, path: PathLike, *, progress: Progress | None = None, cancelled: Cancelled | None = None
     ) -> LoadResult:
         """The tensors of a file, of the shards of an index, or of the one checkpoint in a folder."""
         name = find_checkpoint(os.fspath(path))
@@ -99,7 +100,7 @@ class ModelLoader:
         index: PathLike | ShardIndex | None = None,
         *,
         progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        cancelled: Cancelled | None = None,
     ) -> LoadResult:
         """The tensors of `files`, which must agree with each other and with `index` before any weight is read; pickles
         before any is placed. Without files, those that the index names."""

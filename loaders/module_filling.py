@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
+from .cancelling import Cancelled
 from .errors import SafetensorsValidationError
 from .files.header import SafetensorsHeader
 from .files.shards import ShardIndex, check_shards
@@ -44,7 +45,7 @@ def fill_module(
     float32: Collection[str] = (),
     max_bytes: int = MAX_BYTES,
     progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancelled | None = None,
 ) -> Filled:
     """Put the tensors of `files` into `module`, each as it arrives: host memory beyond the model is `max_bytes` and one
     tensor. Parameters become new ones, with the old one's `requires_grad`; what the device map leaves on disk stays.
@@ -120,7 +121,7 @@ def _placed(
         tensor = tensors.pop(key)
         stays_float32 = request.dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)
         dtype = torch.float32 if stays_float32 else request.dtype
-        sent = send_tensors(path, {key: tensor}, {key: device}, dtype, uploads, pace.cancelled)
+        sent = send_tensors(path, {key: tensor}, {key: device}, dtype, uploads, pace.stopped)
         placed = sent.pop(key) if sent else place_tensor(path, key, tensor, device, dtype)
         if placed is tensor:
             kept[key] = tensor

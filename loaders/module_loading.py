@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from .cancelling import Cancelled
 from .errors import SafetensorsLoadError, SafetensorsValidationError
 from .files.checkpoint import are_pickles, checkpoint_format, find_checkpoint
 from .files.header import SafetensorsHeader
@@ -36,7 +37,7 @@ def load_module(
     device_map: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancelled | None = None,
 ) -> M:
     """The model that `build` makes, in eval mode, with the weights of a safetensors file, of a pickle, of an index of
     shards, or of the folder that holds one: `load_module(lambda: UNet2DConditionModel.from_config(config), folder)`.

@@ -10,6 +10,7 @@ from typing import Literal, overload
 
 import torch
 
+from .cancelling import Cancelled
 from .in_thread import run_in_thread
 from .placing.device_map import DISK, DeviceMap, known_device
 from .reading.filling import Pace
@@ -67,7 +68,7 @@ def load_safetensors_robust(
     or a strategy that does not exist is a ValueError."""
     request = request_for([path], device, device_map, dtype)
 
-    def load(cancelled: Callable[[], bool] | None = None) -> dict[str, torch.Tensor]:
+    def load(cancelled: Cancelled | None = None) -> dict[str, torch.Tensor]:
         result = load_request(replace(request, pace=Pace(cancelled)), strategy)
         if measured is not None:
             measured(result.metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from .cancelling import Cancelled, never
 from .errors import SafetensorsLoadError
 from .files.header import SafetensorsHeader, read_header
 from .reading.filling import Pace
@@ -143,7 +144,7 @@ class DeviceTransfer:
         tensors: Mapping[str, torch.Tensor],
         *,
         buffer: Buffer | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        cancelled: Cancelled = never,
     ) -> Upload:
         """Send `tensors`, all on the CPU; returns when the last copy is queued, and needs the host's tensors no more.
 
@@ -177,11 +178,11 @@ class DeviceTransfer:
         with open_raw(header.path) as file:
             require_stamp(header.path, file, header.stamp)
             source = FileSource(header.path, file, header.data_start, header.data_bytes, specs, pace)
-            upload = self.send(header.path, source, cancelled=pace.cancelled)
+            upload = self.send(header.path, source, cancelled=pace.stopped)
             require_stamp(header.path, file, header.stamp)
         return upload
 
-    def send(self, name: str, source: UploadSource, *, cancelled: Callable[[], bool] | None = None) -> Upload:
+    def send(self, name: str, source: UploadSource, *, cancelled: Cancelled = never) -> Upload:
         """`upload` for any source. Without room on the device, the upload has no tensors. A source need not outlive the
         call."""
         if not source.nbytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..loaders.cancelling import Cancelled
 from ..loaders.memory import host_memory
 from ..loaders.system import disk_kind, disk_probe, page_cache
 from ..loaders.system.daemon_pool import DaemonPool
@@ -21,14 +22,14 @@ class WarmFile(Protocol):
     """`loaders.page_cache.warm_file`."""
 
     def __call__(
-        self, path: str | os.PathLike[str], *, cancelled: Callable[[], bool], limiter: RateLimit | None = None
+        self, path: str | os.PathLike[str], *, cancelled: Cancelled, limiter: RateLimit | None = None
     ) -> int: ...
 
 
 class Probe(Protocol):
     """`loaders.disk_probe.probe_rates`."""
 
-    def __call__(self, paths: Sequence[str], *, cancelled: Callable[[], bool]) -> tuple[float, ...]: ...
+    def __call__(self, paths: Sequence[str], *, cancelled: Cancelled) -> tuple[float, ...]: ...
 
 
 def unknown_progress() -> float | None:

@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 
 import torch
 
+from ..loaders.cancelling import Cancelled, never
 from ..loaders.in_thread import as_here
-from ..lora.cache.flight import never
 from ..lora.errors import LoraError
 from ..prefetch.machine import Machine
 from ..prefetch.prefetcher import Prefetcher
@@ -69,7 +69,7 @@ def run_batch(
     batch: Batch,
     mode: Mode,
     on_report: Callable[[RequestReport], None] | None = None,
-    stopped: Callable[[], bool] = never,
+    stopped: Cancelled = never,
 ) -> RunReport:
     """Runs every request in order; the pipeline has its own weights afterwards.
 
@@ -102,7 +102,7 @@ class _Run:
         worker: LoRAWorker,
         batch: Batch,
         on_report: Callable[[RequestReport], None],
-        stopped: Callable[[], bool],
+        stopped: Cancelled,
     ) -> None:
         self._worker = worker
         self._batch = batch

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..cancelling import Cancelled, never
 from ..errors import LoadCancelledError, SafetensorsLoadError
 from .chunks import chunk_spans, drain
 from .codebooks import Codebook
@@ -36,7 +37,7 @@ def dequantise(
     dtype: DTypeLike = np.float32,
     *,
     threads: int = 1,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancelled = never,
     name: str = "",
 ) -> NDArray[Any]:
     """`packed`, any buffer that holds exactly a tensor of `kind` and `shape`, as `dtype` (float32 or float16).
@@ -50,7 +51,7 @@ def dequantise(
     values = np.empty((len(blocks), kind.block_elements), dtype)
 
     def convert(span: tuple[int, int]) -> None:
-        if cancelled is not None and cancelled():
+        if cancelled():
             raise LoadCancelledError(name, "cancelled while it was being dequantised")
         write_values(blocks[slice(*span)], kind, values[slice(*span)])
 

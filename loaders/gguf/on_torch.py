@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from ..cancelling import Cancelled, never
 from ..errors import LoadCancelledError, SafetensorsLoadError
 from .chunks import chunk_spans
 from .codebooks import Codebook
@@ -25,7 +26,7 @@ def dequantise_tensor(
     shape: Sequence[int],
     dtype: torch.dtype = torch.float32,
     *,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancelled = never,
     name: str = "",
 ) -> torch.Tensor:
     """`packed`, (bytes,) uint8, as a tensor of `shape` on the same device; in float32 the numbers of `dequantise`, bit
@@ -38,7 +39,7 @@ def dequantise_tensor(
     arrays = _TorchArrays(packed.device)
     chunk_elements = None if packed.is_cpu else _DEVICE_CHUNK_ELEMENTS
     for first, end in chunk_spans(len(blocks), kind, chunk_elements):
-        if cancelled is not None and cancelled():
+        if cancelled():
             raise LoadCancelledError(name, "cancelled while it was being dequantised")
         values[first:end] = _values(arrays, blocks[first:end], kind)
     return values.reshape(tuple(shape))

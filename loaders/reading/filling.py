@@ -6,9 +6,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 
+from ..cancelling import Cancelled
 from ..errors import LoadCancelledError, SafetensorsLoadError
 from ..memory.huge_pages import Patience
 from ..system.rate_limit import RateLimit
@@ -22,21 +23,24 @@ of them; a cancel waits for one chunk."""
 class Pace:
     """How a fill may go on: who may stop it, who slows it down, who is told how far it is."""
 
-    cancelled: Callable[[], bool] | None = None
+    cancelled: Cancelled | None = None
     limiter: RateLimit | None = None
     reached: Callable[[str, int, int | str], None] | None = None
     """Called from the reading thread with the path and the bytes of each chunk that has arrived, and the offset in the
     file where it ends, or the key of the tensor that it is."""
 
-    @property
     def stopped(self) -> bool:
         return self.cancelled is not None and self.cancelled()
+
+    def until(self, over: Cancelled) -> Pace:
+        """This one, for readers who stop as well once who waits for them does."""
+        return replace(self, cancelled=lambda: over() or self.stopped())
 
     def allow(self, path: str, nbytes: int) -> None:
         """Return when the next `nbytes` may be read, or raise LoadCancelledError."""
         if self.limiter is not None:
-            self.limiter.spend(nbytes, self.cancelled)
-        if self.stopped:
+            self.limiter.spend(nbytes, self.stopped)
+        if self.stopped():
             raise LoadCancelledError(path, "cancelled while it was being read")
 
     def report(self, path: str, nbytes: int, at: int | str) -> None:

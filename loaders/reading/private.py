@@ -5,9 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from ..cancelling import Cancelled
 from ..errors import SafetensorsLoadError
 from ..files.header import SafetensorsHeader, read_header
 from ..memory.huge_pages import Patience
@@ -31,7 +31,7 @@ def read_tensors(
     path: str | os.PathLike[str],
     *,
     header: SafetensorsHeader | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancelled | None = None,
     limiter: RateLimit | None = None,
     spare: SpareMemory | None = None,
 ) -> TensorFile:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from io import FileIO
 from typing import NamedTuple
 
@@ -70,8 +69,8 @@ def stream_pieces(
     opened: OpenFiles | None = None,
 ) -> Generator[StreamedPiece, None, None]:
     """As `stream_tensors`, with neighbours of up to 4 MiB together."""
-    stop, cancelled = threading.Event(), pace.cancelled
-    pace = replace(pace, cancelled=lambda: stop.is_set() or (cancelled is not None and cancelled()))
+    stop = threading.Event()
+    pace = pace.until(stop.is_set)
     readers = _READERS if hasattr(os, "preadv") else 1
     # No thread waits for the consumer: one that did would keep the process from ending while somebody held the stream.
     with ExitStack() as files, ThreadPoolExecutor(readers, "warmstack-stream") as pool:

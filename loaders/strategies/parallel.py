@@ -34,7 +34,7 @@ class ParallelLoadingStrategy:
         headers = deque(gathering.header(path) for path in request.paths)
         workers = max(1, min(self.workers, len(headers)))
         stop = threading.Event()
-        pace = replace(request.pace, cancelled=lambda: stop.is_set() or request.pace.stopped)
+        pace = request.pace.until(stop.is_set)
         with ThreadPoolExecutor(workers, "warmstack-shard") as pool:
             shards = _Shards(pool, headers, replace(request, pace=pace), workers, self.max_bytes)
             try:

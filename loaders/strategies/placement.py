@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
+from ..cancelling import Cancelled, never
 from ..errors import SafetensorsLoadError
 from ..files.dtypes import TORCH_DTYPES
 from ..files.header import SafetensorsHeader
@@ -68,7 +69,7 @@ def send_tensors(
     devices: Mapping[str, str],
     dtype: torch.dtype | None,
     uploads: Uploads,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancelled = never,
 ) -> dict[str, torch.Tensor]:
     """Those of `tensors` that `devices` puts on a GPU, there; floating-point ones as `dtype`. The others are for
     `place_tensor`. LoadCancelledError between two slots once `cancelled()` is true."""

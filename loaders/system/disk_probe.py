@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 
+from ..cancelling import Cancelled
+
 READERS = (1, 2, 4)
 GAIN = 1.2
 """How many times as much every doubling of the readers must bring, to be worth disturbing who else reads."""
@@ -29,7 +31,7 @@ Run = tuple[str, int]
 def probe_rates(
     paths: Sequence[str],
     *,
-    cancelled: Callable[[], bool],
+    cancelled: Cancelled,
     clock: Callable[[], float] = time.monotonic,
     most_bytes: int = MOST_BYTES,
     most_s: float = MOST_S,
@@ -86,7 +88,7 @@ class _Stage:
         most_bytes: int,
         until_s: float,
         clock: Callable[[], float],
-        cancelled: Callable[[], bool],
+        cancelled: Cancelled,
     ) -> None:
         self._runs = runs
         self._most_bytes = most_bytes

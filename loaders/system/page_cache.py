@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from io import FileIO
 
+from ..cancelling import Cancelled
 from ..errors import LoadCancelledError
 from ..reading.opened import OpenFiles, open_raw, stamp_of
 from . import kernel
@@ -52,7 +53,7 @@ def _has_device(file: FileIO) -> bool:
 def warm_file(
     path: str | os.PathLike[str],
     *,
-    cancelled: Callable[[], bool],
+    cancelled: Cancelled,
     chunk_bytes: int = 8 << 20,
     limiter: RateLimit | None = None,
 ) -> int:

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..cancelling import Cancelled, never
+
 _SLICE_S = 0.05
 """How long a cancelled reader may go on sleeping."""
 
@@ -28,14 +30,14 @@ class RateLimit:
         self._lock = threading.Lock()
         self._paid_until_s = 0.0
 
-    def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
+    def spend(self, nbytes: int, cancelled: Cancelled = never) -> None:
         """Return once `nbytes` more are within the rate, or soon after `cancelled()` turns true; the rest of a
         cancelled wait is given back to the others."""
         cost_s = nbytes / self.bytes_per_s
         with self._lock:
             due_s = self._paid_until_s = max(self._paid_until_s, self._clock()) + cost_s
         while (left_s := due_s - self._clock()) > 0:
-            if cancelled is not None and cancelled():
+            if cancelled():
                 with self._lock:
                     self._paid_until_s -= min(left_s, cost_s)
                 return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 
 import torch
 
+from ..cancelling import Cancelled, never
 from ..errors import LoadCancelledError, SafetensorsLoadError
 from .copy_device import CopyDevice, CopyEvent
 from .staging_ring import StagingRing
@@ -35,9 +36,9 @@ class Sending:
         self._lock = threading.Lock()
         self._last: CopyEvent | None = None
         self._stopped = False
-        self._cancelled: Callable[[], bool] | None = None
+        self._cancelled = never
 
-    def run(self, threads: int, pool: Executor | None, cancelled: Callable[[], bool] | None) -> CopyEvent | None:
+    def run(self, threads: int, pool: Executor | None, cancelled: Cancelled) -> CopyEvent | None:
         """Returns the event of the copy that was queued last, which is that of all, when every copy is queued. `pool`
         is for all threads but the caller's.
 
@@ -58,7 +59,7 @@ class Sending:
             # An error keeps this frame, a pool its tasks until a thread gets to them, cancelled ones too: none may
             # keep the device's buffer, or what the caller's `cancelled` knows.
             del self._source, self._target
-            self._cancelled = None
+            self._cancelled = never
         return self._last
 
     def _share_out(self, threads: int, pool: Executor | None) -> None:
@@ -98,7 +99,7 @@ class Sending:
     def _next(self, turns: Iterator[tuple[int, int]]) -> tuple[int, int] | None:
         with self._lock:
             span = None if self._stopped else next(turns, None)
-            if span is not None and self._cancelled is not None and self._cancelled():
+            if span is not None and self._cancelled():
                 raise LoadCancelledError(self._name, "cancelled while it was being uploaded")
             return span
 

@@ -7,6 +7,7 @@ from types import TracebackType
 
 import torch
 
+from ..cancelling import Cancelled, never
 from ..errors import SafetensorsLoadError
 from ..transfer import DeviceTransfer
 from .copy_device import CopyDevice, CopyEvent
@@ -58,7 +59,7 @@ class Uploads:
         tensors: Mapping[str, torch.Tensor],
         device: str,
         dtype: torch.dtype | None,
-        cancelled: Callable[[], bool] | None = None,
+        cancelled: Cancelled = never,
     ) -> dict[str, torch.Tensor]:
         """`tensors`, all on the CPU, on `device`, floating-point ones as `dtype`. For the caller's current stream.
 
@@ -92,7 +93,7 @@ class Uploads:
         self._followed.clear()
 
     def _send(
-        self, path: str, batch: Mapping[str, torch.Tensor], device: str, cancelled: Callable[[], bool] | None
+        self, path: str, batch: Mapping[str, torch.Tensor], device: str, cancelled: Cancelled
     ) -> Mapping[str, torch.Tensor]:
         transfer = self._transfers.get(device)
         if transfer is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ...loaders.cancelling import Cancelled, never
 from ...loaders.errors import LoadCancelledError, SafetensorsLoadError
 from ...loaders.files.header import read_header
 from ...loaders.files.pickled import load_pickled
@@ -20,7 +21,6 @@ from ...loaders.system.page_cache import warm_file
 from ...loaders.system.rate_limit import RateLimit
 from ..errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavailableError
 from ..library.file import AdapterKey, LoraFile, as_on_disk
-from .flight import Cancelled, never
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Adapter:
 def load_adapter(
     file: LoraFile,
     *,
-    cancelled: Cancelled | None = None,
+    cancelled: Cancelled = never,
     limiter: RateLimit | None = None,
     storage: Storage = "private",
     spare: SpareMemory | None = None,
@@ -72,7 +72,7 @@ def load_adapter(
 
 
 def _read(
-    file: LoraFile, cancelled: Cancelled | None, limiter: RateLimit | None, storage: Storage, spare: SpareMemory | None
+    file: LoraFile, cancelled: Cancelled, limiter: RateLimit | None, storage: Storage, spare: SpareMemory | None
 ) -> Adapter:
     header = read_header(file.path)
     # Content must never be cached under the identity of an older file.
@@ -81,8 +81,8 @@ def _read(
     if storage == "private":
         loaded = read_tensors(file.path, header=header, cancelled=cancelled, limiter=limiter, spare=spare)
     else:
-        if cancelled is not None or limiter is not None:
-            warm_file(file.path, cancelled=cancelled or never, limiter=limiter)
+        if cancelled is not never or limiter is not None:
+            warm_file(file.path, cancelled=cancelled, limiter=limiter)
         loaded = map_tensors(file.path, header=header, populate=True)
     buffer = loaded.buffer if storage == "private" else None
     return Adapter(file.key, loaded.tensors, loaded.metadata, loaded.nbytes, storage, buffer)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from ...loaders.cancelling import Cancelled, never
 from ...loaders.memory.spare_memory import SpareMemory
 from ...loaders.reading.tensor_file import Storage
 from ...loaders.system.rate_limit import RateLimit
@@ -19,7 +20,7 @@ from .adapter import Adapter, load_adapter
 from .budget import ByteBudget, Reservation
 from .cache_stats import CacheSnapshot, CacheStats, ColdReads, EvictionReason, Tally, view_adapters
 from .failures import Failures
-from .flight import Cancelled, Flight, never
+from .flight import Flight
 from .lease import AcquireOutcome, Lease
 from .loading import LoadAdapter, PrefetchOutcome, timed_load
 from .policies import Candidate, EvictionPolicy, NextUse

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from ...loaders.cancelling import Cancelled, never
 from ...loaders.system.rate_limit import RateLimit
 from ..errors import AdapterLoadError
 from ..library.file import LoraFile
-
-if TYPE_CHECKING:
-    from .residency import Held
-
-Cancelled = Callable[[], bool]
+from .residency import Held
 
 _POLL_S = 0.02
 """How late a waiter may notice its own cancellation: `cancelled` is a flag of the host that nobody can wait on."""
-
-
-def never() -> bool:
-    """The cancellation of a caller who gave none."""
-    return False
 
 
 class Flight:
@@ -95,7 +86,7 @@ class BackgroundLimit(RateLimit):
         self._flight = flight
         self._now_s = clock
 
-    def spend(self, nbytes: int, cancelled: Cancelled | None = None) -> None:
+    def spend(self, nbytes: int, cancelled: Cancelled = never) -> None:
         started_s = self._now_s()
-        self._limiter.spend(nbytes, lambda: self._flight.demands > 0 or (cancelled is not None and cancelled()))
+        self._limiter.spend(nbytes, lambda: self._flight.demands > 0 or cancelled())
         self.waited_s += self._now_s() - started_s

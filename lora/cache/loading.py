@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from ...loaders.cancelling import Cancelled
 from ...loaders.reading.tensor_file import Storage
 from ...loaders.system.rate_limit import RateLimit
 from ..library.file import LoraFile
 from .adapter import Adapter
-from .flight import BackgroundLimit, Cancelled, Flight
+from .flight import BackgroundLimit, Flight
 
 PrefetchOutcome = Literal["ready", "already", "no_room", "failed", "unavailable", "cancelled"]
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..library.file import LoraFile
+from .adapter import Adapter
 from .policies import Candidate
-
-if TYPE_CHECKING:
-    from .adapter import Adapter
 
 
 class Holds:

@@ -11,13 +11,13 @@ from typing import Literal
 
 import torch
 
+from ...loaders.cancelling import Cancelled, never
 from ...loaders.errors import LoadCancelledError, SafetensorsLoadError
 from ...loaders.reading.flat_views import TensorSpec
 from ...loaders.transfer import DeviceTransfer
 from ...loaders.upload.upload_source import MemorySource
 from ..cache.adapter import Adapter
 from ..cache.budget import ByteBudget, Reservation
-from ..cache.flight import Cancelled, never
 from ..cache.lease import AcquireOutcome
 from ..cache.policies import Candidate, EvictionPolicy, NextUse
 from ..cache.victims import choose_victims, victims_that_free, yields_to_prefetch

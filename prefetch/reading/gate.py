@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 
+from ...loaders.cancelling import Cancelled, never
 from ...loaders.system.rate_limit import RateLimit
 
 STALL_S = 10.0
@@ -22,7 +23,7 @@ class Gate(RateLimit):
     def __init__(
         self,
         limiter: Callable[[], RateLimit | None],
-        is_cancelled: Callable[[], bool],
+        is_cancelled: Cancelled,
         joined: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -43,13 +44,13 @@ class Gate(RateLimit):
         self._clock = clock
         self._asked_bytes = 0
 
-    def spend(self, nbytes: int, cancelled: Callable[[], bool] | None = None) -> None:
+    def spend(self, nbytes: int, cancelled: Cancelled = never) -> None:
         self.done_bytes += self._asked_bytes
         self._asked_bytes = nbytes
         self.passed_at_s = math.inf
 
         def released() -> bool:
-            return cancelled is not None and cancelled() and self._is_released()
+            return cancelled() and self._is_released()
 
         released()
         if not self.is_open:
@@ -61,13 +62,13 @@ class Gate(RateLimit):
         """The read behind it hangs, or might as well."""
         return now_s - self.passed_at_s >= STALL_S
 
-    def _hold(self, released: Callable[[], bool]) -> None:
+    def _hold(self, released: Cancelled) -> None:
         started_s = self._clock()
         while not (self.is_open or released()):
             time.sleep(_POLL_S)
         self.held_s += self._clock() - started_s
 
-    def _pay(self, nbytes: int, released: Callable[[], bool]) -> None:
+    def _pay(self, nbytes: int, released: Cancelled) -> None:
         """A limit that is replaced holds nobody any longer: under a low one a read would wait for hours."""
         paid: RateLimit | None = None
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...loaders.cancelling import Cancelled
 from ...loaders.errors import LoadCancelledError, SafetensorsLoadError
 from ...loaders.system.rate_limit import RateLimit
 from ...lora.library.file import AdapterKey
@@ -132,7 +133,7 @@ def warm_pages(
     path: str,
     size_bytes: int,
     machine: Machine,
-    cancelled: Callable[[], bool],
+    cancelled: Cancelled,
     gate: Gate,
     *,
     negligible_bytes: int = 0,
