@@ -18,7 +18,8 @@ from ..errors import AdapterLoadCancelledError, AdapterLoadError, AdapterUnavail
 from ..library.file import AdapterKey, LoraFile, as_on_disk
 from .adapter import Adapter, load_adapter
 from .budget import ByteBudget, Reservation
-from .cache_stats import CacheSnapshot, CacheStats, ColdReads, EvictionReason, Tally, view_adapters
+from .cache_stats import CacheSnapshot, CacheStats, EvictionReason, Tally, view_adapters
+from .cold_reads import ColdReads
 from .failures import Failures
 from .flight import Flight
 from .lease import AcquireOutcome, Lease

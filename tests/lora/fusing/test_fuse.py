@@ -159,7 +159,7 @@ def test_loras_of_any_device_are_added_where_the_weight_is(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scales", [(1e39,), (1e39, 1e39), (1e39, 1.0)], ids=str)
 def test_a_scale_beyond_float32_overflows_as_in_the_host(scales: tuple[float, ...], dtype: torch.dtype) -> None:
-    """The host's own patch gives infinities there. Where ours raised, it went on with a weight that was half patched."""
+    """Its own patch gives infinities there. A weight whose patch raised it takes for patched."""
     loras = [PlainLora(torch.ones(4, 1), torch.ones(1, 4), scale) for scale in scales]
     assert add_fused_(torch.zeros(4, 4, dtype=dtype), loras).isinf().all()
 
