@@ -14,8 +14,8 @@ from comfy_api.latest import io
 from ..lora.errors import AdapterLoadCancelledError
 from ..lora.stacks.stack import LoraRow, LoraStack
 from .inputs import lora_stack_input, loras_input, stack_output
+from .patches.applied_stack import AppliedStack, StackMath, apply_stack
 from .patches.leasing import LeasedRow, lease_rows
-from .patches.patching import Patched, StackMath, apply_stack
 from .patches.report import RowReport, as_json, render, wrong_model
 from .runtime import Runtime, get_runtime
 from .stack_input import check, file_states, read_stack
@@ -83,9 +83,9 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         if not rows:
             return _output(model, clip, _tuples(runtime, stack, ()), [], notes, math)
         leased = _lease(runtime, rows)
-        patched = apply_stack(model, clip, leased, math, runtime.base_models)
-        reports = _reports(leased, patched, clip_given=clip is not None)
-        return _output(patched.model, patched.clip, _tuples(runtime, stack, leased), reports, notes, math)
+        applied = apply_stack(model, clip, leased, math, runtime.target_models)
+        reports = _reports(leased, applied, clip_given=clip is not None)
+        return _output(applied.model, applied.clip, _tuples(runtime, stack, leased), reports, notes, math)
 
 
 def _why_skipped(row: LoraRow) -> str:
@@ -134,7 +134,7 @@ def _lease(runtime: Runtime, rows: Sequence[LoraRow]) -> tuple[LeasedRow, ...]:
         raise
 
 
-def _reports(rows: Sequence[LeasedRow], patched: Patched, *, clip_given: bool) -> list[RowReport]:
+def _reports(rows: Sequence[LeasedRow], applied: AppliedStack, *, clip_given: bool) -> list[RowReport]:
     reports = [
         RowReport(
             name=leased.file.name,
@@ -146,7 +146,7 @@ def _reports(rows: Sequence[LeasedRow], patched: Patched, *, clip_given: bool) -
             match=match,
             clip_given=clip_given,
         )
-        for leased, match in zip(rows, patched.matches, strict=True)
+        for leased, match in zip(rows, applied.matches, strict=True)
     ]
     for warning in filter(None, map(wrong_model, reports)):
         logger.warning("WarmStack: %s", warning)

@@ -29,11 +29,11 @@ from .api.adapter_query import AdapterQuery
 from .api.adapter_table import AdapterTable
 from .api.request_body import RequestError
 from .api.status_json import Moment, Revision, plan_json, status_json
-from .models.found_models import FoundModels
+from .models.found_models import found_models
 from .models.linked_names import LinkedNames, lora_state
 from .models.model_files import ModelFileError, ModelFiles
 from .models.model_weights import model_state
-from .patches.base_model import BaseModels
+from .patches.target_model import TargetModels
 from .server.memory_state import MemoryState
 from .server.settings_file import SettingsFile
 
@@ -77,7 +77,7 @@ class Runtime:
         budget = ByteBudget(default_bytes if limit_bytes is None else limit_bytes)
         self.cache = AdapterCache(budget, clock=time.monotonic)
         self.linked_loras = LinkedNames(partial(lora_state, self.catalog))
-        self.base_models = BaseModels()
+        self.target_models = TargetModels()
         self.loads = PerformanceTracker()
         self.diffusion_models = ModelFiles(lambda: host.model_folders("diffusion_models"))
         self.checkpoints = ModelFiles(lambda: host.model_folders("checkpoints"))
@@ -88,7 +88,7 @@ class Runtime:
             references=payload_references,
             catalog=self.catalog,
             cache=self.cache,
-            models=FoundModels(host.model_folders).find,
+            models=partial(found_models, host.model_folders),
             settings=self.settings,
             machine=Machine(headroom_bytes=self._headroom_bytes, state_folder=directory, progress=self._step_progress),
             shelf_refusal=_refusal(host.device_tier_refusal),

@@ -57,7 +57,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "`exact` is bit-equal to chained stock loaders": (
         Break(
             "layers that are appended without the host come in another order",
-            "nodes/patches/patching.py",
+            "nodes/patches/applied_stack.py",
             "    for layer in others:\n        for target,",
             "    for layer in reversed(others):\n        for target,",
             (
@@ -314,15 +314,15 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     ),
     "No patcher is held strongly": (
         Break(
-            "what is known of a base model keeps it",
-            "nodes/patches/base_model.py",
-            "WeakKeyDictionary[torch.nn.Module, BaseModel] = WeakKeyDictionary()",
-            "WeakKeyDictionary[torch.nn.Module, BaseModel] = {}",
-            (f"{_CHECKS}::check_base_models_are_forgotten_with_the_model",),
+            "what is known of a model keeps it",
+            "nodes/patches/target_model.py",
+            "WeakKeyDictionary[torch.nn.Module, TargetModel] = WeakKeyDictionary()",
+            "WeakKeyDictionary[torch.nn.Module, TargetModel] = {}",
+            (f"{_CHECKS}::check_target_models_are_forgotten_with_the_model",),
         ),
         Break(
             "a list of all patchers is kept",
-            "nodes/patches/patching.py",
+            "nodes/patches/applied_stack.py",
             "    patcher.set_attachments(LEASES, LeaseHolder(leases, patcher.get_attachment(LEASES)))\n",
             "    patcher.set_attachments(LEASES, LeaseHolder(leases, patcher.get_attachment(LEASES)))\n"
             "    _attach.__dict__.setdefault('patchers', []).append(patcher)\n",

@@ -1,4 +1,4 @@
-"""FoundModels: the files behind the model names of a graph."""
+"""The files behind the model names of a graph."""
 
 from __future__ import annotations
 
@@ -15,21 +15,16 @@ from .model_files import file_below
 logger = logging.getLogger("warmstack")
 
 
-class FoundModels:
-    """Thread-safe: it keeps nothing."""
+def found_models(folders: Callable[[str], Sequence[str]], kind: str, name: str) -> tuple[ModelFile, ...]:
+    """The file of that name in the first folder that has it, or all shards of its index; () when there is none.
 
-    def __init__(self, folders: Callable[[str], Sequence[str]]) -> None:
-        """`folders(kind)`: the host's, in its order; KeyError for a kind that this host does not have."""
-        self._folders = folders
-
-    def find(self, kind: str, name: str) -> tuple[ModelFile, ...]:
-        """The file of that name in the first folder that has it, or all shards of its index; () when there is none."""
-        try:
-            path = file_below(self._folders(kind), name)
-            return () if path is None else tuple(_files(kind, name.replace("\\", "/"), path))
-        except (KeyError, OSError, SafetensorsLoadError):
-            logger.debug("no model %r of kind %r", name, kind, exc_info=True)
-            return ()
+    `folders(kind)`: the host's, in its order; KeyError for a kind that this host does not have."""
+    try:
+        path = file_below(folders(kind), name)
+        return () if path is None else tuple(_files(kind, name.replace("\\", "/"), path))
+    except (KeyError, OSError, SafetensorsLoadError):
+        logger.debug("no model %r of kind %r", name, kind, exc_info=True)
+        return ()
 
 
 def _files(kind: str, name: str, path: str) -> list[ModelFile]:

@@ -11,7 +11,7 @@ import torch
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 
 from ...lora.fusing.fuse import PlainLora, add_fused_, fits, once_each
-from .stacking import Summands
+from .layers import Summands
 
 logger = logging.getLogger("warmstack")
 _FIELDS = 4

@@ -1,4 +1,4 @@
-"""The identity of an applied stack: equal stacks on one base model are one set of patches to the host."""
+"""The identity of an applied stack: equal stacks on one model are one set of patches to the host."""
 
 from __future__ import annotations
 

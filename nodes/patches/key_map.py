@@ -1,4 +1,4 @@
-"""Cutting a base model's key map down to what one file can match, and naming the map so that results can be shared."""
+"""Cutting a model's key map down to what one file can match, and naming the map so that results can be shared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeAlias
 Offset: TypeAlias = "tuple[int, int, int]"
 """(dimension, start, length): the slice of a weight that a patch applies to, as the host writes it."""
 Target: TypeAlias = "str | tuple[str, Offset] | tuple[str, Offset | None, Callable[..., object]]"
-"""A weight's name in the base model, or (name, offset), or (name, offset, function of the delta)."""
+"""A weight's name in the model, or (name, offset), or (name, offset, function of the delta)."""
 
 
 def restrict(key_map: Mapping[str, Target], file_keys: Iterable[str]) -> dict[str, Target]:

@@ -15,14 +15,14 @@ where all change as much."""
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How much of one LoRA file found its weights in the base models."""
+    """How much of one LoRA file found its weights in the models."""
 
     modules: int
     matched_modules: int
     norm_share: float | None
     """Share of the update's norm, as estimated, that lands on a weight: 0..1. None where the file alone cannot tell."""
     unmatched: tuple[str, ...] = ()
-    """Modules of the file that no base model knows."""
+    """Modules of the file that no model here knows."""
     misfits: tuple[str, ...] = ()
     """Weights that the file names and cannot change, the whole or a slice, because its tensors have another shape."""
 

@@ -33,10 +33,10 @@ from patching_kit import (
     deltas_of,
 )  # fmt: skip
 
-from warmstack.nodes.patches.base_model import Targets
+from warmstack.nodes.patches.applied_stack import LEASES, prepared_patches, targets_of
 from warmstack.nodes.patches.file_modules import modules_of, update_norms
 from warmstack.nodes.patches.fused_adapter import FusedLoraAdapter
-from warmstack.nodes.patches.patching import LEASES, prepared_patches, targets_of
+from warmstack.nodes.patches.target_model import Targets
 
 
 def prepare(base: Path) -> None:
@@ -176,7 +176,7 @@ def check_restricted_matching_is_the_hosts_matching(base: Path) -> None:
     for used_model, used_clip in ((model, clip), (model, None), (bench.flux(), None), (None, clip)):
         for name in names:
             (leased,) = bench.lease([(name, 1.0, 1.0)])
-            targets = targets_of(used_model, used_clip, bench.bases)
+            targets = targets_of(used_model, used_clip, bench.target_models)
             prepared = prepared_patches(leased.lease.adapter, targets)
             key_map: dict[str, Any] = {}
             if used_model is not None:
@@ -274,20 +274,20 @@ def check_buffers_are_given_back_with_the_last_patcher(base: Path) -> None:
     assert bench.cache.snapshot().used_bytes == 0
 
 
-def check_base_models_are_forgotten_with_the_model(base: Path) -> None:
+def check_target_models_are_forgotten_with_the_model(base: Path) -> None:
     bench = Bench(base)
     model = bench.flux()
     bench.ours(model, None, FLUX_ROWS, "fused")
     gone = weakref.ref(model.model)
     del model
     gc.collect()
-    assert gone() is None and len(bench.bases) == 0
+    assert gone() is None and len(bench.target_models) == 0
 
 
 def check_an_adapter_does_not_collect_matches_for_ever(base: Path) -> None:
     bench = Bench(base)
     (leased,) = bench.lease(FLUX_ROWS[:1])
-    known = targets_of(bench.flux(), None, bench.bases).model
+    known = targets_of(bench.flux(), None, bench.target_models).model
     assert known is not None
     for number in range(40):
         targets = Targets(replace(known, fingerprint=f"model {number}"), None)
@@ -401,14 +401,14 @@ def check_a_compiled_model_is_read_anew(base: Path) -> None:
     """Wrapping a child renames the weights: the names that were known before do not fit then."""
     bench = Bench(base)
     model = bench.flux()
-    before = targets_of(model, None, bench.bases)
+    before = targets_of(model, None, bench.target_models)
     inner = model.model.diffusion_model
     model.model.diffusion_model = _Wrapped(inner)
     try:
-        assert targets_of(model, None, bench.bases).fingerprint != before.fingerprint
+        assert targets_of(model, None, bench.target_models).fingerprint != before.fingerprint
     finally:
         model.model.diffusion_model = inner
-    assert targets_of(model, None, bench.bases).fingerprint == before.fingerprint
+    assert targets_of(model, None, bench.target_models).fingerprint == before.fingerprint
 
 
 def check_compiled_blocks_of_a_model_are_read_anew(base: Path) -> None:

@@ -18,9 +18,9 @@ from warmstack.lora.cache.budget import ByteBudget
 from warmstack.lora.cache.cache import AdapterCache
 from warmstack.lora.library.file import LoraFile
 from warmstack.lora.stacks.row import LoraRow
-from warmstack.nodes.patches.base_model import BaseModels
+from warmstack.nodes.patches.applied_stack import AppliedStack, apply_stack
 from warmstack.nodes.patches.leasing import LeasedRow, lease_rows
-from warmstack.nodes.patches.patching import Patched, apply_stack
+from warmstack.nodes.patches.target_model import TargetModels
 
 Row = tuple[str, float, float]
 
@@ -41,7 +41,7 @@ class Bench:
     def __init__(self, base: Path) -> None:
         self.base = base
         self.cache = AdapterCache(ByteBudget(1 << 28))
-        self.bases = BaseModels()
+        self.target_models = TargetModels()
 
     def flux(self) -> Any:
         return comfy.sd.load_diffusion_model(str(self.base / "models/diffusion_models" / graphs.UNET))
@@ -62,8 +62,8 @@ class Bench:
         stack = [LoraRow(*row) for row in rows]
         return lease_rows(stack, lambda row: self.file(row.name), self.cache, lambda: False)
 
-    def ours(self, model: Any, clip: Any, rows: Sequence[Row], math: Any) -> Patched:
-        return apply_stack(model, clip, self.lease(rows), math, self.bases)
+    def ours(self, model: Any, clip: Any, rows: Sequence[Row], math: Any) -> AppliedStack:
+        return apply_stack(model, clip, self.lease(rows), math, self.target_models)
 
     def stock(self, model: Any, clip: Any, rows: Sequence[Row]) -> tuple[Any, Any]:
         """What a chain of LoraLoader nodes does."""

@@ -15,14 +15,14 @@ from comfy.weight_adapter import LoRAAdapter
 from ...lora.cache.adapter import Adapter
 from ...lora.cache.lease import Lease
 from ...lora.fusing.fuse import PlainLora
-from .base_model import BaseModels, Targets
 from .fused_adapter import FusedLoraAdapter
 from .identity import stack_uuid
 from .key_map import Target, weight_key
+from .layers import Layer, Patch, exact_layers, fused_layers
 from .leasing import LeasedRow, LeaseHolder
-from .prepared import PreparedPatches, Tensors, prepare
+from .prepared_patches import PreparedPatches, Tensors, prepare
 from .report import Match
-from .stacking import Layer, Patch, exact_layers, fused_layers
+from .target_model import TargetModels, Targets
 
 StackMath: TypeAlias = Literal["fused", "exact"]
 
@@ -30,11 +30,11 @@ LEASES = "warmstack.leases"
 _METADATA = "lora_metadata"
 """Where the host's own LoRA loaders put the header's metadata; core nodes read it."""
 _KEPT_MATCHES = 8
-"""Kinds of base models that an adapter stays matched to: a pinned adapter would otherwise collect them for ever."""
+"""Kinds of models that an adapter stays matched to: a pinned adapter would otherwise collect them for ever."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patched:
+class AppliedStack:
     """The stack's result: MODEL, CLIP, and per row how much of the LoRA found its weights."""
 
     model: Any
@@ -42,29 +42,29 @@ class Patched:
     matches: tuple[Match, ...]
 
 
-def apply_stack(model: Any, clip: Any, rows: Sequence[LeasedRow], math: StackMath, bases: BaseModels) -> Patched:
+def apply_stack(model: Any, clip: Any, rows: Sequence[LeasedRow], math: StackMath, known: TargetModels) -> AppliedStack:
     """Patch clones of `model` and `clip`; either may be None. A side on which nothing changes is returned as it is.
 
     `exact` makes the patches that chained stock loaders make, in their order, with the host's own adapters. `fused`
     sums the plain LoRAs of one weight in one adapter; the rest keeps its order around them.
     """
-    targets = targets_of(model, clip, bases)
+    targets = targets_of(model, clip, known)
     prepared = [prepared_patches(leased.lease.adapter, targets) for leased in rows]
     pairs = list(zip(rows, prepared, strict=True))
     model_side = tuple(_SideRow(leased, leased.row.strength_model, patches.model) for leased, patches in pairs)
     clip_side = tuple(_SideRow(leased, leased.row.strength_clip, patches.clip) for leased, patches in pairs)
-    return Patched(
+    return AppliedStack(
         None if model is None else _patched(model, _Side("model", math, targets.fingerprint, model_side)),
         None if clip is None else _patched(clip, _Side("clip", math, targets.fingerprint, clip_side)),
         tuple(patches.match for patches in prepared),
     )
 
 
-def targets_of(model: Any, clip: Any, bases: BaseModels) -> Targets:
+def targets_of(model: Any, clip: Any, known: TargetModels) -> Targets:
     """What a MODEL and a CLIP offer to patch; either may be None."""
     return Targets(
-        model=None if model is None else bases.of(model.model, comfy.lora.model_lora_keys_unet),
-        clip=None if clip is None else bases.of(clip.cond_stage_model, comfy.lora.model_lora_keys_clip),
+        model=None if model is None else known.of(model.model, comfy.lora.model_lora_keys_unet),
+        clip=None if clip is None else known.of(clip.cond_stage_model, comfy.lora.model_lora_keys_clip),
     )
 
 

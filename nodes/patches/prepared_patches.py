@@ -1,4 +1,4 @@
-"""Prepared patches: what one LoRA does to one kind of base model, matched once and kept beside the adapter."""
+"""Prepared patches: what one LoRA does to one kind of model, matched once and kept beside the adapter."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 from ...lora.fusing.fuse import PlainLora, fits
 from ...lora.fusing.share import matched_share
-from .base_model import Targets
 from .file_modules import modules_of, update_norms
 from .key_map import Target, restrict, weight_key
+from .layers import Patch
 from .patch_fit import may_fit
 from .report import Match
-from .stacking import Patch
+from .target_model import Targets
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from warmstack.lora.fusing.fuse import PlainLora
 from warmstack.nodes.patches.key_map import Target, weight_key
-from warmstack.nodes.patches.stacking import Layer, Patch, Summands, exact_layers, fused_layers
+from warmstack.nodes.patches.layers import Layer, Patch, Summands, exact_layers, fused_layers
 
 _TARGETS: tuple[Target, ...] = ("w", "v", ("w", (0, 0, 2)), ("w", (0, 2, 2)))
 _STRENGTHS = (0.0, 0.5, 1.0, -0.25)

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from warmstack.lora.fusing.fuse import PlainLora
-from warmstack.nodes.patches.base_model import BaseModel, BaseModels, Targets
 from warmstack.nodes.patches.key_map import Target, fingerprint
-from warmstack.nodes.patches.prepared import PreparedPatches, Tensors, prepare
+from warmstack.nodes.patches.prepared_patches import PreparedPatches, Tensors, prepare
+from warmstack.nodes.patches.target_model import TargetModel, TargetModels, Targets
 
 
 def _swap(delta: object) -> object:
     return delta
 
 
-def _base(key_map: dict[str, Target], shapes: dict[str, tuple[int, ...] | None]) -> BaseModel:
-    return BaseModel(key_map, shapes, fingerprint(key_map, shapes), ())
+def _base(key_map: dict[str, Target], shapes: dict[str, tuple[int, ...] | None]) -> TargetModel:
+    return TargetModel(key_map, shapes, fingerprint(key_map, shapes), ())
 
 
 MODEL = _base(
@@ -172,38 +172,38 @@ class _Read:
 
 
 def test_a_base_model_is_read_once_and_forgotten_with_its_module() -> None:
-    bases, read = BaseModels(), _Read()
+    target_models, read = TargetModels(), _Read()
     module = torch.nn.Sequential(torch.nn.Linear(4, 8))
-    first = bases.of(module, read)
-    assert bases.of(module, read) is first and read.calls == 1
+    first = target_models.of(module, read)
+    assert target_models.of(module, read) is first and read.calls == 1
     assert first.shapes == {"0.weight": (8, 4), "0.bias": (8,)}
     twin = torch.nn.Sequential(torch.nn.Linear(4, 8))
-    assert bases.of(twin, read).fingerprint == first.fingerprint
-    assert bases.of(torch.nn.Sequential(torch.nn.Linear(4, 9)), read).fingerprint != first.fingerprint
+    assert target_models.of(twin, read).fingerprint == first.fingerprint
+    assert target_models.of(torch.nn.Sequential(torch.nn.Linear(4, 9)), read).fingerprint != first.fingerprint
     del module, twin
-    assert len(bases) == 0
+    assert len(target_models) == 0
 
 
 def test_a_base_model_whose_children_were_wrapped_is_read_again() -> None:
-    bases, read = BaseModels(), _Read()
+    target_models, read = TargetModels(), _Read()
     module = torch.nn.Sequential(torch.nn.Linear(4, 8))
-    before = bases.of(module, read)
+    before = target_models.of(module, read)
     module[0] = torch.nn.Sequential(module[0])
-    assert bases.of(module, read).shapes.keys() == {"0.0.weight", "0.0.bias"} != before.shapes.keys()
+    assert target_models.of(module, read).shapes.keys() == {"0.0.weight", "0.0.bias"} != before.shapes.keys()
 
 
 def test_a_base_model_with_one_wrapped_block_is_read_again() -> None:
-    bases, read = BaseModels(), _Read()
+    target_models, read = TargetModels(), _Read()
     blocks = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 4))
     module = torch.nn.Sequential(blocks, torch.nn.Sequential())
-    before = bases.of(module, read)
+    before = target_models.of(module, read)
     plain = blocks[1]
     blocks[1] = torch.nn.Sequential(plain)
-    assert "0.1.0.weight" in bases.of(module, read).shapes
+    assert "0.1.0.weight" in target_models.of(module, read).shapes
     # The same names and types in the same order, one level up.
     del blocks[1]
     module[1] = torch.nn.Sequential(plain)
-    assert "1.0.weight" in bases.of(module, read).shapes
+    assert "1.0.weight" in target_models.of(module, read).shapes
     blocks.append(plain)
     module[1] = torch.nn.Sequential()
-    assert bases.of(module, read).fingerprint == before.fingerprint
+    assert target_models.of(module, read).fingerprint == before.fingerprint

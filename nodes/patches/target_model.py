@@ -1,4 +1,4 @@
-"""What patching needs to know of a base model, read once per model and forgotten with it."""
+"""TargetModel: what patching needs to know of a model, read once and forgotten with it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ReadKeyMap: TypeAlias = Callable[[torch.nn.Module, dict[str, Target]], dict[str,
 
 
 @dataclass(frozen=True, slots=True)
-class BaseModel:
-    """The names under which LoRAs know the weights of one base model. Holds no weight and no module."""
+class TargetModel:
+    """The names under which LoRAs know the weights of one model. Holds no weight and no module."""
 
     key_map: Mapping[str, Target]
     shapes: Mapping[str, tuple[int, ...] | None]
@@ -31,10 +31,10 @@ class BaseModel:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The base models that one stack patches; either may be missing."""
+    """The models that one stack patches; either may be missing."""
 
-    model: BaseModel | None
-    clip: BaseModel | None
+    model: TargetModel | None
+    clip: TargetModel | None
 
     @property
     def fingerprint(self) -> str:
@@ -48,23 +48,23 @@ class Targets:
         return merged
 
 
-class BaseModels:
-    """Remembers `BaseModel`s for as long as their modules live."""
+class TargetModels:
+    """Remembers `TargetModel`s for as long as their modules live."""
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[torch.nn.Module, BaseModel] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[torch.nn.Module, TargetModel] = WeakKeyDictionary()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, module: torch.nn.Module, read_key_map: ReadKeyMap) -> BaseModel:
+    def of(self, module: torch.nn.Module, read_key_map: ReadKeyMap) -> TargetModel:
         """What is known of `module`, read at the first call and again when its structure has changed."""
         structure = tuple((name, type(below)) for name, below in module.named_modules())
         known = self._known.get(module)
         if known is None or known.structure != structure:
             key_map = read_key_map(module, {})
             shapes = {key: _shape(weight) for key, weight in module.state_dict().items()}
-            known = BaseModel(key_map, shapes, fingerprint(key_map, shapes), structure)
+            known = TargetModel(key_map, shapes, fingerprint(key_map, shapes), structure)
             self._known[module] = known
         return known
 
