@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .base_weights import OffloadedError, QuantisedError
     from .batch import Batch, run_batch
     from .config import LoRAWorkerConfig
+    from .denoisers import TargetError
     from .fitting import WrongModelError
     from .lora_worker import LoRAWorker
     from .naming import UnsupportedLoraError
@@ -29,6 +30,7 @@ _HOMES = {
     "RequestReport": "report",
     "RunReport": "report",
     "StackError": "application",
+    "TargetError": "denoisers",
     "UnsupportedLoraError": "naming",
     "WorkerStatus": "application",
     "WrongModelError": "fitting",
@@ -50,6 +52,7 @@ __all__ = [
     "RequestReport",
     "RunReport",
     "StackError",
+    "TargetError",
     "UnsupportedLoraError",
     "WorkerStatus",
     "WrongModelError",

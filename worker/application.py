@@ -32,15 +32,17 @@ class AppliedLora(NamedTuple):
     """How the adapter was found on the pipeline's device; None when it was used from host memory."""
     warning: str = ""
     """What was written and takes no effect, or slows the run, in one line."""
+    components: tuple[str, ...] = ()
+    """Those that it updates: `unet`, `transformer_2`, ..."""
     left_out: tuple[str, ...] = ()
-    """Components that it may be for as well."""
+    """Components that it may be for as well, and that no row of the stack is for."""
 
     @property
     def stem(self) -> str:
         return PurePosixPath(self.name).stem
 
     def as_json(self) -> dict[str, object]:
-        return {**self._asdict(), "unmatched": list(self.unmatched), "left_out": list(self.left_out)}
+        return {field: list(value) if type(value) is tuple else value for field, value in self._asdict().items()}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -53,8 +55,8 @@ class AppliedLora(NamedTuple):
                 f"({self.matched_share:.0%} of its strength applies), the first is {self.unmatched[0]!r}"
             )
         lines += [
-            f"LoRA {self.name!r} changes the first transformer alone; if it is for {component}, use "
-            f"pipeline.load_lora_weights(..., load_into_{component}=True)"
+            f"LoRA {self.name!r} changes {', '.join(self.components)} alone; if it is for {component}, write "
+            f'"target": "{component}" into its row'
             for component in self.left_out
         ]
         return tuple(lines)

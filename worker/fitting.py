@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,9 +15,8 @@ from ..lora.errors import LoraError
 from ..lora.fusing.fuse import PlainLora, down_matrix, fits
 from ..lora.fusing.share import matched_share, share_of_equals
 from .base_weights import BaseWeights, QuantisedError
+from .denoisers import left_out, routed
 from .naming import LoraPipeline, Place, named_lora
-
-_SECOND_TRANSFORMER = "transformer_2"
 
 
 class WrongModelError(LoraError):
@@ -35,7 +34,7 @@ class Fit:
     matched_share: float
     """Share of the update's Frobenius norm that applies; 1.0 when everything matched."""
     left_out: tuple[str, ...] = ()
-    """Components that the file may be for as well: diffusers takes keys without a component for the first of two."""
+    """Denoisers that the file may be for as well, since nobody chose."""
     closed: frozenset[str] = frozenset()
     """Components that the file is for and whose weights take no update."""
 
@@ -57,20 +56,23 @@ class _Kept:
     reservation: Reservation
 
 
-def fit_adapter(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter, cache: AdapterCache) -> Fit:
-    """The fit of `adapter`, worked out once per file and architecture and kept beside the adapter.
+def fit_adapter(
+    pipeline: LoraPipeline, weights: BaseWeights, name: str, target: str, adapter: Adapter, cache: AdapterCache
+) -> Fit:
+    """The fit of `adapter`, worked out once per file, architecture and `target` (see `routed`), and kept beside the
+    adapter.
 
     Factors that the converter computed take about as much memory as the adapter itself: `cache` has to have room for
     them, beside what queued jobs name, or the fit is worked out each time.
 
-    Raises UnsupportedLoraError for formats that are no plain LoRA and WrongModelError when it was made for another
-    model.
+    Raises UnsupportedLoraError for formats that are no plain LoRA, TargetError, and WrongModelError when it was made
+    for another model.
     """
-    key = ("diffusers", type(pipeline).__name__, weights.signature)
+    key = ("diffusers", type(pipeline).__name__, weights.signature, target)
     kept = adapter.prepared.get(key)
     if isinstance(kept, _Kept):
         return kept.fit
-    fit = _fit(pipeline, weights, name, adapter)
+    fit = _fit(pipeline, weights, name, target, adapter)
     reservation = cache.reserve_beside(_bytes_beside(adapter, fit))
     if reservation is not None:
         adapter.prepared[key] = _Kept(fit, reservation)
@@ -86,12 +88,12 @@ def _bytes_beside(adapter: Adapter, fit: Fit) -> int:
     return sum(sizes.values())
 
 
-def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapter) -> Fit:
+def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, target: str, adapter: Adapter) -> Fit:
     named = named_lora(pipeline, name, adapter.tensors, adapter.metadata)
     loras: dict[Place, PlainLora] = {}
     homeless = dict(named.homeless)
     closed: set[str] = set()
-    for place, lora in named.loras.items():
+    for place, lora in routed(pipeline, name, named.loras, target).items():
         found = weights.find(place)
         if weights.closed(place):
             closed.add(place.component)
@@ -105,13 +107,8 @@ def _fit(pipeline: LoraPipeline, weights: BaseWeights, name: str, adapter: Adapt
             f"{type(pipeline).__name__}; use a LoRA for this model"
         )
     share = _share(loras.values(), homeless.values())
-    return Fit(loras, (*homeless, *named.leftover), share, _left_out(weights, loras), frozenset(closed))
-
-
-def _left_out(weights: BaseWeights, loras: Iterable[Place]) -> tuple[str, ...]:
-    there = {place.component for place, _ in weights.signature}
-    reached = {place.component for place in loras}
-    return (_SECOND_TRANSFORMER,) if _SECOND_TRANSFORMER in there - reached and "transformer" in reached else ()
+    others = () if target else left_out(pipeline, {place.component for place in loras})
+    return Fit(loras, (*homeless, *named.leftover), share, others, frozenset(closed))
 
 
 def _fitting(pipeline: LoraPipeline, name: str, place: Place, lora: PlainLora, shape: tuple[int, ...]) -> PlainLora:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -76,9 +76,10 @@ class LoRAWorker:
     ) -> Application:
         """Makes `adapter_names` the pipeline's stack, whatever was applied before. What it may be: see `stack_of`.
 
-        UNet or transformer take a row's `strength_model`, text encoders its `strength_clip`. The weights are computed
-        from the originals and rounded once. Raises LoraSyntaxError for what cannot be read, and StackError when any row
-        is missing, ambiguous, unreadable or for another model: the pipeline then has its base weights. Raises
+        UNet or transformer take a row's `strength_model`, text encoders its `strength_clip`. Of two transformers (Wan
+        2.2) a row is for the one that its `target` or else its file names. The weights are computed from the originals
+        and rounded once. Raises LoraSyntaxError for what cannot be read, and StackError when any row is missing,
+        ambiguous, unreadable or for another model: the pipeline then has its base weights. Raises
         OffloadedError, and changes nothing, for weights that are offloaded layer by layer or to disk, and
         QuantisedError for those that were quantised while a stack was on.
         """
@@ -95,7 +96,9 @@ class LoRAWorker:
                 weights.restore()
                 raise
             apply_s = time.perf_counter() - started_s + sum(item.fit_s for item in fitted)
-            applied = Application(tuple(map(_applied, fitted, used)), len(updates), apply_s)
+            reached = {component for item in fitted for component in _components(item)}
+            rows = tuple(_applied(item, there, reached) for item, there in zip(fitted, used, strict=True))
+            applied = Application(rows, len(updates), apply_s)
             files = [item.file for item in fitted]
             del fitted, used, updates
         self._trim(files)
@@ -157,7 +160,7 @@ class LoRAWorker:
                 file = self.catalog.find(row.name, row.category)
                 lease = leases.enter_context(self.cache.acquire(file))
                 started_s = time.perf_counter()
-                fit = fit_adapter(pipeline, weights, file.name, lease.adapter, self.cache)
+                fit = fit_adapter(pipeline, weights, file.name, row.target, lease.adapter, self.cache)
                 fit.require_open(file.name, partial(_strength, row))
                 fitted.append(_Fitted(row, file, lease, fit, time.perf_counter() - started_s))
             except LoraError as problem:
@@ -226,12 +229,18 @@ def _strength(row: LoraRow, component: str) -> float:
     return row.strength_clip if component.startswith("text_encoder") else row.strength_model
 
 
+def _components(item: _Fitted) -> tuple[str, ...]:
+    """Those that the row updates."""
+    return tuple(filter(partial(_strength, item.row), dict.fromkeys(place.component for place in item.fit.loras)))
+
+
 def _moved(lora: PlainLora, twin: Twin) -> PlainLora:
     mid = None if lora.mid is None else twin(lora.mid)
     return replace(lora, up=twin(lora.up), down=twin(lora.down), mid=mid)
 
 
-def _applied(item: _Fitted, there: DeviceAdapter | None) -> AppliedLora:
+def _applied(item: _Fitted, there: DeviceAdapter | None, reached: Collection[str]) -> AppliedLora:
+    """`reached`: the components that the whole stack updates."""
     return AppliedLora(
         name=item.file.name,
         category=item.file.category,
@@ -245,5 +254,6 @@ def _applied(item: _Fitted, there: DeviceAdapter | None) -> AppliedLora:
         matched_share=item.fit.matched_share,
         device_outcome=None if there is None else there.outcome,
         warning=item.row.warning or (_PICKLE.format(item.file.name) if item.file.is_pickle else ""),
-        left_out=item.fit.left_out,
+        components=_components(item),
+        left_out=tuple(c for c in item.fit.left_out if item.row.strength_model and c not in reached),
     )

@@ -22,7 +22,8 @@ def stack_of(
 
     - a LoraStack; one name; text with `<lora:...>` tags; the text of a JSON list or request;
     - a request, `{"lora": {...}}` or its inner object; `{name: weight}`;
-    - names, (name, weight), (name, model, clip) and row objects in any mixture.
+    - names, (name, weight), (name, model, clip) and row objects (`{"name", "weight", "category", "target"}`) in any
+      mixture.
 
     `strengths` multiplies the rows one by one. Raises LoraSyntaxError.
     """

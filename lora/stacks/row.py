@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 
 from ..errors import LoraSyntaxError
@@ -36,6 +36,9 @@ class LoraRow:
     weights: RequestWeights | None = None
     """Those of its request, while they are still to be multiplied in: its category, and with it its weight, is that of
     its file, which the reader of the text did not know."""
+    target: str = ""
+    """Which of a diffusers pipeline's denoisers it is for; "" when nobody chose. Of no effect in ComfyUI, where each is
+    a model with a wire of its own."""
 
     @property
     def is_active(self) -> bool:
@@ -49,7 +52,7 @@ class LoraRow:
             raise LoraSyntaxError(
                 f"LoRA {self.name!r}: weight {weight} makes the strength infinite; use smaller numbers"
             )
-        return LoraRow(self.name, model, clip, self.category, self.warning, self.weights)
+        return replace(self, strength_model=model, strength_clip=clip)
 
 
 def shown(value: object) -> str:

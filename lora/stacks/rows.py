@@ -12,7 +12,7 @@ NAME_FIELDS = ("name", "lora", "lora_name")
 MODEL_FIELDS = ("strength_model", "strength", "weight", "model_strength", "strengthModel")
 CLIP_FIELDS = ("strength_clip", "clipStrength", "strengthTwo", "clip_strength", "strengthClip")
 SWITCH_FIELDS = ("on", "active", "enabled")
-_FIELDS = (*NAME_FIELDS, *MODEL_FIELDS, *CLIP_FIELDS, *SWITCH_FIELDS, "category")
+_FIELDS = (*NAME_FIELDS, *MODEL_FIELDS, *CLIP_FIELDS, *SWITCH_FIELDS, "category", "target")
 _SAME_WORD = 0.82
 """difflib's ratio above which a field is a misspelling: "weigth" is one, another tool's "mode" is not "models"."""
 
@@ -76,7 +76,8 @@ def _from_mapping(entry: Mapping[object, object], where: str) -> LoraRow | None:
     clip = _only(entry, CLIP_FIELDS, where)
     strength_model = 1.0 if model is None else number(model, f"{where}, strength")
     strength_clip = strength_model if clip is None else number(clip, f"{where}, clip strength")
-    return LoraRow(found, strength_model, strength_clip, _category(entry.get("category"), where))
+    category, target = (_text(entry, field, where) for field in ("category", "target"))
+    return LoraRow(found, strength_model, strength_clip, category, target=target)
 
 
 def _from_sequence(entry: Sequence[object], where: str) -> LoraRow | None:
@@ -99,9 +100,10 @@ def _only(entry: Mapping[object, object], fields: Sequence[str], where: str) -> 
     return entry[present[0]] if present else None
 
 
-def _category(value: object, where: str) -> str:
+def _text(entry: Mapping[object, object], field: str, where: str) -> str:
+    value = entry.get(field)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise LoraSyntaxError(f"{where}: category {shown(value)} is not text")
+        raise LoraSyntaxError(f"{where}: {field} {shown(value)} is not text")
     return value.strip()

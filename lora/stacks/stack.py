@@ -48,7 +48,7 @@ class LoraStack:
         """JSON-able rows that `from_rows` reads back as this stack."""
         return [
             {"name": row.name, "strength_model": row.strength_model, "strength_clip": row.strength_clip}
-            | ({"category": row.category} if row.category else {})
+            | {field: text for field, text in (("category", row.category), ("target", row.target)) if text}
             for row in self.rows
         ]
 
@@ -73,8 +73,8 @@ class LoraStack:
         """From a list of rows; an entry is one of
 
         - `{"name"|"lora"|"lora_name", "strength_model"|"strength"|"weight", "strength_clip"|"clipStrength"|
-          "strengthTwo", "category", "on"|"active"|"enabled"}`: model strength defaults to 1, clip strength to model
-          strength;
+          "strengthTwo", "category", "target", "on"|"active"|"enabled"}`: model strength defaults to 1, clip strength to
+          model strength;
         - `"name"`; `["name", both]`; `["name", model, clip]`.
 
         Numbers may be text. Entries switched off, null and "None" are left out. LoraSyntaxError names the row.

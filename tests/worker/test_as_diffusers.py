@@ -19,14 +19,12 @@ from .other_pipelines import (
     FluxLike,
     OtherPipeline,
     StableDiffusionXLLike,
-    WanLike,
     delta,
     kohya_pair,
 )
 
 MakeWorker = Callable[..., LoRAWorker]
 Tensors = dict[str, torch.Tensor]
-BLOCK = "blocks.0.ffn.net.0.proj"
 
 
 class Unpadded(OtherPipeline):
@@ -76,34 +74,6 @@ def test_what_diffusers_does_not_pad_is_for_another_model(
     save_file(tensors, tmp_path / "it.safetensors")
     with pytest.raises(StackError, match="made for another model"):
         make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline(transformer=["x_embedder"]), "it")  # type: ignore[arg-type]
-
-
-def test_a_second_transformer_that_gets_nothing_is_told(tmp_path: Path, make_worker: MakeWorker) -> None:
-    save_file(kohya_pair("diffusion_model.blocks.0.ffn.0", 1), tmp_path / "it.safetensors")
-    worker = make_worker(lora_directories=tmp_path)
-    two: Any = WanLike(transformer=[BLOCK], transformer_2=[BLOCK])
-    (lora,) = worker.apply_to_pipeline(two, "it").loras
-    (note,) = lora.notes
-    assert "'it.safetensors'" in note
-    assert "transformer_2" in note and "load_into_transformer_2=True" in note
-    assert lora.as_json()["left_out"] == ["transformer_2"]
-    one: Any = WanLike(transformer=[BLOCK], transformer_2=None)
-    assert worker.apply_to_pipeline(one, "it").loras[0].notes == ()
-
-
-@pytest.mark.parametrize("named", [("transformer_2",), ("transformer", "transformer_2")], ids="+".join)
-def test_keys_that_name_the_second_transformer_reach_it(
-    named: tuple[str, ...], tmp_path: Path, make_worker: MakeWorker
-) -> None:
-    factors = {"lora_A": (4, FEATURES), "lora_B": (FEATURES, 4)}
-    tensors = {f"{part}.{BLOCK}.{side}.weight": torch.rand(shape) for part in named for side, shape in factors.items()}
-    save_file(tensors, tmp_path / "it.safetensors")
-    pipeline: Any = WanLike(transformer=[BLOCK], transformer_2=[BLOCK])
-    weights = {part: getattr(pipeline, part).get_submodule(BLOCK).weight for part in ("transformer", "transformer_2")}
-    before = {part: weight.detach().clone() for part, weight in weights.items()}
-    (lora,) = make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "it").loras
-    assert lora.notes == ()
-    assert {part for part, weight in weights.items() if not torch.equal(weight, before[part])} == set(named)
 
 
 def test_a_module_without_an_alpha_counts_in_full_whatever_the_others_have(

@@ -13,7 +13,8 @@ from warmstack.lora.stacks.stack import LoraRow, LoraStack, parse_stack
 STRENGTHS = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(min_size=1).map(str.strip).filter(lambda name: name and name.lower() not in ("none", "[none]"))
 CATEGORIES = st.text(max_size=8).map(str.strip)
-ROWS = st.lists(st.builds(LoraRow, NAMES, STRENGTHS, STRENGTHS, CATEGORIES), max_size=6).map(tuple)
+TARGETS = st.sampled_from(["", "transformer_2"])
+ROWS = st.lists(st.builds(LoraRow, NAMES, STRENGTHS, STRENGTHS, CATEGORIES, target=TARGETS), max_size=6).map(tuple)
 FIELDS = st.sampled_from(
     ["lora", "name", "strength", "strength_clip", "on", "models", "global_weight", "category_weights", "enabled"]
 )
@@ -65,6 +66,7 @@ def test_any_json_is_read_or_refused(value: object) -> None:
         ({"on": True, "lora": "ink", "strength": 0.5, "strengthTwo": None}, LoraRow("ink", 0.5, 0.5)),
         ({"lora_name": "ink", "strength_model": 0.5, "strength_clip": 0}, LoraRow("ink", 0.5, 0.0)),
         ({"name": "ink", "weight": 0.5, "category": "styles"}, LoraRow("ink", 0.5, 0.5, "styles")),
+        ({"name": "ink", "target": " transformer_2"}, LoraRow("ink", target="transformer_2")),
         ({"name": "ink", "strength_clip": 0.5, "enabled": 1}, LoraRow("ink", 1.0, 0.5)),
         ({"name": "ink", "weight": 1, "strength": 1.0}, LoraRow("ink", 1.0, 1.0)),
     ],
@@ -101,6 +103,7 @@ def test_rows_that_are_off_or_empty_are_left_out(entry: object) -> None:
         ({"name": "ink", "strength": 1, "weight": 0.5}, ("strength", "weight", "contradict")),
         ({"name": "ink", "on": "maybe"}, ("on", "maybe")),
         ({"name": "ink", "category": 3}, ("ink", "category", "3")),
+        ({"name": "ink", "target": 2}, ("ink", "target", "2")),
         ({"strength": 1}, ("row 2", "names no LoRA")),
         ({"name": 3}, ("row 2", "3")),
         ("  ", ("row 2", "empty")),
