@@ -222,6 +222,7 @@ class Prefetcher:
             self._warmer.stop_unneeded(self._board.needs)
         # Not `|=`: it reads before it waits, and would lose what has changed meanwhile.
         if settings.enabled and await self._board.complete(lambda: self._closed):
+            self._warmer.locate(use.file.path for needs in self._board.needs for use in needs.uses)
             self._dirty = True
         if self._models.observe(self._board.needs if settings.model_tier else ()):
             self._spawn(self._models.look_up())
@@ -279,7 +280,8 @@ class Prefetcher:
         )
         self._warmer.retry_unread()
         self._horizon.follow(self._board.needs)
-        plan = self._horizon.plan(self._limits, self._warmer.warm())
+        disk_of = None if self._warmer.has_one_disk else self._warmer.disk_of
+        plan = self._horizon.plan(self._limits, self._warmer.warm(), disk_of)
         if plan.next_uses != self._plan.next_uses:
             self._cache.plan_uses(plan.next_uses)
         now_s = self._machine.clock()

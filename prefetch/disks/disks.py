@@ -67,6 +67,8 @@ class Disks:
         self._found = found
         self._memory = DiskMemory(machine.state_folder)
         self._places: dict[str, Disk] = {}
+        self._seen: set[Disk] = set()
+        """Disks that something was ever found on."""
         self._asked: set[str] = set()
         self._waiting: Groups = {}
         """Of `_asked` what a thread may turn to next."""
@@ -91,6 +93,11 @@ class Disks:
         """The disk that a measurement has to itself just now; not one where it hangs."""
         late_s = self._machine.clock() - LATE_S
         return next((disk for disk, (began_s, _) in self._under_way.items() if began_s > late_s), None)
+
+    @property
+    def is_one(self) -> bool:
+        """All that `locate` was asked for lies on one disk."""
+        return len(self._seen) <= 1 and not self._asked
 
     def under(self, path: str) -> Disk | None:
         """The disk that a file lies on; None before `locate` has found it."""
@@ -209,6 +216,7 @@ class Disks:
 
     def _take_places(self, places: Places) -> None:
         self._places |= places
+        self._seen.update(places.values())
         self._asked -= places.keys()
         self._samples = None
         self._found()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from operator import is_, itemgetter
 
 from ...lora.library.file import AdapterKey, LoraFile
@@ -15,7 +15,8 @@ _USE_BITS = 20
 """The order of a use is the ordinal of its job, shifted by this, plus its place in the job: they sort as needs do."""
 
 NEAREST = 16
-"""Fetches that a plan names. Most plans are replaced after a few reads; what comes later is counted, not named."""
+"""Fetches of every disk that a plan names. Most plans are replaced after a few reads; what comes later is counted, not
+named."""
 
 SPILLED_JOBS = 4
 """Jobs behind the first whose files get warm pages while the resident tier does not reach them: as many as the margins
@@ -135,8 +136,8 @@ class _Positions(Mapping[AdapterKey, int]):
         return len(self) == len(other) and all(other.get(key) == position for key, position in self.items())
 
 
-class _Rest(Collection[tuple[int, int]]):
-    """Bytes and positions, worked out when somebody asks: most plans are followed without."""
+class _Rest(Collection[tuple[AdapterKey, int]]):
+    """Files and positions, worked out when somebody asks: most plans are followed without."""
 
     __slots__ = ("_cold", "_head")
 
@@ -147,8 +148,8 @@ class _Rest(Collection[tuple[int, int]]):
     def __len__(self) -> int:
         return len(self._cold)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((key.size_bytes, (order >> _USE_BITS) - self._head) for order, key, _ in self._cold)
+    def __iter__(self) -> Iterator[tuple[AdapterKey, int]]:
+        return ((key, (order >> _USE_BITS) - self._head) for order, key, _ in self._cold)
 
     def __contains__(self, read: object) -> bool:
         return read in tuple(self)
@@ -161,7 +162,7 @@ class Horizon:
     """
 
     def __init__(self, nearest: int = NEAREST) -> None:
-        """`nearest`: how many fetches a plan names."""
+        """`nearest`: how many fetches of every disk a plan names."""
         self._nearest = nearest
         self._jobs: tuple[JobNeeds, ...] = ()
         self._head = 0
@@ -184,8 +185,9 @@ class Horizon:
             for order, use in enumerate(job.uses, ordinal << _USE_BITS):
                 self._uses_of(use).append(use, order)
 
-    def plan(self, limits: Limits, warm: Warm) -> Plan:
-        """Earliest need first, each tier just as deep as its bytes reach."""
+    def plan(self, limits: Limits, warm: Warm, disk_of: Callable[[str], Hashable] | None = None) -> Plan:
+        """Earliest need first, each tier just as deep as its bytes reach. `disk_of` tells paths of several disks apart:
+        what is due on one that is slow, or hangs, keeps no file of another out of the plan."""
         acquired, read, pages = self._acquired.firsts, self._read.firsts, _Firsts()
         resident, spilled = acquired.parted(limits.resident_bytes, warm.no_room)
         end = self._end_of_reach(resident, limits.resident_bytes or 0)
@@ -198,19 +200,30 @@ class Horizon:
             held = (spilled.orders.keys() - read.orders.keys()) & warm.resident
             cold += self._cold(pages, "page", end, limits.depth_jobs, warm.pages, warm.failed, held)
         cold.sort(key=itemgetter(0))
+        named, rest = self._nearest_of(cold, disk_of)
         files, head = {"resident": resident.files, "page": pages.files}, self._head
         return Plan(
-            tuple(
-                [
-                    Fetch(files[tier][key], tier, (order >> _USE_BITS) - head)
-                    for order, key, tier in cold[: self._nearest]
-                ]
-            ),
+            tuple([Fetch(files[tier][key], tier, (order >> _USE_BITS) - head) for order, key, tier in named]),
             frozenset(resident.orders),
             frozenset(pages.orders),
             _Positions(acquired.orders.copy(), head),
-            _Rest(cold[self._nearest :], head) if len(cold) > self._nearest else (),
+            _Rest(rest, head) if rest else (),
         )
+
+    def _nearest_of(
+        self, cold: list[_Cold], disk_of: Callable[[str], Hashable] | None
+    ) -> tuple[Sequence[_Cold], Sequence[_Cold]]:
+        """What a plan names, and what it counts."""
+        if disk_of is None or len(cold) <= self._nearest:
+            return cold[: self._nearest], cold[self._nearest :]
+        named: list[_Cold] = []
+        rest: list[_Cold] = []
+        counts: dict[Hashable, int] = {}
+        for one in cold:
+            disk = disk_of(one[1].path)
+            count = counts[disk] = counts.get(disk, 0) + 1
+            (named if count <= self._nearest else rest).append(one)
+        return named, rest
 
     def _uses_of(self, use: Use) -> _Uses:
         return self._acquired if use.via_cache else self._read

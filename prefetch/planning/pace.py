@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ...lora.library.file import AdapterKey
 from .plan import Fetch, FetchKey
 from .steps import Steps
 
@@ -51,26 +52,25 @@ class Pace:
     line_of: Callable[[str], Hashable] = field(default=_one_line, compare=False)
     """The line in which the file with that path stands."""
 
-    def due(self, fetches: Sequence[Fetch], rest: Collection[tuple[int, int]] = ()) -> Due:
+    def due(self, fetches: Sequence[Fetch], rest: Collection[tuple[AdapterKey, int]] = ()) -> Due:
         """Those of `fetches` that have to start now if every job is to find its files, margin included. In order.
 
-        One reader takes a line in order, so a fetch has to start early enough for all that come after it there. `rest`
-        (bytes, position) comes after all of them; where it lies is not said, so it counts as behind them all.
+        One reader takes a line in order, so a fetch has to start early enough for all that come after it there, and
+        `rest` (file, position) comes after all.
         """
         if self.job_s is None or not self.rates:
             return Due(tuple(fetches), None)
         lines: dict[Hashable, list[Fetch]] = {}
         for fetch in fetches:
             lines.setdefault(self.line_of(fetch.file.path), []).append(fetch)
+        reads = {line: [(fetch.file.size_bytes, fetch.position) for fetch in its] for line, its in lines.items()}
+        line_of = self.line_of
+        for key, position in rest:
+            reads.setdefault(line_of(key.path), []).append((key.size_bytes, position))
         due: set[FetchKey] = set()
         waits_s: list[float] = []
-        if rest:
-            count, wait_s = self.due_count([*((fetch.file.size_bytes, fetch.position) for fetch in fetches), *rest])
-            due.update(fetch.key for fetch in fetches[:count])
-            waits_s += [] if wait_s is None else [wait_s]
         for line, its in lines.items():
-            reads = [(fetch.file.size_bytes, fetch.position) for fetch in its]
-            count, wait_s = self._due_in_line(reads, self.rates.get(line), self.job_s)
+            count, wait_s = self._due_in_line(reads[line], self.rates.get(line), self.job_s)
             due.update(fetch.key for fetch in its[:count])
             if wait_s is not None:
                 waits_s.append(wait_s)
@@ -99,11 +99,12 @@ class Pace:
         done_s = 0.0
         slacks: list[float] = []
         jobs_s: dict[int, float] = {}
+        next_s = self._starts_in_s(1, job_s)
         for nbytes, position in reads:
             read_s = nbytes / bytes_per_s
             done_s += read_s
             jobs_s[position] = jobs_s.get(position, 0.0) + read_s
-            slacks.append(self._starts_in_s(position, job_s) - done_s)
+            slacks.append((next_s + (position - 1) * job_s if position else 0.0) - done_s)
         margin_s = max(MARGIN_JOBS * job_s, MARGIN_S) + MARGIN_JUMPS * max(jobs_s.values(), default=0.0)
         least_s = float("inf")
         wait_s: float | None = None

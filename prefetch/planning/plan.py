@@ -53,7 +53,7 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`fetches` in the order in which to start them, and `rest` after them; the others are warm, refused or too far.
+    """`fetches` in the order in which to start them, and later `rest`; the others are warm, refused or too far.
 
     The depth counts what is warm as well, so a plan stays right while its fetches are carried out.
     """
@@ -64,8 +64,8 @@ class Plan:
     pages: frozenset[AdapterKey] = frozenset()
     next_uses: Mapping[AdapterKey, int] = field(default_factory=dict)
     """Position of the first job that acquires the adapter from the cache."""
-    rest: Collection[tuple[int, int]] = ()
-    """Bytes and position of what is to be read after `fetches`, which the next plan names."""
+    rest: Collection[tuple[AdapterKey, int]] = ()
+    """File and position of what is to be read after those of `fetches` that lie on its disk. The next plan names it."""
 
     def wants(self, key: FetchKey) -> bool:
         return key.key in (self.resident if key.tier == "resident" else self.pages)

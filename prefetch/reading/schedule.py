@@ -93,6 +93,10 @@ class Schedule:
         """Nothing that is due still waits for its turn."""
         return self._placed >= len(self._due) and not self._handed and not any(self._lines.values())
 
+    def is_dry(self, line: Line) -> bool:
+        """Nothing that is due in the line still waits for its turn. To be asked after an end there."""
+        return self._placed >= len(self._due) and not (self._lines.get(line) or self._ahead.get(line))
+
     @property
     def is_idle(self) -> bool:
         """Nothing is due or being read; what was told to stop may hang for ever, and does not count."""

@@ -47,7 +47,6 @@ class Warmer:
     ) -> None:
         """`changed(replan)` is called on the loop whenever a reading has ended; True when the plan no longer fits."""
         self.tally = PageTally()
-        self.meter = PaceMeter(lambda path: self._schedule.line_of(path))
         self.resident: frozenset[AdapterKey] = frozenset()
         """Adapters in the cache at the last look, and those brought there since."""
         self.limiter: RateLimit | None = None
@@ -60,6 +59,7 @@ class Warmer:
         self._disks = Disks(machine, chores, call_soon, self._on_disks)
         self._watch = JobWatch(machine, self._disks, chores, call_soon, self._on_watch)
         self._schedule = Schedule(self._disks, self._make, self._launch, self._watch.keeps_off, self._is_urgent)
+        self.meter = PaceMeter(self._schedule.line_of)
         self._lanes: list[Future[None]] = []
         self._ends: deque[Ended] = deque()
         self._is_told = False
@@ -172,6 +172,11 @@ class Warmer:
         """Finds out which disks these lie on."""
         self._disks.locate(paths)
 
+    @property
+    def has_one_disk(self) -> bool:
+        """All that `locate` was asked for lies on one."""
+        return self._disks.is_one
+
     def disk_of(self, path: str) -> Disk | None:
         """None until it is known."""
         return self._disks.under(path)
@@ -267,7 +272,8 @@ class Warmer:
         self._record(fetch, outcome, beside)
         self._schedule.go_on(reading, follower)
         is_outdated = outcome.state == "no_room" or (outcome.state == "cancelled" and self._plan.wants(fetch.key))
-        self._changed(is_outdated or (self._schedule.has_placed_all and bool(self._plan.rest)))
+        has_more = bool(self._plan.rest) and self._schedule.is_dry(self._schedule.line_of(reading.path))
+        self._changed(is_outdated or has_more)
 
     def _record(self, fetch: Fetch, outcome: Outcome, beside: int) -> None:
         key = fetch.file.key

@@ -16,6 +16,7 @@ from warmstack.loaders.system.disk_kind import Disk
 from warmstack.lora.cache.cache import AdapterCache
 from warmstack.lora.library.file import LoraFile, as_on_disk
 from warmstack.prefetch.disks.disks import LATE_S, LOCATES
+from warmstack.prefetch.planning.horizon import NEAREST
 from warmstack.prefetch.prefetcher import BUSY_POLL_S, MEMORY_TICK_S
 from warmstack.prefetch.queue.lookup import RESTAT_S
 from warmstack.prefetch.queue.scan import REFRESH_S
@@ -255,6 +256,35 @@ async def test_reads_that_hang_take_no_place_of_other_disks(world: World, concur
     assert {name for name in begun if name[0].isdigit()} == {f"{number}.safetensors" for number in range(concurrency)}
     share.is_back.set()
     await until(world, lambda: set(world.states()["far"].values()) == {"ready"})
+
+
+@pytest.mark.parametrize("concurrency", [None, 2])
+@pytest.mark.parametrize("hangs", ["reads", "looks"])
+async def test_however_much_is_due_on_a_disk_that_hangs_all_of_another_disk_is_read(
+    world: World, hangs: str, concurrency: int | None
+) -> None:
+    """Also while nobody can tell on which disk those due lie."""
+    share = Share(world.path("far"))
+    if hangs == "reads":
+        world.on_chunk = lambda path, _done_bytes: share.look(os.path.dirname(path))
+
+    def disk_under(path: str) -> Disk:
+        if hangs == "looks":
+            share.look(path)
+        return Disk("far" if path.startswith(share.path) else "near", "flash")
+
+    world.disk_under = disk_under
+    world.prefetcher.configure(world.settings.updated({"concurrency": concurrency}))
+    far = [world.lora(f"far/{number}") for number in range(NEAREST + 2)]
+    near = [world.lora(f"near/{number}") for number in range(NEAREST + 2)]
+    world.catalog.refresh()
+    for number, name in enumerate((*far, *near)):
+        world.submit(f"{number}", name)
+    await until(world, share.is_asked.is_set)
+    world.now_s += STALL_S
+    await until(world, lambda: all(state(world, f"{len(far) + number}") == "ready" for number in range(len(near))))
+    share.is_back.set()
+    await until(world, lambda: all(state(world, f"{number}") == "ready" for number in range(len(far))))
 
 
 async def test_a_read_that_makes_progress_keeps_its_place_however_long_it_takes(world: World) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +31,17 @@ def needs(job_id: str, uses: Sequence[tuple[LoraFile, bool]]) -> JobNeeds:
     return JobNeeds(QueuedJob(job_id, None), References(), tuple(found))
 
 
-def planned_anew(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm, nearest: int) -> Plan:
+def one_disk(_path: str) -> str:
+    return "one"
+
+
+def two_disks(path: str) -> str:
+    return "large" if path in {file.path for file in FILES[4:]} else "small"
+
+
+def planned_anew(
+    jobs: Sequence[JobNeeds], limits: Limits, warm: Warm, nearest: int, disk_of: Callable[[str], str] = one_disk
+) -> Plan:
     """The definition: every use of every job, one after the other."""
     uses = [((position, place), use) for position, job in enumerate(jobs) for place, use in enumerate(job.uses)]
     acquired = firsts(needed for needed in uses if needed[1].via_cache)
@@ -54,8 +65,10 @@ def planned_anew(jobs: Sequence[JobNeeds], limits: Limits, warm: Warm, nearest: 
         if ticket[0] <= deepest and use.key not in warm.failed
     ]
     next_uses = {key: ticket[0] for key, (ticket, _) in acquired.items()}
-    rest = tuple((fetch.file.size_bytes, fetch.position) for fetch in fetches[nearest:])
-    return Plan(tuple(fetches[:nearest]), frozenset(resident), frozenset(pages), next_uses, rest)
+    disks = [disk_of(fetch.file.path) for fetch in fetches]
+    is_near = [disks[:place].count(disk) < nearest for place, disk in enumerate(disks)]
+    rest = tuple((fetch.file.key, fetch.position) for fetch, near in zip(fetches, is_near, strict=True) if not near)
+    return Plan(tuple(compress(fetches, is_near)), frozenset(resident), frozenset(pages), next_uses, rest)
 
 
 def firsts(uses: Iterable[Needed]) -> dict[AdapterKey, Needed]:
@@ -83,11 +96,12 @@ class Queue(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.horizon = Horizon(nearest=3)
+        self.horizon = Horizon(nearest=2)
         self.jobs: list[JobNeeds] = []
         self.submitted = 0
         self.limits = Limits(30, 30)
         self.warm = Warm()
+        self.disk_of: Callable[[str], str] | None = None
 
     @rule(uses=USES, front=st.booleans())
     def submit(self, uses: list[tuple[LoraFile, bool]], front: bool) -> None:
@@ -130,11 +144,16 @@ class Queue(RuleBasedStateMachine):
     def warm_up(self, **warm: frozenset[AdapterKey]) -> None:
         self.warm = Warm(**warm)
 
+    @rule(disk_of=st.sampled_from([None, two_disks]))
+    def locate(self, disk_of: Callable[[str], str] | None) -> None:
+        self.disk_of = disk_of
+
     @invariant()
     def plans_are_the_same(self) -> None:
         self.horizon.follow(self.jobs)
-        plan = self.horizon.plan(self.limits, self.warm)
-        assert replace(plan, rest=tuple(plan.rest)) == planned_anew(self.jobs, self.limits, self.warm, 3)
+        plan = self.horizon.plan(self.limits, self.warm, self.disk_of)
+        anew = planned_anew(self.jobs, self.limits, self.warm, 2, self.disk_of or one_disk)
+        assert replace(plan, rest=tuple(plan.rest)) == anew
 
 
 TestQueue = Queue.TestCase

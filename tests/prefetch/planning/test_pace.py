@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstack.lora.library.file import LoraFile
+from warmstack.lora.library.file import AdapterKey, LoraFile
 from warmstack.prefetch.planning.pace import MARGIN_JOBS, MARGIN_S, REMEMBERED, TIMED_BYTES, Pace, PaceMeter
 from warmstack.prefetch.planning.plan import Fetch
 
@@ -156,7 +156,7 @@ async def test_a_deferred_fetch_starts_when_it_is_due_and_not_at_the_next_occasi
     assert before < len(names)
     # The first time was reckoned while the files before it were still to be read.
     for _ in range(2):
-        world.now_s = world.prefetcher._memory_at_s = world.prefetcher._due_at_s
+        world.now_s = world.prefetcher._due_at_s
         await world.settle()
     assert len(world.page_reads) == before + 1
     await world.close()
@@ -165,11 +165,14 @@ async def test_a_deferred_fetch_starts_when_it_is_due_and_not_at_the_next_occasi
 def test_what_a_plan_only_counts_makes_the_files_before_it_due_too() -> None:
     pace = Pace(10.0, {None: 100.0})
     assert positions(pace.due([fetch(9)]).fetches) == []
-    assert positions(pace.due([fetch(9)], [(100, 9)] * 80).fetches) == [9]
-    alone, followed = pace.due([fetch(9)]).wait_s, pace.due([fetch(9)], [(100, 9)] * 8).wait_s
+    counted = (AdapterKey("/counted", 100, 0), 9)
+    assert positions(pace.due([fetch(9)], [counted] * 80).fetches) == [9]
+    alone, followed = pace.due([fetch(9)]).wait_s, pace.due([fetch(9)], [counted] * 8).wait_s
     assert alone is not None
     assert followed is not None
     assert followed < alone
+    apart = Pace(10.0, {"/9-100": 100.0, "/counted": 100.0}, line_of=str)
+    assert apart.due([fetch(9)], [counted] * 80) == apart.due([fetch(9)]), "another disk reads it"
 
 
 def test_urgent_is_what_would_be_late_beside_another_read() -> None:
