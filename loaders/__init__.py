@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .gguf.packed import PackedTensor
     from .gguf.quant_types import GgufType
     from .memory.host_memory import available_bytes
-    from .memory.spare_memory import SpareMemory
+    from .memory.spare_memory import SpareMemory, process_spare
     from .model_loader import ModelLoader
     from .module_filling import Filled, fill_module
     from .module_loading import load_module
@@ -148,6 +148,7 @@ _MODULES = {
     "load_safetensors_robust": "robust",
     "log_memory_stats": "tracking",
     "map_tensors": "reading.mapped",
+    "process_spare": "memory.spare_memory",
     "read_gguf_header": "gguf.header",
     "read_header": "files.header",
     "read_index": "files.shards",
@@ -230,6 +231,7 @@ __all__ = [
     "load_safetensors_robust",
     "log_memory_stats",
     "map_tensors",
+    "process_spare",
     "read_gguf_header",
     "read_header",
     "read_index",

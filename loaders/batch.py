@@ -55,12 +55,14 @@ def load_loras_batch(
     then it is kept in `failures`. A path given twice is loaded once.
 
     Before a file is read, what its header says it takes is reserved of `max_bytes`, copies included; a file for which
-    no room is left, in the order of `paths`, has failed. `spare` keeps the memory of earlier batches for later ones."""
+    no room is left, in the order of `paths`, has failed. `spare` keeps the memory of earlier batches for later ones, as
+    for ModelLoader."""
     names = list(dict.fromkeys(os.fspath(path) for path in paths))
     at_once = max(1, min(workers, len(names)))
-    requests = {
-        name: replace(request_for([name], device, device_map, dtype), spare=spare, at_once=at_once) for name in names
-    }
+    requests = {}
+    for name in names:
+        request = replace(request_for([name], device, device_map, dtype), at_once=at_once)
+        requests[name] = request if spare is None else replace(request, spare=spare)
     try:
         return _load_all(requests, strategy, workers, max_bytes, continue_on_error, cancelled)
     except SafetensorsLoadError as error:

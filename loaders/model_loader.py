@@ -51,8 +51,8 @@ class ModelLoader:
     the first of its devices with room, blocks (`x.blocks.3.`) whole where one has, on `"disk"` last if that is listed;
     `LoadResult.reasons` says what went where. Without `max_memory` that is all on `device`; a pickle is refused.
     `low_cpu_mem_usage` lets `auto` pass what is cast or moved through host memory piece by piece.
-    `spare` keeps the memory of earlier loads for later ones, which then take half the time: for who loads one file
-    after the other."""
+    `spare` keeps the memory of earlier loads for later ones, which then take half the time; that of the process when
+    None, which the kernel may take back. `SpareMemory(0)` keeps nothing."""
 
     def __init__(
         self,
@@ -72,7 +72,8 @@ class ModelLoader:
         self._strategy = strategy
         rules = None if device_map == "auto" else device_map
         self._max_memory = MaxMemory.of({} if max_memory is None else max_memory, places=device_map == "auto")
-        self._template = replace(request_for([], device, rules, dtype), low_memory=low_cpu_mem_usage, spare=spare)
+        request = replace(request_for([], device, rules, dtype), low_memory=low_cpu_mem_usage)
+        self._template = request if spare is None else replace(request, spare=spare)
 
     def load_checkpoint(
         self, path: PathLike, *, progress: Progress | None = None, cancelled: Cancelled | None = None

@@ -12,6 +12,7 @@ import torch
 
 from .cancelling import Cancelled
 from .in_thread import run_in_thread
+from .memory.spare_memory import process_spare
 from .placing.device_map import DISK, DeviceMap, known_device
 from .reading.filling import Pace
 from .reading.opened import OpenFiles
@@ -87,7 +88,8 @@ def request_for(
     for _, place in () if rules is None else rules.rules:
         if place != DISK:
             known_device(place)
-    return LoadRequest(tuple(os.fspath(path) for path in paths), known_device(device), rules, dtype)
+    files = tuple(os.fspath(path) for path in paths)
+    return LoadRequest(files, known_device(device), rules, dtype, spare=process_spare())
 
 
 def load_request(request: LoadRequest, strategy: str, registry: StrategyRegistry | None = None) -> LoadResult:

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import threading
 import weakref
 from collections import deque
+from functools import cache
+
+from ..system import kernel
+from .host_memory import measure_memory
 
 MOST_TIMES = 2.0
 """Memory is kept for something of about its size: what it lacks is faulted in, what is too much is given back."""
 _STEP_BYTES = 2 << 20
 """Sizes are rounded up to whole huge pages: a mapping that is resized by less, or moves, is split into small ones, and
 files of one kind differ by a header's length."""
+_WORTH_BYTES = 2 * _STEP_BYTES
+"""Less is quick to come afresh, and thousands of small pieces would be slow to choose from."""
+_PROCESS_SHARE = 8
+"""Of the memory there is, the part that the process keeps unasked at most: LoRAs and text encoders, hardly a model."""
 
 
 class SpareMemory:
     """Filling memory that a process has used before takes a third of the time that fresh memory takes, which the kernel
-    has to find, to zero and to map page by page. At most `limit_bytes` are kept, the latest. Thread-safe."""
+    has to find, to zero and to map page by page. At most `limit_bytes` are kept, the latest. Thread-safe.
 
-    def __init__(self, limit_bytes: int) -> None:
+    `reclaimable` memory is the kernel's to take back whenever it lacks some, and counts as available. Of that, pieces
+    of less than 4 MiB are not kept."""
+
+    def __init__(self, limit_bytes: int, *, reclaimable: bool = False) -> None:
         self._limit_bytes = limit_bytes
+        self._least_bytes = _WORTH_BYTES if reclaimable else 1
+        self._reclaimable = reclaimable
+        self.worth_slow_pages = limit_bytes > 0 and not reclaimable
+        """True when memory that comes from here will serve so long that it is worth huge pages that are slow to come:
+        each load into small ones takes half as long again."""
         self._kept: deque[mmap.mmap] = deque()
         self._lock = threading.Lock()
 
@@ -30,10 +47,14 @@ class SpareMemory:
         with self._lock:
             return sum(map(len, self._kept))
 
+    def serves(self, nbytes: int) -> bool:
+        """False for what would not be kept anyway."""
+        return self._least_bytes <= nbytes and self.room_bytes(nbytes) <= self._limit_bytes
+
     @staticmethod
     def room_bytes(nbytes: int) -> int:
         """How much fresh memory to get for `nbytes`, so that what comes later fits in too."""
-        return nbytes if nbytes < 2 * _STEP_BYTES else -(-nbytes // _STEP_BYTES) * _STEP_BYTES
+        return nbytes if nbytes < _WORTH_BYTES else -(-nbytes // _STEP_BYTES) * _STEP_BYTES
 
     def take(self, nbytes: int) -> mmap.mmap | None:
         """Memory of `room_bytes`, with anything in it; None when nothing of about that size is kept."""
@@ -63,17 +84,30 @@ class SpareMemory:
             self._kept.clear()
 
     def _keep(self, memory: mmap.mmap) -> None:
+        if self._reclaimable and not kernel.let_reclaim(memory):
+            return
         # A finalizer may run anywhere, also in the thread that holds the lock: then this memory is not kept.
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if len(memory) > self._limit_bytes:
-                return
             self._kept.append(memory)
             while sum(map(len, self._kept)) > self._limit_bytes:
                 self._kept.popleft()
         finally:
             self._lock.release()
+
+
+@cache
+def process_spare() -> SpareMemory:
+    """The spare memory of the process, for loads that are given none of their own. It keeps nothing where the kernel
+    could not have it back."""
+    limit_bytes = measure_memory().total_bytes // _PROCESS_SHARE if kernel.can_reclaim() else 0
+    return SpareMemory(limit_bytes, reclaimable=True)
+
+
+if hasattr(os, "register_at_fork"):
+    # Another thread may have held the lock, which nobody would let go of in the child.
+    os.register_at_fork(after_in_child=process_spare.cache_clear)
 
 
 def _times(one_bytes: int, other_bytes: int) -> float:

@@ -78,7 +78,7 @@ def read_fast(
         buffer = allocate(path, lead_bytes + header.data_bytes, spare=spare)
         with memoryview(buffer) as memory, memory[: lead_bytes + header.data_bytes] as target:
             spans = [(target, header.data_start - lead_bytes)]
-            patience = Patience(len(target), from_disk=direct) if spare is None else None
+            patience = patience_with(len(target), spare, from_disk=direct)
 
             def fill_all() -> None:
                 readers = -(-READERS // at_once)
@@ -101,15 +101,21 @@ def read_fast(
 
 
 def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMemory | None = None) -> PrivateBuffer:
-    """Private memory of `nbytes`, at least one: zeroed, or from `spare` and with anything in it.
-
-    `path` is for the error only."""
+    """Private memory of `nbytes`, at least one: zeroed, or from `spare` and with anything in it. `path` is for the
+    error."""
     nbytes = max(nbytes, 1)
-    if spare is None:
+    if spare is None or not spare.serves(nbytes):
         return _fresh(path, nbytes, huge_pages=huge_pages, kept=False)
-    known = spare.take(nbytes)
-    memory = _fresh(path, spare.room_bytes(nbytes), huge_pages=huge_pages, kept=True) if known is None else known
+    memory = spare.take(nbytes)
+    if memory is None:
+        memory = _fresh(path, spare.room_bytes(nbytes), huge_pages=huge_pages, kept=spare.worth_slow_pages)
     return spare.lent(memory, nbytes)
+
+
+def patience_with(nbytes: int, spare: SpareMemory | None, *, from_disk: bool) -> Patience | None:
+    """For the huge pages of `nbytes` that `allocate` got; None: they are worth any time."""
+    kept = spare is not None and spare.serves(nbytes) and spare.worth_slow_pages
+    return None if kept else Patience(nbytes, from_disk=from_disk)
 
 
 def _fresh(path: str, nbytes: int, *, huge_pages: bool, kept: bool) -> mmap.mmap:

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 
 from ..files.header import SafetensorsHeader
-from ..memory.huge_pages import Patience
 from ..memory.spare_memory import SpareMemory
 from .direct import BLOCK_BYTES, fill_directly, should_read_directly
 from .filling import Pace, Span, fill
 from .opened import OpenFiles, open_raw, require_stamp
-from .private import allocate
+from .private import allocate, patience_with
 from .views import view_tensors
 
 _GAP_BYTES = 4096
@@ -67,7 +66,7 @@ def read_selected(
         buffer = allocate(path, size_bytes, spare=spare)
         with memoryview(buffer) as memory:
             blocks = [_blocks(header, run, memory) for run in runs] if direct else []
-            patience = Patience(size_bytes, from_disk=direct) if spare is None else None
+            patience = patience_with(size_bytes, spare, from_disk=direct)
             if not (direct and fill_directly(path, file, blocks, pace, threads=readers, patience=patience)):
                 exact = [
                     (memory[run.place : run.place + run.size_bytes], header.data_start + run.start) for run in runs

@@ -35,7 +35,8 @@ class LoadRequest:
     low_memory: bool = False
     """Never hold a tensor and its copy of all tensors at once: what is cast or moved goes through piece by piece."""
     spare: SpareMemory | None = None
-    """Where private memory comes from and goes to when its tensors are gone; None: the system."""
+    """Where private memory comes from and goes to when its tensors are gone; None: the system. Callers that were given
+    none take the process's (`process_spare`)."""
     at_once: int = 1
     """Loads that go on at the same time, this one included: they share the cores."""
     headers: Mapping[str, SafetensorsHeader] = field(default_factory=dict, hash=False, compare=False)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import re
 import sys
 from typing import Any
 
 _CACHESTAT = 451
 """System call number on every Linux architecture; Linux 6.5 and later."""
 _MADV_POPULATE_READ = 22
+_RECLAIMS_SAFELY = (5, 18)
+"""Before, a direct read into memory that the kernel may reclaim could lose what it had read to a reclaim meanwhile."""
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 """Python names it from 3.13 on. The number is that of x86, ARM and RISC-V."""
 _NOT_RESIDENT = bytes(range(0, 256, 2))
@@ -109,3 +112,36 @@ def want_small_pages(address: int, end: int) -> bool:
     first = address - address % mmap.PAGESIZE
     advice = ctypes.c_int(mmap.MADV_NOHUGEPAGE)
     return not ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), advice)
+
+
+def can_reclaim() -> bool:
+    """True where private memory that the kernel may take back costs nobody anything: it can be told, a direct read is
+    safe from it, and neither a limit of this process nor strict overcommitting counts such memory as used."""
+    if not (sys.platform.startswith("linux") and hasattr(mmap, "MADV_FREE")):
+        return False
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    if release is None or tuple(map(int, release.groups())) < _RECLAIMS_SAFELY:
+        return False
+    import resource
+
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return all(limit == resource.RLIM_INFINITY for limit in limits) and not _counts_promises()
+
+
+def _counts_promises(setting: str = "/proc/sys/vm/overcommit_memory") -> bool:
+    try:
+        with open(setting, encoding="ascii") as file:
+            return file.read().strip() == "2"
+    except OSError:
+        return False
+
+
+def let_reclaim(memory: mmap.mmap) -> bool:
+    """Have the kernel take back what is in private `memory` whenever it lacks some: each page until it is written to
+    again. False where it will not, as for locked memory.
+
+    Through ctypes because `mmap.madvise` keeps the GIL, and small pages are marked one by one."""
+    first = ctypes.c_ubyte.from_buffer(memory)
+    advice = ctypes.c_int(mmap.MADV_FREE)
+    start = ctypes.c_void_p(ctypes.addressof(first))
+    return not ctypes.CDLL(None).madvise(start, ctypes.c_size_t(len(memory)), advice)

@@ -15,6 +15,7 @@ from ...loaders.files.shards import check_shards, read_index
 from ...loaders.gguf.header import GgufHeader, read_gguf_header
 from ...loaders.gguf.load import LoadedGguf, load_gguf
 from ...loaders.gguf.on_numpy import refusal
+from ...loaders.memory.spare_memory import SpareMemory
 from ...loaders.model_loader import ModelLoader
 from ...loaders.progress import Progress, ProgressMeter
 from ...loaders.reading.filling import Pace
@@ -81,7 +82,9 @@ def read_weights(
     try:
         if checkpoint_format(path) == "gguf":
             return _read_gguf(name, path, progress, cancelled)
-        result = ModelLoader(strategy).load_checkpoint(path, progress=progress, cancelled=cancelled)
+        # Nothing is kept of a model: the host may have registered its memory with the driver.
+        loader = ModelLoader(strategy, spare=SpareMemory(0))
+        result = loader.load_checkpoint(path, progress=progress, cancelled=cancelled)
     except LoadCancelledError:
         raise
     except (SafetensorsLoadError, ValueError) as error:
