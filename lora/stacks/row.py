@@ -10,12 +10,10 @@ from numbers import Real
 
 from ..errors import LoraSyntaxError
 from .request_weights import RequestWeights
+from .vocabulary import NO_LORA, OFF, ON
 
 # float() alone would also take "nan", "inf", "1_0" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_PLACEHOLDERS = frozenset({"none", "[none]"})
-_ON = frozenset({"true", "on", "yes", "1"})
-_OFF = frozenset({"false", "off", "no", "0"})
 # Bounded in depth too: the repr of a hostile nested list overflows the stack.
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 2
@@ -79,8 +77,8 @@ def switch(value: object, where: str) -> bool:
     """true/false, 1/0, or "on"/"off" as text."""
     if isinstance(value, str):
         word = value.strip().lower()
-        if word in _ON or word in _OFF:
-            return word in _ON
+        if word in ON or word in OFF:
+            return word in ON
     elif isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise LoraSyntaxError(f"{where}: {shown(value)} is neither true nor false")
@@ -95,7 +93,7 @@ def name(value: object, where: str) -> str | None:
     word = value.strip()
     if not word:
         raise LoraSyntaxError(f"{where}: the LoRA name is empty")
-    return None if word.lower() in _PLACEHOLDERS else as_written(value)
+    return None if word.lower() in NO_LORA else as_written(value)
 
 
 def as_written(text: str) -> str:

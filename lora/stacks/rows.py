@@ -7,11 +7,8 @@ from difflib import get_close_matches
 
 from ..errors import LoraSyntaxError
 from .row import LoraRow, name, number, shown, switch
+from .vocabulary import CLIP_FIELDS, MODEL_FIELDS, NAME_FIELDS, SWITCH_FIELDS
 
-NAME_FIELDS = ("name", "lora", "lora_name")
-MODEL_FIELDS = ("strength_model", "strength", "weight", "model_strength", "strengthModel")
-CLIP_FIELDS = ("strength_clip", "clipStrength", "strengthTwo", "clip_strength", "strengthClip")
-SWITCH_FIELDS = ("on", "active", "enabled")
 _FIELDS = (*NAME_FIELDS, *MODEL_FIELDS, *CLIP_FIELDS, *SWITCH_FIELDS, "category", "target")
 _SAME_WORD = 0.82
 """difflib's ratio above which a field is a misspelling: "weigth" is one, another tool's "mode" is not "models"."""

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...lora.stacks.tags import has_tags
+from ...lora.stacks.vocabulary import FOREIGN_NAME_FIELDS
 from .graph import Node, is_link
 from .shapes import Found, entry, named
 from .texts import tag_references
-from .values import MAX_ROWS, MAX_TEXT_CHARS, NAME_FIELDS, is_on, number_in, parsed
+from .values import MAX_ROWS, MAX_TEXT_CHARS, is_on, number_in, parsed
 
 MAX_DEPTH = 4
 
-_NAME_FIELDS = frozenset(NAME_FIELDS)
+_NAME_FIELDS = frozenset(FOREIGN_NAME_FIELDS)
 _PLAIN = frozenset({int, float, bool, type(None)})
 
 _INDEX = re.compile(r"(\d{1,4})\D*$")
@@ -67,7 +68,7 @@ def _in_rows(node: Node, value: object, depth: int) -> Iterator[Found]:
         return
     if isinstance(value, dict):
         # Options of all kinds come this way: most name nothing, and are told by their keys alone.
-        if not _NAME_FIELDS.isdisjoint(value) and any(isinstance(value.get(name), str) for name in NAME_FIELDS):
+        if not _NAME_FIELDS.isdisjoint(value) and any(isinstance(value.get(name), str) for name in _NAME_FIELDS):
             yield from entry(node, value, guessed=True)
             return
         value = list(value.values())

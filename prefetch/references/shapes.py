@@ -7,21 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...lora.stacks.vocabulary import CLIP_FIELDS, FOREIGN_NAME_FIELDS, MODEL_FIELDS, SWITCH_FIELDS
 from ..queue.job import LoraReference, UnknownReference
 from .graph import Computed, Node
-from .values import (
-    CLIP_FIELDS,
-    MAX_NAME_CHARS,
-    MAX_ROWS,
-    MODEL_FIELDS,
-    NAME_FIELDS,
-    SWITCH_FIELDS,
-    first_of,
-    is_on,
-    name_in,
-    number_in,
-    parsed,
-)
+from .values import MAX_NAME_CHARS, MAX_ROWS, first_of, is_on, name_in, number_in, parsed
 
 Found = LoraReference | UnknownReference
 
@@ -202,9 +191,7 @@ class Flat:
         rows = sorted((_whole(row, 0), group, row) for group, row in map(self._row, node.inputs) if row)
         for _, group, row in rows:
             fields = {field: node.value(f"{group}.{row}.{field}") for field in (*MODEL_FIELDS, *CLIP_FIELDS)}
-            present = {field: value for field, value in fields.items() if value is not None}
-            model = first_of(present, MODEL_FIELDS)
-            clip = first_of(present, CLIP_FIELDS)
+            model, clip = first_of(fields, MODEL_FIELDS), first_of(fields, CLIP_FIELDS)
             yield from named(node, node.value(f"{group}.{row}.{self.name}"), model, model if clip is None else clip)
 
     def _row(self, key: str) -> tuple[str, str]:
@@ -271,9 +258,8 @@ def entry(node: Node, row: object, *, guessed: bool = False) -> Iterator[Found]:
     """One row object; nothing when a switch of it is off or it is no row at all."""
     if not isinstance(row, dict) or not all(is_on(row[field]) for field in SWITCH_FIELDS if field in row):
         return
-    model = first_of(row, MODEL_FIELDS)
-    clip = first_of(row, CLIP_FIELDS)
-    yield from named(node, first_of(row, NAME_FIELDS), model, model if clip is None else clip, guessed=guessed)
+    model, clip = first_of(row, MODEL_FIELDS), first_of(row, CLIP_FIELDS)
+    yield from named(node, first_of(row, FOREIGN_NAME_FIELDS), model, model if clip is None else clip, guessed=guessed)
 
 
 def _clip_of(node: Node, key: str, model: object) -> object:

@@ -12,7 +12,7 @@ from ...lora.stacks.tags import COMFY, extract_tags, has_tags
 from ..queue.job import LoraReference
 from .graph import Computed, Node, is_used
 from .shapes import Found, active, unknown
-from .values import MAX_TEXT_CHARS, NOT_NAMES
+from .values import MAX_TEXT_CHARS, name_in
 
 _TAG = re.compile(r"<(?:lora|lyco):[^<>\r\n]*>", re.IGNORECASE)
 _WILDCARD = re.compile(r"__[\w.+*/\\-]{1,128}__")
@@ -117,7 +117,8 @@ def tag_references(
             yield unknown(node, str(error))
             continue
         for row in rows:
-            if row.is_active and row.name.casefold() not in NOT_NAMES:
+            # Our own node asks for whatever a tag names.
+            if row.is_active and (via_cache or name_in(row.name)):
                 yield _reference(row, node.node_id, node.class_type, via_cache=via_cache, guessed=guessed)
 
 

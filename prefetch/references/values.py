@@ -6,6 +6,8 @@ import json
 import math
 from collections.abc import Mapping
 
+from ...lora.stacks.vocabulary import NO_LORA, OFF
+
 MAX_NAME_CHARS = 1024
 MAX_TEXT_CHARS = 64 * 1024
 """Longer texts are reported as unknown: scanning them would hold the event loop."""
@@ -13,14 +15,9 @@ MAX_TEXT_CHARS = 64 * 1024
 MAX_ROWS = 200
 """Rows read of one list; no node loads more, and a longer list is an attack on the event loop."""
 
-NOT_NAMES = frozenset(
-    {"", "none", "[none]", "null", "undefined", "strength", "select the lora", "select the lora...", "select lora", "-"}
-)
-OFF_WORDS = frozenset({"off", "false", "no", "disable", "disabled", "disable loras", "0", ""})
-NAME_FIELDS = ("name", "lora", "lora_name", "content")
-MODEL_FIELDS = ("strength_model", "strengthModel", "model_strength", "strength", "weight")
-CLIP_FIELDS = ("strength_clip", "strengthClip", "clipStrength", "clip_strength", "strengthTwo")
-SWITCH_FIELDS = ("on", "active", "enabled")
+# Widgets of other packs, beside our own words.
+_NOT_NAMES = NO_LORA | {"", "null", "undefined", "strength", "select lora", "-"}
+_OFF_WORDS = OFF | {"", "disable", "disabled", "disable loras"}
 
 
 def name_in(value: object) -> str | None:
@@ -30,7 +27,7 @@ def name_in(value: object) -> str | None:
     if not isinstance(value, str) or len(value) > MAX_NAME_CHARS:
         return None
     word = value.strip().casefold()
-    return None if word in NOT_NAMES or word.startswith("select the lora") else value
+    return None if word in _NOT_NAMES or word.startswith("select the lora") else value
 
 
 def number_in(value: object) -> float | None:
@@ -54,7 +51,7 @@ def is_on(value: object) -> bool:
     if value is None:
         return True
     if isinstance(value, str):
-        return value.strip().casefold() not in OFF_WORDS
+        return value.strip().casefold() not in _OFF_WORDS
     return not (isinstance(value, int | float) and value == 0)
 
 
@@ -69,5 +66,5 @@ def parsed(value: object) -> object:
 
 
 def first_of(entry: Mapping[str, object], fields: tuple[str, ...]) -> object:
-    """The value of the first of `fields` that `entry` has."""
-    return next((entry[field] for field in fields if field in entry), None)
+    """The value of the first of `fields` that `entry` fills."""
+    return next((entry[field] for field in fields if entry.get(field) is not None), None)

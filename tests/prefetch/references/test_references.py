@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from warmstack.lora.stacks.stack import parse_stack
 from warmstack.prefetch.queue.job import References
 from warmstack.prefetch.references import payload_references, references
 from warmstack.prefetch.references.recognisers import PLAIN_CLASSES, RECOGNISERS
@@ -193,6 +195,19 @@ def test_a_node_that_is_bypassed_over_a_link_loads_nothing(bypass: object, loade
     inputs = {"lora_name": "a", "strength_model": 1, "bypass": ["2", 0]}
     found = read("LoraLoaderBlockWeight //Inspire", inputs, **{"2": ("PrimitiveBoolean", {"value": bypass})})
     assert (names(found), found.unknown) == (loaded, ())
+
+
+@pytest.mark.parametrize("name", ["strength", "-", "None", "undefined"])
+def test_our_tags_ask_for_what_they_name_where_other_packs_skip_a_placeholder(name: str) -> None:
+    text = {"text": f"<lora:{name}:0.5>"}
+    assert names(read("WarmStackLoraTags", text)) == (name,)
+    assert names(read("LoRA Text Loader (LoraManager)", {"lora_syntax": text["text"]})) == ()
+
+
+@pytest.mark.parametrize("row", [{"lora": "a", "name": None}, {"lora": "a", "strength": 0, "strength_model": None}])
+def test_a_field_that_is_null_is_one_that_is_absent(row: dict[str, Any]) -> None:
+    found = read("Lora Loader (LoraManager)", {"loras": [row]})
+    assert names(found) == tuple(row.name for row in parse_stack(json.dumps([row])).active)
 
 
 def test_one_unreadable_tag_does_not_hide_the_others() -> None:
