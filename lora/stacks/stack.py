@@ -15,8 +15,9 @@ from ..errors import LoraSyntaxError
 from ..library.scan import EXTENSIONS
 from .request import is_request, read_request
 from .row import LoraRow, as_written, shown
-from .rows import NAME_FIELDS, read_rows, read_tuples
+from .rows import read_rows, read_tuples
 from .tags import COMFY, extract_tags, has_tags, require_syntax
+from .vocabulary import NAME_FIELDS, NO_LORA
 
 __all__ = ["LoraRow", "LoraStack", "parse_stack"]
 
@@ -103,12 +104,13 @@ def parse_stack(text: str, syntax: str = COMFY, *, category_of: CategoryOf | Non
     """Whatever a person or a program writes into a `loras` input: a JSON list, a request, one row, tags, or one bare
     name, which is what a list of names hands over.
 
-    Blank text is the empty stack. Text that is none of these is refused: an empty stack would hide the mistake.
+    Blank text, and the "None" of such a list, is the empty stack. Text that is none of these is refused: an empty stack
+    would hide the mistake.
     """
     require_syntax(syntax)
-    if not text.strip():
-        return LoraStack()
     bare = text.strip()
+    if not bare or bare.lower() in NO_LORA:
+        return LoraStack()
     if bare[0] in "[{":
         try:
             return _from_json(_decode(text), category_of)

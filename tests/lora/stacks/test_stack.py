@@ -157,6 +157,8 @@ def test_warnings_of_rows_are_reported_and_do_not_make_rows_differ() -> None:
     [
         ("", ()),
         (" \n", ()),
+        ("None", ()),
+        (" [none]\n", ()),
         ("[]", ()),
         ("{}", ()),
         ('["a", ["b", 0.5]]', (LoraRow("a"), LoraRow("b", 0.5, 0.5))),
