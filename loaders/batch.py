@@ -101,7 +101,10 @@ def _load_all(
         # Views are all Python: a second thread would only wait for the first.
         return _batch({name: load(name) for name in requests}, continue_on_error)
     with ThreadPoolExecutor(workers, "warmstack-batch") as pool:
-        outcomes = dict(zip(requests, pool.map(as_here(load), requests), strict=True))
+        try:
+            outcomes = dict(zip(requests, pool.map(as_here(load), requests), strict=True))
+        finally:
+            stop.set()
     return _batch(outcomes, continue_on_error)
 
 

@@ -30,22 +30,25 @@ def drain(chunks: Iterable[T], work: Callable[[T], None], threads: int) -> None:
         for chunk in chunks:
             work(chunk)
         return
-    waiting, lock, failed = iter(chunks), threading.Lock(), threading.Event()
+    waiting, lock, over = iter(chunks), threading.Lock(), threading.Event()
 
     def take_turns() -> None:
         try:
-            while not failed.is_set():
+            while not over.is_set():
                 with lock:
                     chunk = next(waiting)
                 work(chunk)
         except StopIteration:
             return
         except BaseException:
-            failed.set()
+            over.set()
             raise
 
     with ThreadPoolExecutor(threads, "warmstack-gguf") as pool:
         turns = [pool.submit(take_turns) for _ in range(threads)]
-        # No name may hold the one that raises: its error holds this frame.
-        while turns:
-            turns.pop().result()
+        try:
+            # No name may hold the one that raises: its error holds this frame.
+            while turns:
+                turns.pop().result()
+        finally:
+            over.set()

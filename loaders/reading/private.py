@@ -5,7 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from ..cancelling import Cancelled
 from ..errors import SafetensorsLoadError
@@ -20,6 +23,8 @@ from .filling import Pace, fill
 from .opened import OpenFiles, open_raw, require_stamp
 from .tensor_file import TensorFile
 from .views import PrivateBuffer, view_tensors
+
+T = TypeVar("T")
 
 MOST_COPIERS = 4
 _SHARED_CHUNK_BYTES = 8 << 20
@@ -80,24 +85,33 @@ def read_fast(
             spans = [(target, header.data_start - lead_bytes)]
             patience = patience_with(len(target), spare, from_disk=direct)
 
-            def fill_all() -> None:
+            def fill_all(pace: Pace) -> None:
                 readers = -(-READERS // at_once)
                 copiers = max(1, min(MOST_COPIERS, cores() // at_once))
                 if not (direct and fill_directly(path, file, spans, pace, threads=readers, patience=patience)):
                     chunk_bytes = _SHARED_CHUNK_BYTES
                     fill(path, file, spans, pace, threads=copiers, chunk_bytes=chunk_bytes, patience=patience)
 
-            with ThreadPoolExecutor(1, "warmstack-load") as pool:
-                filling = pool.submit(fill_all)
-                # The views know nothing of the bytes, and 2,000 of them take 3 ms.
-                views = view_tensors(path, buffer, header.tensors, lead_bytes)
-                try:
-                    filling.result()
-                finally:
-                    # Its error has this frame, which would keep the error and the buffer in a cycle.
-                    del filling
+            # The views know nothing of the bytes, and 2,000 of them take 3 ms.
+            views = _meanwhile(lambda: view_tensors(path, buffer, header.tensors, lead_bytes), fill_all, pace)
         require_stamp(path, file, header.stamp)
     return TensorFile(views, header, buffer, "private")
+
+
+def _meanwhile(make: Callable[[], T], fill_all: Callable[[Pace], None], pace: Pace) -> T:
+    """What `make` makes while another thread does `fill_all`, and when that is done. A thread that nobody waits for
+    any more, because of an error here or of Ctrl-C, stops between two chunks."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, "warmstack-load") as pool:
+        filling = pool.submit(fill_all, pace.until(stop.is_set))
+        try:
+            made = make()
+            filling.result()
+        finally:
+            stop.set()
+            # Its error has this frame, which would keep the error and the buffer in a cycle.
+            del filling
+    return made
 
 
 def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMemory | None = None) -> PrivateBuffer:

@@ -1,0 +1,99 @@
+"""Who waits goes away, and the load soon after."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from warmstack.loaders import (
+    LoadRequest,
+    LoadResult,
+    Pace,
+    StrategyRegistry,
+    batch,
+    drop_file,
+    load_loras_batch,
+)
+from warmstack.loaders.gguf.chunks import CHUNK_ELEMENTS
+from warmstack.loaders.gguf.load import load_gguf
+from warmstack.loaders.gguf.quant_types import GGUF_TYPES
+
+from .gguf.gguf_files import RawTensor, gguf_bytes
+
+STRATEGIES = [*StrategyRegistry.default().strategies]
+ctrl_c = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system sends no signal to a thread")
+
+
+@pytest.fixture
+def files(large, tmp_path: Path) -> list[str]:
+    other = tmp_path / "other.safetensors"
+    save_file({"other": torch.zeros(32 << 20, dtype=torch.uint8)}, other)
+    return [large[0], str(other)]
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    kind, elements = GGUF_TYPES["Q4_0"], 20 * CHUNK_ELEMENTS
+    path = tmp_path / "large.gguf"
+    data = bytes(elements // kind.block_elements * kind.block_bytes)
+    path.write_bytes(gguf_bytes([RawTensor("large", (elements,), kind.code, 0)], data=data))
+    return path
+
+
+class PressedOnce:
+    """Takes the first chunk for a user who presses Ctrl-C, and the others as slowly as a slow disk."""
+
+    def __init__(self) -> None:
+        self.arrived_bytes = 0
+
+    def __call__(self, path: str, nbytes: int, at: object) -> None:
+        pressed, self.arrived_bytes = self.arrived_bytes > 0, self.arrived_bytes + nbytes
+        if not pressed:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.1)
+
+
+def stops(load: Callable[[Pace], object], total_bytes: int) -> None:
+    user = PressedOnce()
+    with pytest.raises(KeyboardInterrupt):
+        load(Pace(reached=user))
+    assert 0 < user.arrived_bytes < 0.8 * total_bytes
+
+
+@ctrl_c
+@pytest.mark.parametrize("is_cold", [False, True])
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "lazy"])
+def test_ctrl_c_ends_a_load_and_not_only_the_wait_for_it(files: list[str], name: str, is_cold: bool):
+    used = files if name == "parallel" else files[:1]
+    if is_cold:
+        for path in used:
+            drop_file(path)
+    load = StrategyRegistry.default().strategies[name].load
+    stops(lambda pace: load(LoadRequest(tuple(used), pace=pace)), sum(Path(path).stat().st_size for path in used))
+
+
+@ctrl_c
+def test_ctrl_c_ends_a_batch(files: list[str], monkeypatch: pytest.MonkeyPatch):
+    load = batch.load_request
+
+    def watched(pace: Pace) -> object:
+        def load_watched(request: LoadRequest, strategy: str) -> LoadResult:
+            return load(replace(request, pace=replace(request.pace, reached=pace.reached)), strategy)
+
+        monkeypatch.setattr(batch, "load_request", load_watched)
+        return load_loras_batch(files, strategy="eager")
+
+    stops(watched, sum(Path(path).stat().st_size for path in files))
+
+
+@ctrl_c
+def test_ctrl_c_ends_a_gguf(gguf: Path):
+    stops(lambda pace: load_gguf(gguf, torch.float16, threads=2, pace=pace), gguf.stat().st_size)
