@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .cache.budget import ByteBudget, Reservation
     from .cache.cache import AdapterCache
     from .cache.cache_stats import AdapterView, CacheSnapshot, CacheStats
+    from .cache.default_budget import default_budget_bytes
     from .cache.lease import Lease
-    from .cache.memory import default_budget_bytes
     from .cache.policies import EvictionPolicy, Gdsf, Lfu, Lru, NextUse
     from .cache.waits import Waits
     from .device.device_adapter import DeviceAdapter
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .fusing.fuse import PlainLora, add_fused_, fits
     from .library.catalog import CatalogSnapshot, LoraCatalog
     from .library.file import AdapterKey, LoraFile
-    from .library.names import Ambiguous, Found, Missing
+    from .library.name_index import Ambiguous, Found, Missing
     from .stacks.row import LoraRow
     from .stacks.stack import LoraStack, parse_stack
     from .stacks.tags import extract_tags, format_tags
@@ -44,7 +44,7 @@ _MODULES = {
     "AdapterLoadError": "errors",
     "AdapterUnavailableError": "errors",
     "AdapterView": "cache.cache_stats",
-    "Ambiguous": "library.names",
+    "Ambiguous": "library.name_index",
     "AmbiguousLoraError": "errors",
     "ByteBudget": "cache.budget",
     "CacheSnapshot": "cache.cache_stats",
@@ -54,7 +54,7 @@ _MODULES = {
     "DeviceAdapter": "device.device_adapter",
     "DeviceRefusedError": "device.device_tier",
     "DeviceShelf": "device.device_shelf",
-    "Found": "library.names",
+    "Found": "library.name_index",
     "Gdsf": "cache.policies",
     "Lease": "cache.lease",
     "Lfu": "cache.policies",
@@ -66,13 +66,13 @@ _MODULES = {
     "LoraStack": "stacks.stack",
     "LoraSyntaxError": "errors",
     "Lru": "cache.policies",
-    "Missing": "library.names",
+    "Missing": "library.name_index",
     "NextUse": "cache.policies",
     "PlainLora": "fusing.fuse",
     "Reservation": "cache.budget",
     "Waits": "cache.waits",
     "add_fused_": "fusing.fuse",
-    "default_budget_bytes": "cache.memory",
+    "default_budget_bytes": "cache.default_budget",
     "extract_tags": "stacks.tags",
     "fits": "fusing.fuse",
     "format_tags": "stacks.tags",

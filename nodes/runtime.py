@@ -14,7 +14,7 @@ from ..loaders.errors import SafetensorsLoadError
 from ..loaders.tracking import PerformanceTracker
 from ..lora.cache.budget import ByteBudget
 from ..lora.cache.cache import AdapterCache
-from ..lora.cache.memory import default_budget_bytes
+from ..lora.cache.default_budget import default_budget_bytes
 from ..lora.library.catalog import Found, LoraCatalog
 from ..lora.library.checkpoint_base import read_base_model
 from ..lora.library.file import LoraFile

@@ -266,7 +266,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
     "Nothing outside the host's folders is opened for a request; no path leaves the server": (
         Break(
             "a name that the catalog lacks is looked for on disk",
-            "lora/library/names.py",
+            "lora/library/name_index.py",
             "        return Missing(name, self._similar)\n",
             "        path = os.path.join(next(iter(self._folders), ''), name)\n"
             "        if os.path.isfile(path):\n"
@@ -283,7 +283,7 @@ BREAKS: Mapping[str, tuple[Break, ...]] = {
         ),
         Break(
             "what is wrong with a header is told as the loader tells it, with the path",
-            "lora/library/facts.py",
+            "lora/library/header_facts.py",
             "ValidationError as error:\n        return HeaderFacts(problem=_one_line(error.reason))",
             "ValidationError as error:\n        return HeaderFacts(problem=_one_line(str(error)))",
             ("tests/nodes/test_runtime.py::test_no_path_leaves_in_a_status_a_plan_or_a_page",),

@@ -15,8 +15,8 @@ import psutil
 
 from ..lora.cache.budget import ByteBudget
 from ..lora.cache.cache import AdapterCache
+from ..lora.cache.default_budget import default_budget_bytes
 from ..lora.cache.lease import Lease
-from ..lora.cache.memory import default_budget_bytes
 from ..lora.device.device_adapter import DeviceAdapter, Twin
 from ..lora.device.device_shelf import DeviceShelf
 from ..lora.device.device_tier import DeviceRefusedError, open_shelf

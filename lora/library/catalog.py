@@ -15,10 +15,10 @@ from ...loaders.files.header import SAFETENSORS_SUFFIXES
 from ...loaders.system.daemon_pool import DaemonPool
 from ..errors import AmbiguousLoraError, LoraError, LoraNotFoundError
 from .categories import covers, folder_category
-from .facts import HeaderFacts, read_facts
 from .file import AdapterKey, LoraFile, as_on_disk
+from .header_facts import HeaderFacts, read_facts
 from .header_index import HeaderIndex
-from .names import Ambiguous, Found, Missing, NameIndex
+from .name_index import Ambiguous, Found, Missing, NameIndex
 from .scan import ListedFile, Listing, list_files
 from .spelling import folded
 
@@ -63,7 +63,7 @@ class CatalogSnapshot:
         return not file.category and (file.key in self.unread or file.key in self.away)
 
     def resolve(self, name: str, category: str = "") -> Found | Ambiguous | Missing:
-        """Which file `name` means, see `names.py`; `category` decides between several, and is then the `how`."""
+        """Which file `name` means, see `name_index.py`; `category` decides between several, and is then the `how`."""
         answer = self.names.resolve(name)
         if not category or not isinstance(answer, Ambiguous):
             return answer

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_file import replace_text
-from .facts import HeaderFacts
 from .file import AdapterKey
+from .header_facts import HeaderFacts
 
 logger = logging.getLogger(__name__)
 

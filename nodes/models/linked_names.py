@@ -15,7 +15,7 @@ from ...loaders.system.daemon_pool import DaemonPool
 from ...lora.errors import LoraError
 from ...lora.library.catalog import Found, LoraCatalog
 from ...lora.library.file import AdapterKey
-from ...lora.library.names import WHOLE_NAMES
+from ...lora.library.name_index import WHOLE_NAMES
 from ...lora.stacks.row import LoraRow
 
 _MOST_NAMES = 4096

@@ -12,7 +12,7 @@ import pytest
 
 from warmstack.lora.library import catalog as catalog_module
 from warmstack.lora.library.catalog import LoraCatalog
-from warmstack.lora.library.facts import HeaderFacts
+from warmstack.lora.library.header_facts import HeaderFacts
 
 T = TypeVar("T")
 

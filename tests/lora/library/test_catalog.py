@@ -14,7 +14,7 @@ import pytest
 from warmstack.lora.errors import AmbiguousLoraError, LoraNotFoundError
 from warmstack.lora.library import catalog as catalog_module
 from warmstack.lora.library.catalog import Found, LoraCatalog
-from warmstack.lora.library.facts import HeaderFacts, read_facts
+from warmstack.lora.library.header_facts import HeaderFacts, read_facts
 from warmstack.lora.library.scan import EXTENSIONS, Listing, list_files
 
 from ..conftest import WriteLora

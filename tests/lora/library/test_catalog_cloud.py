@@ -13,7 +13,7 @@ import pytest
 
 from warmstack.lora.library import catalog as catalog_module
 from warmstack.lora.library.catalog import LoraCatalog
-from warmstack.lora.library.facts import HeaderFacts, read_facts
+from warmstack.lora.library.header_facts import HeaderFacts, read_facts
 
 from ..conftest import WriteLora
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from warmstack.lora.library.facts import HeaderFacts
 from warmstack.lora.library.file import AdapterKey
+from warmstack.lora.library.header_facts import HeaderFacts
 from warmstack.lora.library.header_index import HeaderIndex
 
 KEY = AdapterKey("/loras/ink.safetensors", 10, 20)

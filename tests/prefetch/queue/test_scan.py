@@ -16,7 +16,7 @@ from warmstack.loaders.system.daemon_pool import DaemonPool
 from warmstack.loaders.system.disk_kind import Disk
 from warmstack.lora.library import catalog as catalog_module
 from warmstack.lora.library.catalog import LoraCatalog
-from warmstack.lora.library.facts import HeaderFacts, read_facts
+from warmstack.lora.library.header_facts import HeaderFacts, read_facts
 from warmstack.prefetch.queue.scan import DOUBT_S, LONGEST_DOUBT_S, REFRESH_S
 
 from ..world import InlinePool, ManualPool, World

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstack.lora.library.file import LoraFile
-from warmstack.lora.library.names import Ambiguous, Found, Missing, NameIndex
+from warmstack.lora.library.name_index import Ambiguous, Found, Missing, NameIndex
 
 DIGEST = "0123456789abcdef" * 4
 

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from warmstack.loaders.memory.host_memory import Memory
-from warmstack.lora.cache.memory import budget_for, default_budget_bytes
+from warmstack.lora.cache.default_budget import budget_for, default_budget_bytes
 
 GIB = 1 << 30
 
