@@ -36,10 +36,10 @@ def drain(chunks: Iterable[T], work: Callable[[T], None], threads: int) -> None:
         try:
             while not over.is_set():
                 with lock:
-                    chunk = next(waiting)
+                    chunk = next(waiting, None)
+                if chunk is None:
+                    return
                 work(chunk)
-        except StopIteration:
-            return
         except BaseException:
             over.set()
             raise

@@ -30,7 +30,11 @@ class Pace:
     file where it ends, or the key of the tensor that it is."""
 
     def stopped(self) -> bool:
-        return self.cancelled is not None and self.cancelled()
+        try:
+            return self.cancelled is not None and self.cancelled()
+        except OSError as error:
+            # Who reads takes an OSError for the file's.
+            raise RuntimeError(f"asking `cancelled` failed: {error}") from error
 
     def until(self, over: Cancelled) -> Pace:
         """This one, for readers who stop as well once who waits for them does."""

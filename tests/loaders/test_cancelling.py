@@ -1,4 +1,4 @@
-"""Who waits goes away, and the load soon after."""
+"""Who waits goes away, or cannot say whether they have: a load ends soon, and says whose fault it was."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from warmstack.loaders import (
     LoadRequest,
     LoadResult,
+    ModelLoader,
     Pace,
     StrategyRegistry,
     batch,
@@ -97,3 +98,31 @@ def test_ctrl_c_ends_a_batch(files: list[str], monkeypatch: pytest.MonkeyPatch):
 @ctrl_c
 def test_ctrl_c_ends_a_gguf(gguf: Path):
     stops(lambda pace: load_gguf(gguf, torch.float16, threads=2, pace=pace), gguf.stat().st_size)
+
+
+@pytest.mark.parametrize("is_cold", [False, True])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_question_that_fails_is_not_taken_for_a_file_that_cannot_be_read(files: list[str], name: str, is_cold: bool):
+    """A deadline, or a client that hangs up: both are an OSError for Python."""
+    asked = 0
+
+    def is_late() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise TimeoutError("too late")
+        return False
+
+    used = files if name == "parallel" else files[:1]
+    if is_cold:
+        for path in used:
+            drop_file(path)
+    with pytest.raises(RuntimeError, match=r"`cancelled` failed: too late") as caught:
+        ModelLoader(name, dtype=torch.float16).load_shards(used, cancelled=is_late)
+    assert isinstance(caught.value.__cause__, TimeoutError)
+
+
+def test_an_answer_that_is_missing_is_not_taken_for_the_end_of_the_file(gguf: Path):
+    answers = iter([False, False])
+    with pytest.raises(StopIteration):
+        load_gguf(gguf, torch.float16, threads=2, pace=Pace(answers.__next__))
