@@ -6,6 +6,7 @@ Workloads: one LoRA (2,166 tensors, 224 MB), a batch of eight, a small one, a 4 
 shards, 30% of it and of the shards by prefix, the shards cast to bfloat16. Warm: every page in the page cache. Cold:
 dropped with posix_fadvise and checked. Each loader has a process of its own, and they take turns, in a new order each
 round; the clock stops when every page of the tensors has been read, so that mapped ones pay for what they put off.
+What a process keeps of its earlier loads serves it, but for a whole checkpoint: that comes into fresh memory.
 Floors of the same rounds: memcpy by two threads, and direct reads into memory that is there already.
 
 `--only` takes sections: `WORKLOAD:warm`, `WORKLOAD:cold`, `beside` (a load in a thread beside pure Python and beside an

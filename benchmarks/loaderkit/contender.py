@@ -73,7 +73,8 @@ class Running:
 
     def peak_bytes(self, workload: Workload) -> tuple[int, dict[str, Any]]:
         """Anonymous memory that one load adds at its highest, by the kernel's own count, sampled; and its answer."""
-        self.ask({"trim": True})
+        # Freed memory that is kept would hide what the load takes.
+        self.ask({"paths": ()})
         before_bytes = self._anonymous_bytes()
         highest: list[int] = [before_bytes]
         done = threading.Event()

@@ -14,8 +14,6 @@ import sys
 import time
 from typing import Any
 
-_LARGE_BYTES = 1 << 30
-
 
 def main(name: str) -> None:
     # Whatever a loader prints must not get between the answers.
@@ -41,9 +39,8 @@ def _loader(name: str, answers: Any) -> Any:
 
 
 def _measure(load: Any, workload: dict[str, Any]) -> dict[str, Any]:
-    if workload.get("trim"):
-        # Freed memory that malloc keeps would hide what the next load takes.
-        _trim()
+    if not workload["paths"]:
+        _give_memory_back()
         return {}
     getattr(load, "before", lambda workload: None)(workload)
     before_bytes = _read_bytes()
@@ -60,9 +57,8 @@ def _measure(load: Any, workload: dict[str, Any]) -> dict[str, Any]:
     # What has been imported is not looked through for garbage by every load that follows.
     gc.collect()
     gc.freeze()
-    if workload["wanted_bytes"] > _LARGE_BYTES:
-        # All processes wait with what malloc keeps, and together they would run out of memory.
-        _trim()
+    if workload.get("gives_memory_back"):
+        _give_memory_back()
     return {
         "returned_s": returned_s,
         "touched_s": touched_s,
@@ -72,8 +68,12 @@ def _measure(load: Any, workload: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trim() -> None:
+def _give_memory_back() -> None:
+    """What malloc and our own loaders keep of earlier loads."""
     ctypes.CDLL(None).malloc_trim(0)
+    ours = sys.modules.get("warmstack.loaders.memory.spare_memory")
+    if ours is not None:
+        ours.process_spare().release()
 
 
 def touch(tensors: Any) -> tuple[int, int]:

@@ -18,6 +18,10 @@ from .workloads import Workload
 STATES = ("warm", "cold")
 _TRIES = 5
 _WARM_SHARE = 0.999
+_LARGE_BYTES = 1 << 30
+"""More than that of every process at once would not fit into memory: it is kept for the next load alone."""
+_KEPT_BYTES = 2 << 30
+"""Nobody keeps more of one load for the next."""
 _FLOORS = {"warm": "floor: memcpy", "cold": "floor: direct"}
 FIGURES = ("returned_s", "touched_s", "read_bytes")
 
@@ -61,8 +65,7 @@ class Measuring:
                 running = [process for process in self._running if _takes_part(process.contender, workload, state)]
                 shuffle(running)
                 for process in running:
-                    prepare(workload, state)
-                    _note(samples, process.contender.name, process.load(workload))
+                    _note(samples, process.contender.name, _load(process, workload, state))
                 print(f"round {turn + 1}: {workload.name} {state}", file=sys.stderr, flush=True)
 
     def _peaks(self, workload: Workload, absent: dict[str, str]) -> dict[str, int]:
@@ -102,6 +105,15 @@ def _start(
         except ContenderError as error:
             absent[contender.name] = str(error)
     return running, absent
+
+
+def _load(process: Running, workload: Workload, state: str) -> dict[str, Any]:
+    """A load in the memory of an earlier one, as far as its process keeps that; of a checkpoint, in fresh memory."""
+    large = workload.wanted_bytes > _LARGE_BYTES
+    if large and workload.wanted_bytes <= _KEPT_BYTES:
+        process.load(workload)
+    prepare(workload, state)
+    return process.load(workload, gives_memory_back=large)
 
 
 def _note(samples: dict[str, dict[str, list[float]]], name: str, answer: dict[str, Any]) -> None:

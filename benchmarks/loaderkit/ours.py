@@ -11,16 +11,14 @@ from warmstack.loaders.strategies.strategy import LoadResult
 
 Tensors = list[torch.Tensor]
 
-_SPARE = SpareMemory(8 << 30)
-
 
 def auto(workload: dict[str, Any]) -> Tensors:
     return _load("auto", workload)
 
 
-def auto_keeping_memory(workload: dict[str, Any]) -> Tensors:
-    """As a server loads that lets one file go for the next."""
-    return _load("auto", workload, spare=_SPARE)
+def auto_fresh_memory(workload: dict[str, Any]) -> Tensors:
+    """As the first load of a process."""
+    return _load("auto", workload, spare=SpareMemory(0))
 
 
 def eager(workload: dict[str, Any]) -> Tensors:

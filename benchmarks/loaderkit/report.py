@@ -101,7 +101,7 @@ def _speed_bars(workloads: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _cold_bars(workload: str, samples: Samples, floors: list[str], peers: list[str]) -> dict[str, Any]:
     bars: dict[str, Any] = {}
-    for name in ("auto", "auto, memory kept"):
+    for name in ("auto", "auto, fresh memory"):
         if name not in samples:
             continue
         what = f"{workload}{name.removeprefix('auto')}"
@@ -118,7 +118,7 @@ def _warm_bars(workload: str, samples: Samples, floors: list[str], peers: list[s
         ratio = _times(samples, "lazy", "safetensors load_file", figure="returned_s")
         bars[f"warm views, {workload}"] = _bar(ratio, "warm views")
     copying = [name for name in peers if _MEMORY[name] == "private"]
-    for name in ("auto", "auto, memory kept"):
+    for name in ("auto", "auto, fresh memory"):
         if name not in samples:
             continue
         what = f"{workload}{name.removeprefix('auto')}"

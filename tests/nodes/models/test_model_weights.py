@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from warmstack.loaders import process_spare
 from warmstack.loaders.errors import LoadCancelledError
 from warmstack.loaders.progress import LoadProgress
 from warmstack.nodes.models.model_files import ModelFileError
@@ -106,3 +107,14 @@ def test_the_state_follows_every_shard(tmp_path: Path, tensors: dict[str, torch.
     assert weights_state(str(index)) != before
     shard.unlink()
     assert weights_state(str(index)) != before
+
+
+def test_no_memory_of_a_model_is_kept_for_another_load(tmp_path: Path) -> None:
+    """The host may have registered it with the driver, and then it must go as the host thinks it does."""
+    path = tmp_path / "m.safetensors"
+    save_file({"a.weight": torch.ones(8 << 20)}, path)
+    process_spare().release()
+    for strategy in strategy_names():
+        if strategy != "parallel":
+            read_weights("m", str(path), strategy)
+    assert process_spare().held_bytes == 0
