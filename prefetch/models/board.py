@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import NamedTuple, TypeAlias
 
 from ...loaders.system.disk_kind import Disk
 from ...lora.library.file import AdapterKey
@@ -18,7 +19,7 @@ from .file import ModelFile, ModelFinder
 from .plan import JobModels
 
 RELOOK_S = 10.0
-"""From one round of looks at all names to the next, more where they take long: a replaced file is noticed so late."""
+"""From one look at a name to the next, more where they take long: a replaced file is noticed so late."""
 AWAY_S = 30.0
 """A name without a file is looked up again after so long, however long looks take: a share that hung is back soon."""
 PATIENCE_S = 0.25
@@ -32,6 +33,15 @@ Name: TypeAlias = tuple[str, str]
 """Kind and name."""
 
 
+class _Known(NamedTuple):
+    """What the last look at a name has found, and when, as its thread saw it: the event loop may stand still for
+    reasons of its own."""
+
+    files: tuple[ModelFile, ...]
+    began_s: float
+    ended_s: float
+
+
 class _Look:
     """Names being looked up by one thread, nearest need first."""
 
@@ -39,21 +49,17 @@ class _Look:
         self.names = set(names)
         """Less those that were found, or taken back."""
         self.is_late = False
-        self.began_s = self.ended_s = clock()
-        """As its thread saw it: the event loop may stand still for reasons of its own."""
         self._find = find
         self._clock = clock
         self._ahead = deque(names)
-        self._done: deque[tuple[Name, tuple[ModelFile, ...]]] = deque()
+        self._done: deque[tuple[Name, _Known]] = deque()
 
     def run(self) -> None:
         """For a thread."""
-        self.began_s = self._clock()
-        try:
-            while (name := taken(self._ahead.popleft)) is not None:
-                self._done.append((name, tuple(self._find(*name))))
-        finally:
-            self.ended_s = self._clock()
+        while (name := taken(self._ahead.popleft)) is not None:
+            began_s = self._clock()
+            files = tuple(self._find(*name))
+            self._done.append((name, _Known(files, began_s, self._clock())))
 
     def take_back(self) -> None:
         """Leaves it the name that it is at."""
@@ -61,7 +67,7 @@ class _Look:
         while (name := taken(self._ahead.pop)) is not None:
             self.names.discard(name)
 
-    def take(self) -> dict[Name, tuple[ModelFile, ...]]:
+    def take(self) -> dict[Name, _Known]:
         """What was found since the last call."""
         found = {}
         while self._done:
@@ -87,18 +93,12 @@ class ModelBoard:
         self._disk_of = disk_of
         self._needs: tuple[JobNeeds, ...] = ()
         self._jobs: tuple[JobModels, ...] = ()
-        self._found: dict[Name, tuple[ModelFile, ...]] = {}
-        self._fresh: set[Name] = set()
-        """Looked up in this round."""
+        self._known: dict[Name, _Known] = {}
         self._waits = False
         """Some name may be left to look up."""
         self._looks: list[_Look] = []
-        self._round_at_s = clock()
-        self._looked_s = 0.0
-        """How long looks took since then, those side by side together."""
-        self._looked_until_s = clock()
-        self._missed_at_s = float("inf")
-        """When a look last found no file for a name."""
+        self._due_at_s = math.inf
+        """When the next known name is to be looked up again."""
 
     @property
     def jobs(self) -> tuple[JobModels, ...]:
@@ -112,22 +112,16 @@ class ModelBoard:
             self._follow(before)
         if len(self._looks) == LOOKS or not all(look.is_late for look in self._looks):
             return False
+        if needs and self._clock() >= self._due_at_s:
+            self._known = {name: self._known[name] for name in self._names() if name in self._known}
+            # What is due and cannot be looked up yet waits for a look that goes on, whose end tells.
+            self._due_at_s = min((at_s for at_s in self._due().values() if at_s > self._clock()), default=math.inf)
+            self._waits = True
         self._waits = self._waits and bool(self._left())
-        now_s = self._clock()
-        if needs and not self._waits:
-            if now_s - self._round_at_s >= rest_s(RELOOK_S, self._looked_s):
-                self._round_at_s, self._looked_s = now_s, 0.0
-                self._found = {name: self._found[name] for name in self._names() if name in self._found}
-                self._fresh = set()
-                self._waits = bool(self._left())
-            elif now_s - self._missed_at_s >= AWAY_S:
-                self._missed_at_s = float("inf")
-                self._fresh.difference_update([name for name, files in self._found.items() if not files])
-                self._waits = bool(self._left())
         return self._waits
 
     async def look_up(self, found: Callable[[], None] = lambda: None) -> None:
-        """The names that are new; all of them when it is time. `found()` is called when `jobs` has changed."""
+        """The names that are new, and those whose time has come. `found()` is called when `jobs` has changed."""
         if names := self._left():
             await self._run(_Look(self._find, self._clock, names), found)
 
@@ -139,13 +133,7 @@ class ModelBoard:
         finally:
             overdue.cancel()
             self._looks.remove(look)
-            self._count(look)
             self._take_in(look, found)
-
-    def _count(self, look: _Look) -> None:
-        alone_s = look.ended_s - max(look.began_s, self._looked_until_s)
-        self._looked_s = max(self._looked_s + max(alone_s, 0.0), look.ended_s - look.began_s)
-        self._looked_until_s = max(self._looked_until_s, look.ended_s)
 
     def _on_overdue(self, look: _Look, found: Callable[[], None]) -> None:
         look.take_back()
@@ -158,27 +146,42 @@ class ModelBoard:
     def _left(self) -> list[Name]:
         """To look up, new names first. Where a name hangs, those that were found there before mean what they meant:
         each would hang, too."""
+        now_s, due_at_s = self._clock(), self._due()
         held = set[Name]().union(*(look.names for look in self._looks))
         stuck = {disk for name in held for disk in self._disks_of(name)}
         crowds = Counter(map(_folder_of, held))
-        names = (name for name in self._names() if name not in self._fresh and name not in held)
+        names = (name for name in self._names() if due_at_s.get(name, now_s) <= now_s and name not in held)
         free = (
             name
             for name in names
             if stuck.isdisjoint(self._disks_of(name)) and crowds[_folder_of(name)] < LOOKS_IN_FOLDER
         )
-        return sorted(free, key=self._found.__contains__)
+        return sorted(free, key=self._known.__contains__)
+
+    def _due(self) -> dict[Name, float]:
+        """When each known name is to be looked up again: all that lie on one disk for a small part of the time."""
+        looked: dict[Hashable, list[tuple[float, float]]] = {}
+        for name, (_, began_s, ended_s) in self._known.items():
+            looked.setdefault(self._place_of(name), []).append((began_s, ended_s))
+        rests_s = {place: rest_s(RELOOK_S, _covered_s(spans)) for place, spans in looked.items()}
+        return {
+            name: known.ended_s + min(rests_s[self._place_of(name)], math.inf if known.files else AWAY_S)
+            for name, known in self._known.items()
+        }
+
+    def _place_of(self, name: Name) -> Hashable:
+        """Names that hang together: those of a disk, of a folder where the disk is not known."""
+        path = next((file.path for file in self._known[name].files), None)
+        return _folder_of(name) if path is None else self._disk_of(path) or os.path.dirname(path)
 
     def _disks_of(self, name: Name) -> set[Disk | None]:
-        return {self._disk_of(file.path) for file in self._found.get(name, ())}
+        known = self._known.get(name)
+        return {self._disk_of(file.path) for file in known.files} if known else set()
 
     def _take_in(self, look: _Look, found: Callable[[], None]) -> None:
         before = self._jobs
-        found_now = look.take()
-        self._found |= found_now
-        self._fresh |= found_now.keys()
-        if not all(found_now.values()):
-            self._missed_at_s = self._clock()
+        self._known |= look.take()
+        self._due_at_s = min(self._due().values(), default=math.inf)
         self._take(tuple(map(self._models_of, self._needs)))
         self._waits = bool(self._left())
         if self._jobs != before:
@@ -207,11 +210,20 @@ class ModelBoard:
         files: dict[AdapterKey, ModelFile] = {}
         is_whole = True
         for model in needs.references.models:
-            found = self._found.get((model.kind, model.name))
-            is_whole &= found is not None
-            for file in found or ():
+            known = self._known.get((model.kind, model.name))
+            is_whole &= known is not None
+            for file in known.files if known else ():
                 files.setdefault(file.key, file)
         return JobModels(needs.job.key, needs.job.running, tuple(files.values()), is_whole)
+
+
+def _covered_s(spans: Iterable[tuple[float, float]]) -> float:
+    """How much time they take together, where some lie side by side."""
+    covered_s, until_s = 0.0, -math.inf
+    for began_s, ended_s in sorted(spans):
+        covered_s += max(0.0, ended_s - max(began_s, until_s))
+        until_s = max(until_s, ended_s)
+    return covered_s
 
 
 def _folder_of(name: Name) -> Name:

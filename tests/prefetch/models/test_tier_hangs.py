@@ -15,6 +15,7 @@ from warmstack.loaders.system.disk_kind import Disk
 from warmstack.prefetch.models.board import LOOKS_IN_FOLDER, RELOOK_S
 from warmstack.prefetch.models.file import ModelFile
 from warmstack.prefetch.reading.gate import STALL_S
+from warmstack.prefetch.rest import LONGEST_REST_S
 
 from ..patience import DEADLINE_S, until
 from ..world import CHUNK_BYTES
@@ -184,7 +185,7 @@ async def test_a_model_of_the_running_job_that_cannot_be_looked_up_is_counted_wh
 
 
 async def test_a_replaced_model_is_noticed_while_names_of_another_disk_hang(world: ModelWorld, names: Share) -> None:
-    """They were found before, and are what they were; they hang one for all."""
+    """They were found before, and are what they were; they hang one for all, and then rest."""
     far = [world.model(f"far/far{number}.safetensors") for number in range(LOOKS_IN_FOLDER + 1)]
     near = world.model("near.safetensors")
     names.is_back.set()
@@ -203,6 +204,7 @@ async def test_a_replaced_model_is_noticed_while_names_of_another_disk_hang(worl
     await until_ready(world, "3", new)
     world.model(far[-1], 9 * CHUNK_BYTES)
     names.is_back.set()
+    world.now_s += LONGEST_REST_S
     await until(world, lambda: world.read_models().count(far[-1]) == 2)
 
 
