@@ -15,6 +15,7 @@ import torch
 
 from ..lora.errors import LoraError
 from ..lora.fusing.fuse import PlainLora, add_fused_
+from .fused_projections import copy_into_fused, is_fused
 from .naming import LoraPipeline, Place
 from .originals import Originals, weight_of
 
@@ -54,6 +55,8 @@ class BaseWeights:
         self._modules: dict[Place, torch.nn.Module] = {}
         self._closed: dict[Place, torch.nn.Module] = {}
         """Those of which nothing can be added to the weight."""
+        self._fused: list[torch.nn.Module] = []
+        """Attentions that read copies of their weights."""
         self._on_disk: set[str] = set()
         for component in pipeline._lora_loadable_modules:
             model = getattr(pipeline, component, None)
@@ -96,6 +99,7 @@ class BaseWeights:
                 self._originals.restore(self._modules[place])
         for place, loras in updates.items():
             add_fused_(self._originals.give_back(self._modules[place]), loras)
+        self._copy_into_fused([*updates, *changed])
 
     @_writing()
     def restore(self) -> None:
@@ -104,6 +108,7 @@ class BaseWeights:
         self._require_here(changed)
         for place in changed:
             self._originals.restore(self._modules[place])
+        self._copy_into_fused(changed)
 
     def forget(self) -> None:
         """`restore`, and the copies go. Raises OffloadedError and QuantisedError, with nothing changed."""
@@ -119,6 +124,11 @@ class BaseWeights:
                     "off any more; reload it, and take the stack off (remove_from_pipeline) before that next time"
                 )
         return [place for place, module in self._modules.items() if self._originals.changed(module)]
+
+    def _copy_into_fused(self, places: Iterable[Place]) -> None:
+        written = {self._modules[place] for place in places} if self._fused else ()
+        for attention in self._fused:
+            copy_into_fused(attention, written, _behind_wrappers)
 
     def _require_here(self, places: Iterable[Place]) -> None:
         for place in places:
@@ -137,6 +147,8 @@ class BaseWeights:
                 self._on_disk.add(component)
             else:
                 _put_back(module)
+            if is_fused(module):
+                self._fused.append(module)
             weight = getattr(module, "weight", _packed_elsewhere(module))
             if not isinstance(weight, torch.Tensor):
                 continue
