@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 
 from .memory.host_memory import available_bytes
+from .memory.spare_memory import process_spare
 from .strategies.strategy import LoadResult
 from .telemetry import LoadingMetrics, added_up
 
@@ -151,8 +152,13 @@ def get_gpu_memory_stats(device: int | None = None) -> GpuMemoryStats | None:
 
 
 def log_memory_stats(label: str, *, log: logging.Logger = logger, level: int = logging.INFO) -> None:
-    """One line: what this process holds, what the host or its container has left, the same of a GPU."""
+    """One line: what this process holds, and keeps of it for later loads, what the host or its container has left, the
+    same of a GPU."""
     held_bytes, free_bytes = psutil.Process().memory_info().rss, available_bytes()
+    kept_bytes = process_spare().held_bytes
+    kept = f" ({kept_bytes // _MIB} of them kept for later loads)" if kept_bytes else ""
     gpu = get_gpu_memory_stats()
     on_gpu = f"; {gpu.device} {gpu.allocated_bytes // _MIB} MiB, {gpu.free_bytes // _MIB} MiB free" if gpu else ""
-    log.log(level, "%s: process %d MiB, host %d MiB free%s", label, held_bytes // _MIB, free_bytes // _MIB, on_gpu)
+    log.log(
+        level, "%s: process %d MiB%s, host %d MiB free%s", label, held_bytes // _MIB, kept, free_bytes // _MIB, on_gpu
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import mmap
 import os
 import signal
@@ -21,6 +22,7 @@ from warmstack.loaders import (
     drop_file,
     load_loras_batch,
     load_safetensors_robust,
+    log_memory_stats,
     process_spare,
 )
 from warmstack.loaders.reading.private import allocate
@@ -108,6 +110,16 @@ def test_what_was_read_into_it_is_not_lost_to_the_kernel(files: list[str], warm:
     tensor = load_safetensors_robust(files[1], strategy="fast_single_file")["a"]
     page_out(tensor)
     assert torch.equal(tensor, torch.full((ELEMENTS,), 2.0))
+
+
+def test_what_is_kept_is_told(files: list[str], caplog: pytest.LogCaptureFixture):
+    told = []
+    for _ in range(2):
+        with caplog.at_level(logging.INFO):
+            log_memory_stats("now")
+        told.append("(16 of them kept for later loads)" in caplog.records[-1].getMessage())
+        load_safetensors_robust(files[0])
+    assert told == [False, True]
 
 
 def test_a_forked_process_starts_with_memory_of_its_own(files: list[str]):
