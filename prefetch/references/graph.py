@@ -138,17 +138,12 @@ def ordered_nodes(
                     stack.insert(below, value[0])
 
 
-def upstream(node: Node, key: str) -> set[str]:
-    """Ids of all nodes that input `key` of `node` depends on."""
-    value = node.inputs.get(key)
-    return {n.node_id for n in ordered_nodes(node.prompt, [value[0]])} if is_link(value) else set()
-
-
-def is_used(node: Node, output: int) -> bool:
-    """True when some node takes output `output` of `node`."""
+def takers(node: Node, output: int) -> Iterator[tuple[Node, str]]:
+    """Every node that takes output `output` of `node`, with the input that takes it."""
     link = [node.node_id, output]
-    nodes = (node_of(node.prompt, node_id) for node_id in node.prompt)
-    return any(link in one.inputs.values() for one in nodes if one)
+    for one in (node_of(node.prompt, node_id) for node_id in node.prompt):
+        if one is not None:
+            yield from ((one, key) for key, value in one.inputs.items() if value == link)
 
 
 def _skipped_branch(node: Node) -> str | None:

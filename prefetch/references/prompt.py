@@ -7,14 +7,13 @@ from dataclasses import replace
 
 from ..queue.job import LoraReference, ModelReference, References, UnknownReference
 from .fallback import Generic
-from .graph import ordered_nodes, upstream
+from .graph import is_link, ordered_nodes
 from .model_recognisers import MODEL_INPUTS, named_models
 from .recognisers import PLAIN_CLASSES, RECOGNISERS
+from .stack_readers import LOADER, STACK_INPUT, loaded_rows
 
 _GENERIC = (Generic(),)
 _NAMELESS = PLAIN_CLASSES - MODEL_INPUTS.keys()
-_STACK_READERS = {"WarmStackLoadLoraStack": "lora_stack"}
-"""Our nodes that acquire adapters on behalf of the stack nodes before them, whatever pack those are of."""
 
 
 def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = None) -> References:
@@ -27,22 +26,24 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
     loras: list[LoraReference] = []
     unknown: list[UnknownReference] = []
     models: list[ModelReference] = []
-    ours: set[str] = set()
+    ours: list[str] = []
     for node in ordered_nodes(prompt, outputs, _NAMELESS):
-        if node.class_type in _STACK_READERS:
-            ours |= upstream(node, _STACK_READERS[node.class_type])
+        if node.class_type == LOADER and is_link(stack := node.inputs.get(STACK_INPUT)):
+            ours.append(stack[0])
         if node.class_type in MODEL_INPUTS:
             models += named_models(node)
         if node.class_type in PLAIN_CLASSES:
             continue
-        for shape in RECOGNISERS.get(node.class_type, _GENERIC):
-            for found in shape.read(node):
-                if isinstance(found, LoraReference):
-                    loras.append(found)
-                else:
-                    unknown.append(found)
+        found = [one for shape in RECOGNISERS.get(node.class_type, _GENERIC) for one in shape.read(node)]
+        for one in loaded_rows(node, found):
+            if isinstance(one, LoraReference):
+                loras.append(one)
+            else:
+                unknown.append(one)
     if ours:
-        loras = [replace(lora, via_cache=True) if lora.node_id in ours else lora for lora in loras]
+        # Our loader acquires adapters on behalf of the stack nodes before it, whatever pack those are of.
+        before = {node.node_id for node in ordered_nodes(prompt, ours)}
+        loras = [replace(lora, via_cache=True) if lora.node_id in before else lora for lora in loras]
     return References(tuple(loras), tuple(unknown), tuple(models))
 
 

@@ -27,7 +27,7 @@ _FOLDER = "it sweeps a whole folder"
 
 RECOGNISERS: Mapping[str, tuple[Shape, ...]] = {
     # Ours
-    "WarmStackLoadLoraStack": (StackText(clip="clip", passed_on=2),),
+    "WarmStackLoadLoraStack": (StackText(),),
     "WarmStackLoraStack": (StackText(category="category"),),
     "WarmStackLoraTags": (Tags(syntax="syntax", via_cache=True),),
     "WarmStackLoraRequest": (StackText("request"),),

@@ -10,7 +10,7 @@ from ...lora.errors import LoraSyntaxError
 from ...lora.stacks.stack import LoraRow, LoraStack, parse_stack
 from ...lora.stacks.tags import COMFY, extract_tags, has_tags
 from ..queue.job import LoraReference
-from .graph import Computed, Node, is_used
+from .graph import Computed, Node
 from .shapes import Found, active, unknown
 from .values import MAX_TEXT_CHARS, name_in
 
@@ -60,9 +60,6 @@ class StackText:
     key: str = "loras"
     category: str = ""
     """Input with the category of the rows that have none of their own."""
-    clip: str = ""
-    """Input without which a row of model strength 0 is not read, unless output `passed_on` hands it to a later node."""
-    passed_on: int = 0
 
     def read(self, node: Node) -> Iterator[Found]:
         value = node.value(self.key)
@@ -85,13 +82,7 @@ class StackText:
             category = node.value(self.category) if self.category else None
             if isinstance(category, str):
                 stack = stack.in_category(category)
-            yield from stack_references(self._read_of(stack, node), node_id=node.node_id, class_type=node.class_type)
-
-    def _read_of(self, stack: LoraStack, node: Node) -> LoraStack:
-        if not self.clip or self.clip in node.inputs:
-            return stack
-        for_model = LoraStack(tuple(row for row in stack if row.strength_model != 0))
-        return stack if len(for_model) == len(stack) or is_used(node, self.passed_on) else for_model
+            yield from stack_references(stack, node_id=node.node_id, class_type=node.class_type)
 
 
 def stack_references(stack: LoraStack, *, node_id: str = "", class_type: str = "") -> Iterator[LoraReference]:

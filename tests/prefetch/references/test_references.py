@@ -181,6 +181,41 @@ def test_without_a_clip_our_loader_reads_no_row_of_model_strength_0(
     assert names(read("WarmStackLoadLoraStack", inputs, **later)) == loaded
 
 
+ROWS = '[["a", 0, 1], ["b", 0.5, 0]]'
+WRITERS = [
+    ("WarmStackLoraStack", {"loras": ROWS}, 0),
+    ("WarmStackLoraRequest", {"request": ROWS}, 0),
+    ("WarmStackLoraTags", {"text": "<lora:a:0:1> <lora:b:0.5:0>"}, 1),
+]
+
+
+@pytest.mark.parametrize(("class_type", "inputs", "output"), WRITERS)
+@pytest.mark.parametrize(
+    ("others", "loaded"),
+    [
+        ({}, ("b",)),
+        ({"2": ("WarmStackLoadLoraStack", {"loras": "", "lora_stack": ["3", 0], "clip": ["9", 1]})}, ("a", "b")),
+        ({"4": ("WarmStackLoraStack", {"loras": "", "lora_stack": ["2", 2]})}, ("b",)),
+        ({"4": ("WarmStackLoadLoraStack", {"loras": "", "lora_stack": ["2", 2], "clip": ["9", 1]})}, ("a", "b")),
+        ({"4": ("CR Apply LoRA Stack", {"lora_stack": ["2", 2]})}, ("a", "b")),
+        ({"4": ("WarmStackLoadLoraStack", {"loras": ["2", 2]})}, ("a", "b")),
+        ({"1": ("WarmStackLoraStack", {"loras": ROWS, "lora_stack": ["2", 2]})}, ("b",)),
+    ],
+    ids=["no clip", "a clip", "a dead end", "a later clip", "another pack's", "as text", "a circle"],
+)
+def test_a_stack_that_only_loaders_without_a_clip_read_has_no_row_of_model_strength_0(
+    class_type: str, inputs: Inputs, output: int, others: dict[str, Any], loaded: tuple[str, ...]
+) -> None:
+    nodes: dict[str, Any] = {
+        "1": (class_type, inputs),
+        "2": ("WarmStackLoadLoraStack", {"loras": "", "lora_stack": ["3", 0]}),
+        "3": ("WarmStackLoraStack", {"loras": "", "lora_stack": ["1", output]}),
+        **others,
+    }
+    prompt = {node_id: {"class_type": kind, "inputs": given} for node_id, (kind, given) in nodes.items()}
+    assert names(references(prompt)) == loaded
+
+
 @pytest.mark.parametrize("value", [["a", ["b", 1]], {"lora": {"models": ["a"]}}, None, 5, True])
 def test_what_the_host_would_refuse_for_a_text_is_no_stack_and_the_cure_is_told(value: Any) -> None:
     found = read("WarmStackLoadLoraStack", {"loras": value})

@@ -1,0 +1,46 @@
+"""What becomes of the rows that our nodes write: who reads a stack, and which of its rows nobody loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..queue.job import LoraReference
+from .graph import Node, takers
+from .shapes import Found
+
+LOADER = "WarmStackLoadLoraStack"
+STACK_INPUT = "lora_stack"
+"""Of the loader and of `WarmStackLoraStack`: the stack of the node before, whatever pack that is of."""
+_STACK_OUTPUTS: Mapping[str, int] = {
+    LOADER: 2,
+    "WarmStackLoraStack": 0,
+    "WarmStackLoraRequest": 0,
+    "WarmStackLoraTags": 1,
+}
+_PASSES_ON = frozenset({LOADER, "WarmStackLoraStack"})
+
+
+def loaded_rows(node: Node, found: Sequence[Found]) -> Sequence[Found]:
+    """`found` without the rows of a stack that nobody loads: a loader without a clip leaves those of model strength 0
+    out."""
+    if node.class_type not in _STACK_OUTPUTS:
+        return found
+    kept = [one for one in found if not (isinstance(one, LoraReference) and one.strength_model == 0)]
+    return kept if len(kept) < len(found) and _feeds_models_alone(node) else found
+
+
+def _feeds_models_alone(node: Node) -> bool:
+    """Whether all that get the stack, directly or from one to the next, are ours and have no clip."""
+    todo, seen = [node], set[str]()
+    while todo:
+        one = todo.pop()
+        if one.node_id in seen:
+            continue
+        seen.add(one.node_id)
+        if one.class_type == LOADER and "clip" in one.inputs:
+            return False
+        for reader, key in takers(one, _STACK_OUTPUTS[one.class_type]):
+            if key != STACK_INPUT or reader.class_type not in _PASSES_ON:
+                return False
+            todo.append(reader)
+    return True
