@@ -152,7 +152,7 @@ class _Loading:
         if not self._stays_here:
             data = self._there(entry)
         elif entry.start == entry.end:
-            data = torch.empty(0, dtype=torch.uint8)
+            data = torch.empty(0, dtype=torch.uint8, device="cpu")
         else:
             if self.mapping is None:
                 self.mapping = kernel.map_privately(self.file.fileno())
@@ -210,7 +210,7 @@ class _Loading:
 
     def _empty(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         if count == 0:
-            return torch.empty(0, dtype=dtype)
+            return torch.empty(0, dtype=dtype, device="cpu")
         return torch.frombuffer(allocate(self.header.path, count * dtype.itemsize), dtype=dtype, count=count)
 
 

@@ -161,6 +161,23 @@ def test_shapes_of_all_kinds(tmp_path: Path):
     assert load_gguf(path).packed["empty"].dequantise().shape == (0, 32)
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_what_is_set_in_the_process_is_no_obstacle(tmp_path: Path, dtype: torch.dtype | None, other_defaults: None):
+    tensors: list[RawTensor] = []
+    data_bytes = 0
+    for kind in (GGUF_TYPES[name] for name in ("F32", "BF16", "F64", "I32", "Q8_0")):
+        for rows in (0, 1):
+            tensors.append(RawTensor(f"{kind.name}.{rows}", (32, rows), kind.code, data_bytes))
+            data_bytes += kind.nbytes((32, rows))
+    path = tmp_path / "kinds.gguf"
+    pairs = [pair("general.alignment", U32, struct.pack("<I", 1))]
+    path.write_bytes(gguf_bytes(tensors, pairs, bytes(data_bytes), alignment=1))
+    loaded = load_gguf(path, dtype)
+    everything = {**loaded.tensors, **{name: packed.data for name, packed in loaded.packed.items()}}
+    assert everything.keys() == {tensor.name for tensor in tensors}
+    assert {tensor.device.type for tensor in everything.values()} == {"cpu"}
+
+
 def test_another_device_gets_the_same_shapes(every_type: str):
     here, there = load_gguf(every_type, torch.float16), load_gguf(every_type, torch.float16, "meta")
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in here.tensors.items()} == {
