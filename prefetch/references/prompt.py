@@ -34,12 +34,13 @@ def references(prompt: Mapping[str, object], outputs: Sequence[str] | None = Non
             models += named_models(node)
         if node.class_type in PLAIN_CLASSES:
             continue
-        found = [one for shape in RECOGNISERS.get(node.class_type, _GENERIC) for one in shape.read(node)]
-        for one in loaded_rows(node, found):
-            if isinstance(one, LoraReference):
-                loras.append(one)
-            else:
-                unknown.append(one)
+        for shape in RECOGNISERS.get(node.class_type, _GENERIC):
+            for found in shape.read(node):
+                if isinstance(found, LoraReference):
+                    loras.append(found)
+                else:
+                    unknown.append(found)
+    loras = loaded_rows(prompt, loras)
     if ours:
         # Our loader acquires adapters on behalf of the stack nodes before it, whatever pack those are of.
         before = {node.node_id for node in ordered_nodes(prompt, ours)}

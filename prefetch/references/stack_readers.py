@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ..queue.job import LoraReference
-from .graph import Node, takers
-from .shapes import Found
+from .graph import Node, node_of, takers
 
 LOADER = "WarmStackLoadLoraStack"
 STACK_INPUT = "lora_stack"
@@ -20,13 +19,11 @@ _STACK_OUTPUTS: Mapping[str, int] = {
 _PASSES_ON = frozenset({LOADER, "WarmStackLoraStack"})
 
 
-def loaded_rows(node: Node, found: Sequence[Found]) -> Sequence[Found]:
-    """`found` without the rows of a stack that nobody loads: a loader without a clip leaves those of model strength 0
-    out."""
-    if node.class_type not in _STACK_OUTPUTS:
-        return found
-    kept = [one for one in found if not (isinstance(one, LoraReference) and one.strength_model == 0)]
-    return kept if len(kept) < len(found) and _feeds_models_alone(node) else found
+def loaded_rows(prompt: Mapping[str, object], rows: list[LoraReference]) -> list[LoraReference]:
+    """`rows` without those of our stacks that nobody loads: a loader without a clip leaves model strength 0 out."""
+    doubtful = {row.node_id for row in rows if row.strength_model == 0 and row.class_type in _STACK_OUTPUTS}
+    silent = {node_id for node_id in doubtful if (node := node_of(prompt, node_id)) and _feeds_models_alone(node)}
+    return [row for row in rows if row.strength_model != 0 or row.node_id not in silent] if silent else rows
 
 
 def _feeds_models_alone(node: Node) -> bool:
