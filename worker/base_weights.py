@@ -53,6 +53,9 @@ class BaseWeights:
     def __init__(self, pipeline: LoraPipeline, originals: Originals) -> None:
         self._originals = originals
         self._modules: dict[Place, torch.nn.Module] = {}
+        """One module for all places of one weight: a model may be there twice, and its layers may share weights."""
+        self._owners: dict[int, torch.nn.Module] = {}
+        """The first module of each weight, by its id."""
         self._closed: dict[Place, torch.nn.Module] = {}
         """Those of which nothing can be added to the weight."""
         self._fused: list[torch.nn.Module] = []
@@ -94,11 +97,13 @@ class BaseWeights:
         QuantisedError, with nothing changed."""
         changed = self._changed()
         self._require_here([*updates, *changed])
-        for place in changed:
-            if place not in updates:
-                self._originals.restore(self._modules[place])
+        wanted: dict[torch.nn.Module, list[PlainLora]] = {}
         for place, loras in updates.items():
-            add_fused_(self._originals.give_back(self._modules[place]), loras)
+            wanted.setdefault(self._modules[place], []).extend(loras)
+        for module in {self._modules[place] for place in changed} - wanted.keys():
+            self._originals.restore(module)
+        for module, loras in wanted.items():
+            add_fused_(self._originals.give_back(module), loras)
         self._copy_into_fused([*updates, *changed])
 
     @_writing()
@@ -160,7 +165,7 @@ class BaseWeights:
             if not _owns_weight(owner) or _is_packed(weight):
                 self._closed[place] = owner
             elif weight.dim() >= 2:
-                self._modules[place] = owner
+                self._modules[place] = self._owners.setdefault(id(weight_of(owner)), owner)
 
 
 def _behind_wrappers(module: torch.nn.Module) -> torch.nn.Module:

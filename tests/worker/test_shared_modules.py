@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from warmstack.worker.lora_worker import LoRAWorker
 
 from .conftest import changed, weights_of
-from .other_pipelines import FEATURES, FluxLike, kohya_pair
+from .other_pipelines import FEATURES, FluxLike, delta, kohya_pair
 
 MakeWorker = Callable[..., LoRAWorker]
 TRANSFORMER = "single_transformer_blocks.0.proj_out"
@@ -200,3 +200,24 @@ def test_what_others_write_while_no_stack_is_on_is_the_models_own_from_then_on(
     assert worker.status().base_copy_bytes == 2 * FEATURES * FEATURES * dtype.itemsize
     worker.remove_from_pipeline(pair.one)
     assert pair.same_as_base() == [True, True, True]
+
+
+def test_a_weight_that_two_modules_share_takes_what_is_for_both_and_comes_back(
+    tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    """As `tie_weights` leaves them."""
+    names = {"lora_unet_single_blocks_0_linear2": 1, "lora_unet_single_blocks_1_linear2": 2}
+    tensors = {name: kohya_pair(name, seed) for name, seed in names.items()}
+    save_file({key: value for pair in tensors.values() for key, value in pair.items()}, tmp_path / "it.safetensors")
+    pipeline: Any = FluxLike(transformer=[TRANSFORMER, TRANSFORMER.replace("0", "1")])
+    first, second = (module for module in pipeline.transformer.modules() if isinstance(module, torch.nn.Linear))
+    second.weight = first.weight
+    base = first.weight.detach().clone()
+    worker = make_worker(lora_directories=tmp_path)
+    worker.apply_to_pipeline(pipeline, "it")
+    expected = sum(delta(pair, name) for name, pair in tensors.items())
+    torch.testing.assert_close(first.weight - base, expected, rtol=1e-5, atol=1e-5)
+    assert worker.status().base_copy_bytes == LAYER_BYTES
+    worker.remove_from_pipeline(pipeline)
+    assert second.weight is first.weight
+    assert torch.equal(first.weight, base)

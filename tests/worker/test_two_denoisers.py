@@ -296,3 +296,16 @@ def test_a_second_transformer_that_gets_nothing_is_told(tmp_path: Path, make_wor
     ]
     for pipeline, stack in silent:
         assert [note for lora in worker.apply_to_pipeline(pipeline, stack).loras for note in lora.notes] == []
+
+
+def test_a_model_that_is_both_transformers_takes_the_sum(worker: LoRAWorker) -> None:
+    pipeline = wan()
+    pipeline.transformer_2 = pipeline.transformer
+    base = weights_of(pipeline)
+    worker.apply_to_pipeline(pipeline, ["high", "low"])
+    expected = weights_of(pipeline)
+    for _ in range(2):
+        worker.apply_to_pipeline(pipeline, ["high", LOW])
+        assert changed(expected, weights_of(pipeline)) == set()
+    worker.remove_from_pipeline(pipeline)
+    assert changed(base, weights_of(pipeline)) == set()
