@@ -85,11 +85,20 @@ class LoadLoraStack(io.ComfyNode):  # type: ignore[misc]  # the host is untyped
         leased = _lease(runtime, rows)
         applied = apply_stack(model, clip, leased, math, runtime.target_models)
         reports = _reports(leased, applied, clip_given=clip is not None)
+        lost = zip(leased, applied.lost, strict=True)
+        notes += [_why_lost(one, kind) for one, kind in lost if kind and one.row.strength_model]
         return _output(applied.model, applied.clip, _tuples(runtime, stack, leased), reports, notes, math)
 
 
 def _why_skipped(row: LoraRow) -> str:
     return "its model strength is 0 and no clip is connected" if row.is_active else "both strengths are 0"
+
+
+def _why_lost(row: LeasedRow, kind: str) -> str:
+    return (
+        f"{row.file.name}: this ComfyUI cannot add its {kind.upper()} weights in half precision, as dynamic VRAM asks "
+        "for: they have no effect; start ComfyUI with --disable-dynamic-vram"
+    )
 
 
 def _output(

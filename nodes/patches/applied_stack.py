@@ -20,6 +20,7 @@ from .identity import stack_uuid
 from .key_map import Target, weight_key
 from .layers import Layer, Patch, exact_layers, fused_layers
 from .leasing import LeasedRow, LeaseHolder
+from .lost_rotation import lost_rotation
 from .prepared_patches import PreparedPatches, Tensors, prepare
 from .report import Match
 from .target_model import TargetModels, Targets
@@ -35,11 +36,13 @@ _KEPT_MATCHES = 8
 
 @dataclass(frozen=True, slots=True)
 class AppliedStack:
-    """The stack's result: MODEL, CLIP, and per row how much of the LoRA found its weights."""
+    """The stack's result: MODEL, CLIP, and per row how much of the LoRA found its weights, and the kind of what the
+    host will not add to the model all the same ("" for none)."""
 
     model: Any
     clip: Any
     matches: tuple[Match, ...]
+    lost: tuple[str, ...]
 
 
 def apply_stack(model: Any, clip: Any, rows: Sequence[LeasedRow], math: StackMath, known: TargetModels) -> AppliedStack:
@@ -57,6 +60,7 @@ def apply_stack(model: Any, clip: Any, rows: Sequence[LeasedRow], math: StackMat
         None if model is None else _patched(model, _Side("model", math, targets.fingerprint, model_side)),
         None if clip is None else _patched(clip, _Side("clip", math, targets.fingerprint, clip_side)),
         tuple(patches.match for patches in prepared),
+        tuple("" if model is None else lost_rotation(model, (p.value for p in one.model)) for one in prepared),
     )
 
 

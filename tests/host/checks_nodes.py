@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.sd
+import comfy.utils
 import folder_paths
 import synthetic_loras
 import torch
@@ -215,6 +217,21 @@ def check_a_wrong_model_is_one_line_in_the_log(base: Path) -> None:
     assert "WARNING" in report and "styles/ink.safetensors" in report and "sd15" in report
     assert len(messages) == 1 and "styles/ink.safetensors" in messages[0], messages
     assert not out.patches
+
+
+def check_rotations_that_the_host_cannot_add_are_told(base: Path) -> None:
+    """Under dynamic VRAM it adds patches in the precision that the model computes in."""
+    kinds = [name for name in synthetic_loras.write_flux_kinds(base) if "oft" in name]
+    for dtype, dynamic in ((torch.float16, True), (torch.float32, True), (torch.float16, False)):
+        model = _flux(base)
+        model.is_dynamic, model.model.get_dtype_inference = lambda is_it=dynamic: is_it, lambda of=dtype: of
+        for name in (*kinds, "flux/one.safetensors"):
+            out, _, _, report = _run(model, json.dumps([name]))
+            weight = torch.ones_like(comfy.utils.get_attr(model.model, "diffusion_model.img_in.weight"), dtype=dtype)
+            used = comfy.model_patcher.LowVramPatch("diffusion_model.img_in.weight", out.patches)(weight.clone())
+            told = "--disable-dynamic-vram" in report
+            assert told == (dynamic and torch.equal(used, weight)), (name, dtype, dynamic, report)
+            assert told == (name in kinds and dynamic and dtype is torch.float16), (name, dtype, dynamic)
 
 
 def check_an_interrupt_stops_the_stack_and_gives_back(base: Path) -> None:
