@@ -23,8 +23,9 @@ from warmstack.lora.cache.policies import EvictionPolicy, NextUse
 from warmstack.lora.library.file import AdapterKey, LoraFile
 from warmstack.prefetch.planning.forecast import Forecast
 from warmstack.prefetch.planning.horizon import Horizon
-from warmstack.prefetch.planning.pace import Due, PaceMeter
+from warmstack.prefetch.planning.pace import PaceMeter
 from warmstack.prefetch.planning.plan import UNQUEUED, FetchKey, Limits, Plan, Warm, speculate
+from warmstack.prefetch.planning.timetable import Due
 from warmstack.prefetch.queue.board import JOBS_IN_SIGHT
 from warmstack.prefetch.queue.job import LoraReference, QueuedJob, References
 from warmstack.prefetch.queue.need import JobNeeds, Need, Resolution
@@ -237,7 +238,7 @@ class WarmStack(OnDemand):
         self._plan = self._horizon.plan(self._limits, warm)
         self.cache.plan_uses(self._plan.next_uses)
         if self._forecast is None or self._plan.fetches:
-            return self._meter.pace(self._clock()).due(self._plan.fetches, self._plan.rest)
+            return self._meter.timetable(self._clock()).due(self._plan.fetches, self._plan.rest)
         self._plan = speculate(self._plan, tuple(self._forecast.next_uses()), self._limits, warm)
         return Due(self._plan.fetches, None)
 

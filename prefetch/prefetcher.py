@@ -20,8 +20,8 @@ from .models.tier import MODEL_THREADS, ModelTier
 from .page_watch import PageWatch
 from .planning.horizon import Horizon
 from .planning.lasting_forecast import LastingForecast
-from .planning.pace import Due
 from .planning.plan import Limits, Plan, speculate
+from .planning.timetable import Due
 from .pool import join_all
 from .queue.board import QueueBoard
 from .queue.job import QueuedJob, References
@@ -287,7 +287,7 @@ class Prefetcher:
         now_s = self._machine.clock()
         due = Due(plan.fetches, None)
         if settings.just_in_time:
-            due = self._warmer.meter.pace(now_s).due(plan.fetches, plan.rest)
+            due = self._warmer.meter.timetable(now_s).due(plan.fetches, plan.rest)
         self._due_at_s = float("inf") if due.wait_s is None else now_s + due.wait_s
         if settings.enabled and settings.predict and not plan.fetches:
             plan = speculate(plan, tuple(self._forecast.next_uses()), self._limits, self._warmer.warm())

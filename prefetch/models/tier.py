@@ -138,7 +138,7 @@ class ModelTier:
         due, wait_s = self._plan.fetches, None
         if due and settings.just_in_time:
             reads = [(fetch.file.size_bytes, fetch.position) for fetch in due]
-            count, wait_s = self._warmer.meter.pace(now_s).due_count(reads)
+            count, wait_s = self._warmer.meter.timetable(now_s).due_count(reads)
             due = due[:count]
         lines: dict[Line, list[ModelFetch]] = {}
         for fetch in due:

@@ -20,7 +20,7 @@ named."""
 
 SPILLED_JOBS = 4
 """Jobs behind the first whose files get warm pages while the resident tier does not reach them: as many as the margins
-of a pace may make due at once. Those behind them have time until it does."""
+of a timetable may make due at once. Those behind them have time until it does."""
 
 
 _Cold = tuple[int, AdapterKey, Tier]

@@ -182,7 +182,7 @@ class Warmer:
         return self._disks.under(path)
 
     def _is_urgent(self, fetch: Fetch) -> bool:
-        return self.meter.pace(self._machine.clock()).is_urgent(fetch)
+        return self.meter.timetable(self._machine.clock()).is_urgent(fetch)
 
     def line_of(self, path: str) -> Line:
         """The files that this one is read in one order with."""

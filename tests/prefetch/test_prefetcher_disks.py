@@ -12,7 +12,8 @@ import pytest
 from warmstack.loaders.system.disk_kind import Disk
 from warmstack.prefetch.disks.job_reads import MOST_S, QUIET_S
 from warmstack.prefetch.disks.job_watch import FRESH_S
-from warmstack.prefetch.planning.pace import TIMED_BYTES, Pace, PaceMeter
+from warmstack.prefetch.planning.pace import TIMED_BYTES, PaceMeter
+from warmstack.prefetch.planning.timetable import Timetable
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.reading.warmer import JOB_READS
@@ -208,39 +209,39 @@ async def test_a_job_larger_than_the_budget_streams_through(tmp_path: Path) -> N
     await world.close()
 
 
-def paced(rates: dict[Any, float], **given: Any) -> Pace:
-    return Pace(10.0, rates, line_of=lambda path: "slow" if path.endswith("-900") else "fast", **given)
+def timetable_of(rates: dict[Any, float], **given: Any) -> Timetable:
+    return Timetable(10.0, rates, line_of=lambda path: "slow" if path.endswith("-900") else "fast", **given)
 
 
 def test_each_disk_has_a_rate_of_its_own() -> None:
     """Jobs of 10 s: on the slow disk a file takes two of them, on the fast one nothing to speak of."""
     far = [fetch(5), fetch(5, 900)]
-    assert paced({"slow": 45.0, "fast": 1e6}).due(far).fetches == (far[1],)
-    assert paced({"slow": 1e6, "fast": 1e6}).due(far).fetches == ()
-    assert paced({"fast": 1e6}).due(far).fetches == (far[1],), "a disk without a rate has no time to lose"
+    assert timetable_of({"slow": 45.0, "fast": 1e6}).due(far).fetches == (far[1],)
+    assert timetable_of({"slow": 1e6, "fast": 1e6}).due(far).fetches == ()
+    assert timetable_of({"fast": 1e6}).due(far).fetches == (far[1],), "a disk without a rate has no time to lose"
 
 
 def test_the_wait_is_that_of_the_disk_that_is_due_first() -> None:
-    pace = paced({"slow": 100.0, "fast": 100.0})
-    small, large = pace.due([fetch(5)]).wait_s, pace.due([fetch(5, 900)]).wait_s
+    timetable = timetable_of({"slow": 100.0, "fast": 100.0})
+    small, large = timetable.due([fetch(5)]).wait_s, timetable.due([fetch(5, 900)]).wait_s
     assert small is not None
     assert large is not None
     assert large < small
-    assert pace.due([fetch(5), fetch(5, 900)]) == ((), large)
+    assert timetable.due([fetch(5), fetch(5, 900)]) == ((), large)
 
 
 def test_the_steps_of_the_running_job_tell_its_end_better_than_the_jobs_before_it() -> None:
     due = [fetch(1)]
-    assert positions(paced({"fast": 100.0}, elapsed_s=9.0).due(due).fetches) == [1]
-    assert positions(paced({"fast": 100.0}, elapsed_s=9.0, left_s=60.0).due(due).fetches) == []
-    assert positions(paced({"fast": 100.0}, elapsed_s=0.0, left_s=1.0).due(due).fetches) == [1]
+    assert positions(timetable_of({"fast": 100.0}, elapsed_s=9.0).due(due).fetches) == [1]
+    assert positions(timetable_of({"fast": 100.0}, elapsed_s=9.0, left_s=60.0).due(due).fetches) == []
+    assert positions(timetable_of({"fast": 100.0}, elapsed_s=0.0, left_s=1.0).due(due).fetches) == [1]
 
 
 def test_reads_beside_each_other_share_the_rate_of_their_disk() -> None:
     meter = PaceMeter(lambda path: path[:1])
     meter.count_read(TIMED_BYTES, 1.0, "a1", beside=2)
     meter.count_read(TIMED_BYTES, 1.0, "b1")
-    assert meter.pace(0.0).rates == {"a": 2 * TIMED_BYTES, "b": TIMED_BYTES}
+    assert meter.timetable(0.0).rates == {"a": 2 * TIMED_BYTES, "b": TIMED_BYTES}
 
 
 async def test_the_hosts_steps_reach_the_plan(disks: World) -> None:
@@ -249,5 +250,5 @@ async def test_the_hosts_steps_reach_the_plan(disks: World) -> None:
     for step in range(1, 4):
         disks.progress = step / 20
         await poll(disks, reads=True)
-    pace = disks.prefetcher._warmer.meter.pace(disks.now_s)
-    assert pace.left_s == pytest.approx(17 * BUSY_POLL_S)
+    timetable = disks.prefetcher._warmer.meter.timetable(disks.now_s)
+    assert timetable.left_s == pytest.approx(17 * BUSY_POLL_S)

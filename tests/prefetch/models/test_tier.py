@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from warmstack.prefetch.models.board import RELOOK_S
-from warmstack.prefetch.planning.pace import MARGIN_JOBS, MARGIN_JUMPS
+from warmstack.prefetch.planning.timetable import MARGIN_JOBS, MARGIN_JUMPS
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.reading.unreadable import RETRY_S
