@@ -18,7 +18,7 @@ from warmstack.prefetch.prefetcher import BUSY_POLL_S
 from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.reading.warmer import JOB_READS
 
-from .planning.test_pace import fetch, positions
+from .planning.test_timetable import fetch, positions
 from .world import CHUNK_BYTES, MIB, World
 
 FAST, SLOW = Disk("9:0", "flash"), Disk("8:0", "rotating")
