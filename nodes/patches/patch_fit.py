@@ -49,7 +49,8 @@ def _lokr(weights: Any, shape: Shape) -> bool:
 
 
 def _oft(weights: Any, shape: Shape) -> bool:
-    blocks, size = weights[0].shape[:2]
+    # BOFT has one dimension more, of turns after each other.
+    blocks, size = weights[0].shape[-3:-1]
     return bool(blocks * size == shape[0])
 
 
@@ -65,6 +66,6 @@ def _product(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> int
 
 
 _JUDGES: Mapping[str, Callable[[Any, Shape], bool]] = {
-    "diff": _diff, "lora": _lora, "loha": _loha, "lokr": _lokr, "oft": _oft,
+    "diff": _diff, "lora": _lora, "loha": _loha, "lokr": _lokr, "oft": _oft, "boft": _oft,
 }  # fmt: skip
 """By the name that the host gives the kind."""

@@ -31,7 +31,7 @@ def write_flux_kinds(base: Path) -> list[str]:
 def write_wide_kinds(base: Path) -> list[str]:
     """Files of the types whose form tells the weight's, on the same modules, for a model with 16 more rows to each."""
     makers: dict[str, Maker] = {
-        "lora": _lora, "dora": _dora, "loha": _loha, "lokr": _lokr, "oft": _oft, "norm": _norm
+        "lora": _lora, "dora": _dora, "loha": _loha, "lokr": _lokr, "oft": _oft, "boft": _boft, "norm": _norm
     }  # fmt: skip
     return [_write(base, f"wide/{kind}.safetensors", _all(make, 50, wider=16)) for kind, make in makers.items()]
 

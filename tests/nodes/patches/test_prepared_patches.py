@@ -120,6 +120,7 @@ def _wide(kind: str, width: int) -> object:
         "loha": (o(width, 2), o(2, 4), None, o(width, 2), o(2, 4), None, None, None),
         "lokr": (o(2, 2), None, None, None, None, o(width // 2, 1), o(1, 2), None, None),
         "oft": (o(width // 2, 2, 2), None, None, None),
+        "boft": (o(3, width // 2, 2, 2), None, None, None),
     }
     return SimpleNamespace(name=kind, weights=weights[kind])
 
@@ -129,7 +130,7 @@ def _matched(patches: dict[Target, Any]) -> Callable[..., dict[Target, Any]]:
     return lambda *_: patches
 
 
-@pytest.mark.parametrize("kind", ["diff", "lora", "loha", "lokr", "oft"])
+@pytest.mark.parametrize("kind", ["diff", "lora", "loha", "lokr", "oft", "boft"])
 def test_patches_of_another_shape_are_misfits_whatever_their_kind(kind: str) -> None:
     tensors = {"unet_a.diff": torch.ones(2)}
     for width, key, misfits in ((16, "model.a", ("model.a",)), (8, "model.a", ()), (16, "model.p", ())):
