@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .alarm import Alarm
+from .crew import Crew
 from .device_warmer import DeviceWarmer
 from .machine import Machine
 from .memory_watch import MemoryWatch
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 BUSY_POLL_S = 0.25
 IDLE_POLL_S = 2.0
 """`wake` makes up for it: an idle queue changes through a submission."""
@@ -56,9 +54,6 @@ MEMORY_TICK_S = 3.0
 JOIN_S = 0.5
 PUBLISH_S = 0.05
 """How late a file that has just arrived may be shown."""
-CHORES = 39
-"""7 kinds of looks at a disk, 24 models, 4 folders, the pages of 4 disks: on a share that is gone each may hang, and
-holds up no other."""
 GRACE_S = 5.0
 """How long an end waits for reads to notice it; a read that is stuck in the kernel is left to its daemon thread."""
 
@@ -93,27 +88,22 @@ class Prefetcher:
         self._settings = settings or PrefetchSettings()
         self._machine = machine or Machine()
         self._resolver = Resolver(catalog)
-        self._chores = self._machine.make_pool(CHORES, "warmstack-chore")
-        self._diskless = self._machine.make_pool(1, "warmstack-diskless-chore")
-        self._readers = self._machine.make_pool(THREADS + MODEL_THREADS, "warmstack-read")
-        self._pools = self._chores, self._diskless, self._readers
+        crew = self._crew = Crew(self._machine.make_pool, THREADS + MODEL_THREADS)
         clock, self._woken = self._machine.clock, asyncio.Event()
-        lookup = Lookup(self._resolver, lambda call: self._begin(self._offload(call)), clock, self._woken.set)
-        self._board = QueueBoard(references, lookup, self._compute)
-        self._scan = LibraryScan(self._resolver, self._offload, clock, self._spawn, self._on_change)
-        self._warmer = Warmer(cache, self._machine, self._readers, self._chores, self._call_soon, self._on_change)
+        lookup = Lookup(self._resolver, lambda call: crew.begin(crew.offload(call)), clock, self._woken.set)
+        self._board = QueueBoard(references, lookup, crew.compute)
+        self._scan = LibraryScan(self._resolver, crew.offload, clock, crew.spawn, self._on_change)
+        self._warmer = Warmer(cache, self._machine, crew.readers, crew.chores, crew.call_soon, self._on_change)
         self._warmer.limit(self._settings.read_limit_bytes_per_s)
         self._models = ModelTier(
-            models, self._warmer, self._machine, self._readers, self._offload, self._call_soon, self._on_change
+            models, self._warmer, self._machine, crew.readers, crew.offload, crew.call_soon, self._on_change
         )
-        self._page_watch = PageWatch(self._warmer, self._models, self._machine, self._offload, self._on_change)
+        self._page_watch = PageWatch(self._warmer, self._models, self._machine, crew.offload, self._on_change)
         self._device = DeviceWarmer(cache, shelf, shelf_refusal, self._machine, self.wake)
-        self._memory = MemoryWatch(cache, self._machine, self._compute, default_budget_bytes)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._memory = MemoryWatch(cache, self._machine, crew.compute, default_budget_bytes)
         self._close_asked = asyncio.Event()
         self._closed = False
         self._finished = threading.Event()
-        self._background: set[asyncio.Task[Any]] = set()
         self._dirty = True
         self._applied: PrefetchSettings | None = None
         self._limits = Limits(None, None)
@@ -125,7 +115,7 @@ class Prefetcher:
         self._queued_jobs = 0
         self._next_look = Alarm(self._woken.set)
         self._publishing = Alarm(self._publish)
-        self._forecast = LastingForecast(catalog, self._machine, self._chores, self._call_soon, self._on_change)
+        self._forecast = LastingForecast(catalog, self._machine, crew.chores, crew.call_soon, self._on_change)
         self._history = JobHistory()
         self._batch = BatchLog()
         self._shown = PrefetchSnapshot(enabled=self._settings.enabled), 0
@@ -141,7 +131,7 @@ class Prefetcher:
 
     async def run(self) -> None:
         """Keeps the queue's adapters warm until `close`. Also when cancelled, no task, read or thread stays."""
-        self._loop = asyncio.get_running_loop()
+        self._crew.loop = asyncio.get_running_loop()
         work = asyncio.create_task(self._work())
         asked = asyncio.create_task(self._close_asked.wait())
         try:
@@ -150,20 +140,19 @@ class Prefetcher:
             if work.done():
                 work.result()
         finally:
-            await self._shut_down({work, asked, *self._background})
+            await self._shut_down({work, asked, *self._crew.tasks})
 
     def wake(self) -> None:
         """The queue may have changed: look now."""
-        self._call_soon(self._woken.set)
+        self._crew.call_soon(self._woken.set)
 
     def close(self) -> None:
         """Ends `run`. From another thread than the loop's it returns once everything has ended, or after `GRACE_S`."""
         self._closed = True
-        self._call_soon(self._close_asked.set)
-        loop = self._loop
+        self._crew.call_soon(self._close_asked.set)
+        loop = self._crew.loop
         if loop is None:
-            for pool in self._pools:
-                pool.close()
+            self._crew.close()
             self._device.stop()
         elif loop.is_running() and not _is_current(loop):
             self._finished.wait(GRACE_S)
@@ -181,7 +170,7 @@ class Prefetcher:
 
     def count_warmed(self, key: AdapterKey, nbytes: int, seconds: float) -> None:
         """Somebody asked for the pages of this file, and they have been read. From any thread."""
-        self._call_soon(lambda: self._warmer.count_asked(key, nbytes, seconds))
+        self._crew.call_soon(lambda: self._warmer.count_asked(key, nbytes, seconds))
 
     def plan_for(self, payload: object) -> list[PlannedLora]:
         """What a job with `payload` would load, and where from. Blocking: it looks at the files."""
@@ -225,7 +214,7 @@ class Prefetcher:
             self._warmer.locate(use.file.path for needs in self._board.needs for use in needs.uses)
             self._dirty = True
         if self._models.observe(self._board.needs if settings.model_tier else ()):
-            self._spawn(self._models.look_up())
+            self._crew.spawn(self._models.look_up())
         if settings.enabled:
             self._take_starts()
             self._forecast.follow(settings)
@@ -341,8 +330,8 @@ class Prefetcher:
         if not self._memory.has_looked:
             await self._watch_memory()
         else:
-            self._spawn(self._watch_memory())
-            self._spawn(self._page_watch.look(self._board.needs))
+            self._crew.spawn(self._watch_memory())
+            self._crew.spawn(self._page_watch.look(self._board.needs))
 
     async def _watch_memory(self) -> None:
         """Follows the machine's memory with the resident budget."""
@@ -350,21 +339,6 @@ class Prefetcher:
             self._warmer.retry_refused()
             self._cached_at_s = float("-inf")
         self._on_change()
-
-    def _begin(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        self._begin(work)
-
-    async def _offload(self, call: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._chores.submit(call))
-
-    async def _compute(self, call: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._diskless.submit(call))
 
     def _on_change(self, replan: bool = True) -> None:
         nothing_left = self._settings.predict and not self._warmer.readings
@@ -374,12 +348,6 @@ class Prefetcher:
         else:
             self._publishing.within(PUBLISH_S)  # many small files end in a row; a status is for people
 
-    def _call_soon(self, call: Callable[[], None]) -> None:
-        loop = self._loop
-        if loop is not None:
-            with suppress(RuntimeError):  # a loop that died without `close` has nobody left to tell
-                loop.call_soon_threadsafe(call)
-
     async def _shut_down(self, tasks: set[asyncio.Task[Any]]) -> None:
         self._closed = True
         self._warmer.stop()
@@ -388,8 +356,7 @@ class Prefetcher:
         for task in tasks:
             task.cancel()
         self._forecast.keep()
-        for pool in self._pools:
-            pool.close()
+        self._crew.close()
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
             futures: tuple[Future[Any], ...] = self._warmer.futures + self._models.futures + self._device.futures
@@ -400,7 +367,7 @@ class Prefetcher:
             self._publish()
             self._next_look.stop()
             self._publishing.stop()
-            if not join_all((*self._pools, self._device), JOIN_S):
+            if not join_all((self._crew, self._device), JOIN_S):
                 logger.warning("a read does not end; its thread is left behind")
             self._finished.set()
 
