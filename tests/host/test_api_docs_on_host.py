@@ -51,8 +51,9 @@ def test_the_page_has_every_node_with_its_inputs(client: HostClient) -> None:
     nodes = {name: node["input"] for name, node in client.get("/object_info").items() if name.startswith("WarmStack")}
     assert table.keys() == nodes.keys()
     for name, inputs in nodes.items():
-        taken = {key for kind in ("required", "optional") for key in inputs.get(kind, {})}
-        assert taken <= set(re.findall(r"`(\w+)`", table[name])), name
+        required, optional = (set(re.findall(r"`(\w+)`", part)) for part in table[name].partition("optional")[::2])
+        assert inputs.get("required", {}).keys() == required, name
+        assert inputs.get("optional", {}).keys() <= optional, name
 
 
 def test_the_client_queues_a_batch_and_reads_what_was_hidden(client: HostClient, tmp_path: Path) -> None:
