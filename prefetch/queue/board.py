@@ -45,6 +45,8 @@ class QueueBoard:
         self._lookup = lookup
         self._jobs: tuple[QueuedJob, ...] = ()
         self._keys: list[JobKey] = []
+        self._last: JobKey | None = None
+        """Of the whole queue, in sight or not."""
         self._known: dict[JobKey, JobNeeds] = {}
         self._needs: tuple[JobNeeds, ...] | None = ()
         self._started: set[JobKey] = set()
@@ -62,6 +64,7 @@ class QueueBoard:
         """Takes in the queue as it is now, without reading anything."""
         before, self._jobs = self._keys, in_sight(visible, self._known)
         after = self._keys = [job.key for job in self._jobs]
+        last, self._last = self._last, visible[-1].key if visible else None
         self._mark_running()
         if before == after:
             return Observed(False, ())
@@ -72,7 +75,9 @@ class QueueBoard:
         if not self._started.issuperset(gone):
             # A long queue costs to look through. Only when the last in sight is out of sight may others be behind it.
             is_known = before[-1] in inside or len(visible) == len(inside)
-            ran_unseen = tuple(self._depart(before, inside if is_known else {job.key for job in visible}))
+            alive = inside if is_known else {job.key for job in visible}
+            is_replaced = last not in alive and alive.isdisjoint(before)
+            ran_unseen = tuple(self._depart(before, alive, is_replaced=is_replaced))
         for key in gone:
             self._known.pop(key, None)
         self._book.forget(gone)
@@ -128,16 +133,16 @@ class QueueBoard:
                 self._known[key] = known.marked(running=key in self._running)
                 self._needs = None
 
-    def _depart(self, before: Sequence[JobKey], alive: Container[JobKey]) -> Iterator[JobNeeds]:
+    def _depart(self, before: Sequence[JobKey], alive: Container[JobKey], *, is_replaced: bool) -> Iterator[JobNeeds]:
         """Jobs that ran and ended between two looks. Jobs run in order, so one that left while an earlier one is still
-        there was deleted. If the whole queue vanished at once, only the first can have run."""
+        there was deleted. `is_replaced`: nobody stayed, so that only the first can have run."""
         somebody_before_stayed = somebody_left = False
         for key in before:
             if key in alive:
                 somebody_before_stayed = True
                 continue
             needs = self._known.get(key)
-            was_deleted = somebody_before_stayed or (not alive and somebody_left)
+            was_deleted = somebody_before_stayed or (is_replaced and somebody_left)
             if needs is not None and key not in self._started and not was_deleted:
                 yield needs
             somebody_left = True

@@ -12,6 +12,7 @@ import pytest
 from warmstack.loaders.reading.filling import CHUNK_BYTES as READ_BYTES
 from warmstack.lora.cache.adapter import Adapter, load_adapter
 from warmstack.lora.library.file import LoraFile
+from warmstack.prefetch.queue.board import ARRIVING_JOBS, JOBS_IN_SIGHT
 
 from .world import CHUNK_BYTES, Chunks, World, our_graph, stock_graph
 
@@ -46,6 +47,37 @@ async def test_a_job_that_ran_between_two_looks_is_a_demand_and_a_deleted_one_is
     page = world.prefetcher.status().page
     assert page.hits == 2
     assert page.wasted_bytes == os.stat(world.path(names[2])).st_size
+
+
+@pytest.mark.parametrize("jobs", [3, 2 * JOBS_IN_SIGHT])
+async def test_a_queue_that_was_cleared_and_posted_again_between_two_looks_has_not_run(world: World, jobs: int) -> None:
+    """Only its first job can have run, and here it was interrupted."""
+    name = world.lora("a")
+    for job in range(jobs):
+        world.submit(f"before {job}", name)
+    await world.settle()
+    world.start("before 0")
+    await world.settle()
+    assert world.prefetcher.status().page.hits == 1
+    world.queue.clear()
+    for job in range(jobs):
+        world.submit(f"after {job}", name)
+    await world.settle()
+    world.start("after 0")
+    await world.settle()
+    page = world.prefetcher.status().page
+    assert (page.hits, page.misses) == (2, 0)
+
+
+async def test_a_long_queue_that_went_by_in_a_moment_has_run(world: World) -> None:
+    name = world.lora("a")
+    for job in range(3 * JOBS_IN_SIGHT):
+        world.submit(f"{job}", name)
+    await world.settle()
+    del world.queue[: 2 * JOBS_IN_SIGHT]
+    await world.settle()
+    page = world.prefetcher.status().page
+    assert page.hits == JOBS_IN_SIGHT + ARRIVING_JOBS, "those that were in sight"
 
 
 async def test_what_a_job_between_two_looks_acquired_was_not_warmed_for_nothing(tmp_path: Path) -> None:
