@@ -25,6 +25,7 @@ from .browser_kit.stack_node import (
     rows_of,
     still,
     text_of,
+    tracker,
 )
 
 if TYPE_CHECKING:
@@ -240,11 +241,10 @@ def test_undo_and_paste_carry_the_rows(page: Page) -> None:
     from playwright.sync_api import expect
 
     editor = add_node(page, json.dumps([INK]))
-    tracker = f"{APP}.extensionManager.workflow.activeWorkflow.changeTracker"
-    page.evaluate(f"({tracker}.captureCanvasState ?? {tracker}.checkState).call({tracker})")
+    page.evaluate(tracker("capture"))
     press(editor.get_by_role("button", name="Duplicate"))
     assert rows_of(page) == [INK, INK]
-    page.evaluate(f"{tracker}.undo()")
+    page.evaluate(tracker("undo"))
     expect(page.locator(".ws-stack-row")).to_have_count(1)
     assert rows_of(page) == [INK]
     page.evaluate(f"{APP}.canvas.copyToClipboard({APP}.graph.nodes); {APP}.canvas.pasteFromClipboard()")

@@ -10,6 +10,8 @@ import { looksLikeStack, moved, plannedRows, readRows, strength, writeRows } fro
 
 /** Pixels of a sideways drag per step of 0.05. */
 const DRAG_PX = 6
+/** No node is as narrow: the host has not placed the editor yet. */
+const UNPLACED_PX = 100
 
 export class StackEditor {
   #t
@@ -25,16 +27,23 @@ export class StackEditor {
   #reported = null
   #modelBase = ''
   #isLinked = false
+  #isTextOpen = false
+  #fault = ''
+  #showText
+  #focusText
   #inquiry
   #ids = 0
 
   /**
    * @param plan `(text) => Promise<{ loras }>`, the server's view of the text; `inTurn(work)` waits for the other editors;
-   * `onEdit(text)` after every change here; `refused(error)`
+   * `onEdit(text)` after every change here; `showText(isShown)` shows the text itself or folds it away; `focusText()` when a
+   * person goes on there; `refused(error)`
    */
-  constructor({ t, catalog, plan, inTurn, onEdit, refused }) {
+  constructor({ t, catalog, plan, inTurn, onEdit, showText, focusText, refused }) {
     this.#t = t
     this.#plan = plan
+    this.#showText = showText
+    this.#focusText = focusText
     this.#inquiry = new Inquiry(() => inTurn(() => this.#lookUp()))
     this.#onEdit = onEdit
     this.#refused = refused
@@ -43,11 +52,14 @@ export class StackEditor {
     this.convert = h('button', { type: 'button', class: 'ws-button', onclick: () => this.#convert() }, t('editAsRows'))
     this.filters = new PickerFilters({ t })
     this.linkedNote = h('p', { class: 'ws-stack-other', hidden: '' }, t('linkedText'))
-    this.other = h('p', { class: 'ws-stack-other' }, h('span', {}, t('otherText')), this.convert)
+    this.otherNote = h('span')
+    this.other = h('p', { class: 'ws-stack-other' }, this.otherNote, this.convert)
     this.add = h('button', { type: 'button', class: 'ws-button', onclick: () => this.#append() }, t('addLora'))
+    this.textSwitch = h('button', { type: 'button', class: 'ws-button ws-quiet', onclick: () => this.#openText(!this.#isTextOpen) })
+    this.foot = h('div', { class: 'ws-stack-foot' }, this.add, this.textSwitch)
     this.notice = h('p', { class: 'ws-stack-notice' })
     this.report = new StackReport({ t })
-    this.body = h('div', { class: 'ws-stack-body' }, this.linkedNote, this.list, this.other, this.notice, this.add, this.report.element)
+    this.body = h('div', { class: 'ws-stack-body' }, this.linkedNote, this.list, this.other, this.notice, this.foot, this.report.element)
     this.element = h('div', { class: 'ws-stack', lang: t.language }, this.body)
     for (const type of ['keydown', 'keyup']) this.element.addEventListener(type, keepFromHost)
     for (const type of ['pointerdown', 'mousedown', 'dblclick', 'contextmenu']) this.element.addEventListener(type, (event) => event.stopPropagation())
@@ -57,7 +69,11 @@ export class StackEditor {
   show(text) {
     if (text === this.#text) return
     this.#text = text
-    this.#rows = this.#withIds(readRows(text) ?? [])
+    const rows = readRows(text)
+    // What is being typed may be a list of rows in between: it is not folded away under the hands of who types.
+    if (rows === null) this.#isTextOpen = true
+    this.#fault = ''
+    this.#rows = this.#withIds(rows ?? [])
     this.#draw()
     this.#inquiry.soon()
   }
@@ -71,6 +87,8 @@ export class StackEditor {
 
   /** Pixels that everything needs, an open list of names included. */
   get heightPx() {
+    // In no width every word has a line of its own, and the node would stay as tall as that.
+    if (this.element.offsetWidth < UNPLACED_PX) return 0
     return this.body.offsetHeight + 20 // the host's own margin around a widget of elements
   }
 
@@ -134,10 +152,17 @@ export class StackEditor {
     this.list.lastElementChild.picker.input.focus()
   }
 
+  #openText(isOpen) {
+    this.#isTextOpen = isOpen
+    this.#draw()
+    if (isOpen) this.#focusText()
+  }
+
   async #convert() {
     const asker = document.activeElement
     const rows = await this.#read(this.#text)
     if (!rows) return
+    this.#isTextOpen = false
     this.#edit(rows)
     this.#focusFrom(asker, 0)
   }
@@ -179,15 +204,24 @@ export class StackEditor {
   }
 
   #draw() {
-    const isOther = readRows(this.#text ?? '') === null
+    const isOther = this.#isOther
     this.linkedNote.hidden = !this.#isLinked
     this.list.hidden = this.#isLinked
     this.other.hidden = this.#isLinked || !isOther
-    this.add.hidden = this.#isLinked || isOther
+    setText(this.otherNote, this.#fault ? this.#t('unreadable', { reason: this.#fault }) : this.#t('otherText'))
+    setAttribute(this.otherNote, 'class', this.#fault ? 'ws-fault' : null)
+    this.foot.hidden = this.#isLinked || isOther
+    setText(this.textSwitch, this.#t(this.#isTextOpen ? 'hideText' : 'editAsText'))
+    this.#showText(this.#isLinked || isOther || this.#isTextOpen)
     keyed(this.list, this.#rows, (row) => row.id, (row) => this.#createRow(row.id), (element, row, index) => this.#updateRow(element, row, index))
     const bases = this.#basesOf(this.#rows)
     this.notice.hidden = this.#isLinked || bases.size < 2
     setText(this.notice, bases.size < 2 ? '' : this.#t('mixedBases', { bases: [...bases].sort().join(', ') }))
+  }
+
+  /** Whether the text is in another form than the rows. */
+  get #isOther() {
+    return readRows(this.#text ?? '') === null
   }
 
   #basesOf(rows) {
@@ -360,11 +394,20 @@ export class StackEditor {
 
   /** What a name means, and where its file is, changes with the rows, the library, the server and every run. */
   async #lookUp() {
+    if (this.#isOther) return this.#lookForFault(this.#text)
     const rows = named(this.#rows)
     if (rows.length === 0) return
     const { loras } = await this.#plan(writeRows(rows))
     // Also when the rows are others by now: it holds for those that it is about.
     this.#planned = matched(rows, loras)
+    this.#draw()
+  }
+
+  /** What would fail the prompt is told while the text is being written. */
+  async #lookForFault(text) {
+    const { unknown } = await this.#plan(text)
+    if (text !== this.#text) return
+    this.#fault = unknown[0]?.reason ?? ''
     this.#draw()
   }
 }

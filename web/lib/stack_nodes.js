@@ -1,5 +1,6 @@
-/** Puts the stack editor on every node that has a `loras` text: below the text, which stays what is saved and queued. */
+/** Puts the stack editor on every node that has a `loras` text: in place of the text, which stays what is saved and queued. */
 
+import { FoldedText } from './folded_text.js'
 import { StackEditor } from './stack_editor.js'
 import { CSS, addStyles } from './styles.js'
 import { parseReport } from './stack_report.js'
@@ -17,12 +18,15 @@ export function attachEditor(node, { store, catalog, bases, host }) {
   if (!NODES.has(node.comfyClass) || !text || typeof node.addDOMWidget !== 'function') return
   addStyles('panel', CSS)
   addStyles('stack', STACK_CSS)
+  let fit = () => {}
+  const folded = new FoldedText(node, text, () => fit())
   const editor = new StackEditor({
     t: translator(host.locale()), catalog, plan: (value) => planned(store, value, categoryOf(node)), inTurn: store.inTurn, refused: host.refused,
     onEdit: (value) => {
       write(text, value)
       host.edited()
     },
+    showText: (isShown) => folded.show(isShown), focusText: () => folded.focus(editor.element),
   })
   node.addDOMWidget(EDITOR, EDITOR, editor.element, {
     // The text beside it holds the state: a second copy in the workflow could only disagree.
@@ -33,7 +37,7 @@ export function attachEditor(node, { store, catalog, bases, host }) {
   followLink(node, editor)
   followWarmth(node, store, editor)
   followCatalog(node, catalog, editor)
-  followHeight(node, editor)
+  fit = followHeight(node, editor)
   followRuns(node, editor)
   followModel(node, { store, bases, editor })
   takePlace(node, editor.element)
@@ -69,7 +73,15 @@ function categoryOf(node) {
 function followLink(node, editor) {
   const look = () => editor.linked(node.isInputConnected(node.findInputSlot(INPUT)))
   // A frame later the links of a workflow that is being loaded are in place.
-  for (const hook of ['onConfigure', 'onConnectionsChange']) after(node, hook, () => requestAnimationFrame(look))
+  const soon = () => requestAnimationFrame(look)
+  // At once where there is one: through the edge of a subgraph it is about to copy how the text looks.
+  const linked = (isOurs) => {
+    if (isOurs) editor.linked(true)
+    soon()
+  }
+  after(node, 'onConfigure', (saved) => linked(saved?.inputs?.some(({ name, link }) => name === INPUT && link != null)))
+  after(node, 'onConnectInput', (slot) => linked(slot === node.findInputSlot(INPUT)))
+  after(node, 'onConnectionsChange', soon)
 }
 
 function write(text, value) {
@@ -152,21 +164,24 @@ function takePlace(node, element) {
   }))
 }
 
-/** Grows the node with its rows and shrinks it again, unless a person has made it larger. */
+/** Grows the node with its rows and shrinks it again, unless a person has made it larger. Returns what does so now. */
 function followHeight(node, editor) {
-  let fitted = 0
-  const observer = new ResizeObserver(() => {
+  // A node that was just made has the size that the host has worked out.
+  let fitted = node.size[1]
+  const fit = () => {
     // Out of view, or in another graph: the host hides it then, and it has no height of its own.
     if (editor.body.offsetHeight === 0) return
     const [width, height] = node.computeSize()
-    if (node.size[1] < height || node.size[1] === fitted) {
+    if (node.size[1] <= height || node.size[1] === fitted) {
       node.setSize([Math.max(node.size[0], width), height])
       fitted = node.size[1]
     }
     node.setDirtyCanvas?.(true, true)
-  })
+  }
+  const observer = new ResizeObserver(fit)
   observer.observe(editor.body)
   after(node, 'onRemoved', () => observer.disconnect())
+  return fit
 }
 
 /** Calls `then` after `owner[hook]` and with its arguments, whoever has set that. */

@@ -47,6 +47,9 @@ export const STACK_CSS = `
 .ws-candidates { grid-column: 4 / -1; order: 2; display: flex; flex-wrap: wrap; gap: 4px; }
 .ws-stack .ws-chip { color: inherit; font-family: inherit; cursor: pointer; }
 .ws-stack-other { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; color: var(--ws-dim); }
+.ws-fault { overflow-wrap: anywhere; color: var(--ws-bad); }
 .ws-stack-notice { color: var(--ws-warn); }
-.ws-stack-body > .ws-button { align-self: flex-start; }
+.ws-stack-foot { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: center; justify-content: space-between; }
+.ws-stack .ws-quiet { padding: 0 6px; border-color: transparent; background: none; color: var(--ws-dim); }
+.ws-stack .ws-quiet:hover { background: var(--ws-tint); color: var(--ws-ink); }
 `

@@ -46,7 +46,8 @@ _START = f"""async () => {{
   document.body.replaceChildren(box)
   const add = (text) => {{
     const node = {{
-      comfyClass: 'WarmStackLoadLoraStack', widgets: [{{ name: 'loras', value: text }}], size: [300, 200], inputs: [],
+      comfyClass: 'WarmStackLoadLoraStack', size: [300, 200], inputs: [],
+      widgets: [{{ name: 'loras', value: text, options: {{}} }}],
       isInputConnected: () => false, findInputSlot: () => -1, computeSize: () => [300, 200], setSize: () => {{}},
       addDOMWidget: (name, type, element) => {{
         box.append(element)

@@ -35,6 +35,15 @@ _STILL = """(element) => new Promise((done) => {
 })"""
 
 
+_TRACKER = f"{APP}.extensionManager.workflow.activeWorkflow.changeTracker"
+
+
+def tracker(step: str) -> str:
+    """A step of the host's undo history: capture (a state to come back to), undo or redo."""
+    call = f"({_TRACKER}.captureCanvasState ?? {_TRACKER}.checkState)" if step == "capture" else f"{_TRACKER}.{step}"
+    return f"{call}.call({_TRACKER})"
+
+
 def new_workflow(page: Page) -> None:
     """An empty workflow in a tab of its own: a graph that is only cleared keeps the tab, the history and the address of
     the one before, and takes an id that none of them has."""
