@@ -6,14 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .application import Application, AppliedLora, StackError, WorkerStatus
-    from .base_weights import OffloadedError, QuantisedError
+    from .application import Application, AppliedLora, WorkerStatus
     from .batch import Batch, run_batch
     from .config import LoRAWorkerConfig
-    from .denoisers import TargetError
-    from .fitting import WrongModelError
+    from .errors import OffloadedError, QuantisedError, StackError, TargetError, UnsupportedLoraError, WrongModelError
     from .lora_worker import LoRAWorker
-    from .naming import UnsupportedLoraError
     from .report import RequestReport, RunReport
     from .request import MalformedLine, QueueRequest, parse_queue, read_queue
 
@@ -24,16 +21,16 @@ _HOMES = {
     "LoRAWorker": "lora_worker",
     "LoRAWorkerConfig": "config",
     "MalformedLine": "request",
-    "OffloadedError": "base_weights",
-    "QuantisedError": "base_weights",
+    "OffloadedError": "errors",
+    "QuantisedError": "errors",
     "QueueRequest": "request",
     "RequestReport": "report",
     "RunReport": "report",
-    "StackError": "application",
-    "TargetError": "denoisers",
-    "UnsupportedLoraError": "naming",
+    "StackError": "errors",
+    "TargetError": "errors",
+    "UnsupportedLoraError": "errors",
     "WorkerStatus": "application",
-    "WrongModelError": "fitting",
+    "WrongModelError": "errors",
     "parse_queue": "request",
     "read_queue": "request",
     "run_batch": "batch",

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from ..lora.cache.lease import AcquireOutcome
 from ..lora.device.shelf_stats import ShelfSnapshot
-from ..lora.errors import LoraError
 
 
 class AppliedLora(NamedTuple):
@@ -92,11 +91,3 @@ class WorkerStatus(NamedTuple):
     """Adapters on the pipelines' device."""
     device_problem: str = ""
     """Why there are none, or why it is slow; "" when nothing is wrong."""
-
-
-class StackError(LoraError):
-    """Some rows of a stack cannot be applied; `problems` has each one's error. The pipeline has its base weights."""
-
-    def __init__(self, problems: tuple[LoraError, ...]) -> None:
-        super().__init__("; ".join(map(str, problems)))
-        self.problems = problems

@@ -13,24 +13,16 @@ from typing import Any
 
 import torch
 
-from ..lora.errors import LoraError
 from ..lora.fusing.fuse import PlainLora, add_fused_
+from .errors import OffloadedError, QuantisedError
 from .fused_projections import copy_into_fused, is_fused
-from .naming import LoraPipeline, Place
+from .lora_pipeline import LoraPipeline, Place
 from .originals import Originals, weight_of
 
 _COMPILED = "_orig_mod"
 """What `torch.compile` puts into the path of the module that it wraps."""
 _WRAPPED = (_COMPILED, "base_layer")
 """Where wrappers keep the module whose weight they hand out as theirs; the second is PEFT's."""
-
-
-class OffloadedError(LoraError):
-    """Weights to write are not in memory now, so that writing would change nothing."""
-
-
-class QuantisedError(LoraError):
-    """The weights that the LoRA is for are packed, or computed from others: nothing can be added to them."""
 
 
 @contextmanager

@@ -20,9 +20,10 @@ from ..prefetch.prefetcher import Prefetcher
 from ..prefetch.queue.job import QueuedJob, References
 from ..prefetch.references.texts import stack_references
 from ..prefetch.settings import PrefetchSettings
-from .application import Application, StackError
+from .application import Application
+from .errors import StackError
+from .lora_pipeline import LoraPipeline
 from .lora_worker import LoRAWorker
-from .naming import LoraPipeline
 from .report import RequestReport, RunReport
 from .request import MalformedLine, QueueLine, QueueRequest
 

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..lora.errors import LoraError
 from ..lora.fusing.fuse import PlainLora
-from .naming import LoraPipeline, Place
-
-
-class TargetError(LoraError):
-    """The denoiser that a row or its file names is not there, or the file names two and the row one."""
+from .errors import TargetError
+from .lora_pipeline import LoraPipeline, Place
 
 
 def routed(

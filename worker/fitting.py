@@ -11,16 +11,13 @@ import torch
 from ..lora.cache.adapter import Adapter
 from ..lora.cache.budget import Reservation
 from ..lora.cache.cache import AdapterCache
-from ..lora.errors import LoraError
 from ..lora.fusing.fuse import PlainLora, down_matrix, fits
 from ..lora.fusing.share import matched_share, share_of_equals
-from .base_weights import BaseWeights, QuantisedError
+from .base_weights import BaseWeights
 from .denoisers import left_out, routed
-from .naming import LoraPipeline, Place, named_lora
-
-
-class WrongModelError(LoraError):
-    """The LoRA was made for another model: nothing of it, or not its shapes, meets this pipeline."""
+from .errors import QuantisedError, WrongModelError
+from .lora_pipeline import LoraPipeline, Place
+from .naming import named_lora
 
 
 @dataclass(frozen=True, slots=True)

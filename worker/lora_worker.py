@@ -25,11 +25,12 @@ from ..lora.fusing.fuse import PlainLora
 from ..lora.library.catalog import LoraCatalog
 from ..lora.library.file import LoraFile
 from ..lora.stacks.stack import LoraRow, LoraStack
-from .application import Application, AppliedLora, StackError, WorkerStatus
+from .application import Application, AppliedLora, WorkerStatus
 from .base_weights import BaseWeights
 from .config import LoRAWorkerConfig
+from .errors import StackError
 from .fitting import Fit, fit_adapter
-from .naming import LoraPipeline, Place
+from .lora_pipeline import LoraPipeline, Place
 from .originals import Originals
 from .stack_of import StackLike, stack_of
 

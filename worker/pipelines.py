@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from .batch import Image
-from .naming import LoraPipeline
+from .lora_pipeline import LoraPipeline
 from .request import QueueRequest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -23,8 +23,8 @@ from .batch import Batch, Mode, run_batch
 from .config import MIB, LoRAWorkerConfig
 from .contact_sheet import save_contact_sheet
 from .interruption import STATUS, Interruption
+from .lora_pipeline import LoraPipeline
 from .lora_worker import LoRAWorker
-from .naming import LoraPipeline
 from .output_folder import REPORT, SHEET, claim_output, write_report
 from .pipelines import Generator, load_pipeline
 from .report import ImageComparison, RequestReport, RunReport, compare_images

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from warmstack.worker.application import StackError
+from warmstack.worker.errors import StackError
 from warmstack.worker.lora_worker import LoRAWorker
 
 from .other_pipelines import (

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from warmstack.lora.errors import LoraSyntaxError
-from warmstack.worker.application import StackError
+from warmstack.worker.errors import StackError
 from warmstack.worker.lora_worker import LoRAWorker
 
 MakeWorker = Callable[..., LoRAWorker]

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch.nn.utils.parametrizations import weight_norm
 
 from warmstack.worker import QuantisedError
-from warmstack.worker.application import StackError
+from warmstack.worker.errors import StackError
 from warmstack.worker.lora_worker import LoRAWorker
 
 from .other_pipelines import FluxLike, delta, kohya_pair
