@@ -14,244 +14,145 @@ them, a folder each:
 - upload: what a copy to a GPU is made of, and the devices behind one seam
 - system: page cache, disks, threads, rates
 
-Names load their module when first used, so that whoever needs headers or the page cache alone never imports torch."""
+Names load their module when first used (lazy_names), so that whoever needs headers or the page cache alone never
+imports torch."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .lazy_names import lazy_names
+
 if TYPE_CHECKING:
-    from .batch import LoadedBatch, load_loras_batch, load_loras_batch_async
-    from .cached import SafetensorsCache, load_safetensors_cached
-    from .errors import (
-        LoadCancelledError,
-        NoCapableLoaderError,
-        PickledFileError,
-        SafetensorsLoadError,
-        SafetensorsValidationError,
+    from .batch import LoadedBatch as LoadedBatch
+    from .batch import load_loras_batch as load_loras_batch
+    from .batch import load_loras_batch_async as load_loras_batch_async
+    from .cached import SafetensorsCache as SafetensorsCache
+    from .cached import load_safetensors_cached as load_safetensors_cached
+    from .errors import LoadCancelledError as LoadCancelledError
+    from .errors import NoCapableLoaderError as NoCapableLoaderError
+    from .errors import PickledFileError as PickledFileError
+    from .errors import SafetensorsLoadError as SafetensorsLoadError
+    from .errors import SafetensorsValidationError as SafetensorsValidationError
+    from .files.header import SafetensorsHeader as SafetensorsHeader
+    from .files.header import TensorEntry as TensorEntry
+    from .files.header import read_header as read_header
+    from .files.header import read_metadata as read_metadata
+    from .files.pickled import load_pickled as load_pickled
+    from .files.shards import ShardIndex as ShardIndex
+    from .files.shards import check_shards as check_shards
+    from .files.shards import read_index as read_index
+    from .gguf.header import GgufEntry as GgufEntry
+    from .gguf.header import GgufHeader as GgufHeader
+    from .gguf.header import read_gguf_header as read_gguf_header
+    from .gguf.load import LoadedGguf as LoadedGguf
+    from .gguf.load import load_gguf as load_gguf
+    from .gguf.metadata import GgufArray as GgufArray
+    from .gguf.on_numpy import dequantise as dequantise
+    from .gguf.packed import PackedTensor as PackedTensor
+    from .gguf.quant_types import GgufType as GgufType
+    from .memory.host_memory import available_bytes as available_bytes
+    from .memory.spare_memory import SpareMemory as SpareMemory
+    from .memory.spare_memory import process_spare as process_spare
+    from .model_loader import ModelLoader as ModelLoader
+    from .module_filling import Filled as Filled
+    from .module_filling import fill_module as fill_module
+    from .module_loading import load_module as load_module
+    from .placing.device_map import DeviceMap as DeviceMap
+    from .placing.max_memory import MaxMemory as MaxMemory
+    from .progress import LoadProgress as LoadProgress
+    from .progress import shown_on as shown_on
+    from .reading.filling import Pace as Pace
+    from .reading.mapped import map_tensors as map_tensors
+    from .reading.private import read_tensors as read_tensors
+    from .reading.stream import StreamedPiece as StreamedPiece
+    from .reading.stream import StreamedTensor as StreamedTensor
+    from .reading.stream import stream_pieces as stream_pieces
+    from .reading.stream import stream_tensors as stream_tensors
+    from .reading.tensor_file import TensorFile as TensorFile
+    from .robust import load_safetensors_robust as load_safetensors_robust
+    from .strategies.auto import Choice as Choice
+    from .strategies.auto import Surroundings as Surroundings
+    from .strategies.auto import choose_strategy as choose_strategy
+    from .strategies.eager import EagerLoadingStrategy as EagerLoadingStrategy
+    from .strategies.fast_single_file import FastSingleFileLoadingStrategy as FastSingleFileLoadingStrategy
+    from .strategies.lazy import LazyLoadingStrategy as LazyLoadingStrategy
+    from .strategies.parallel import ParallelLoadingStrategy as ParallelLoadingStrategy
+    from .strategies.parallel_async_lazy import ParallelAsyncLazyLoadingStrategy as ParallelAsyncLazyLoadingStrategy
+    from .strategies.registry import StrategyRegistry as StrategyRegistry
+    from .strategies.strategy import Constraints as Constraints
+    from .strategies.strategy import LoadingStrategy as LoadingStrategy
+    from .strategies.strategy import LoadRequest as LoadRequest
+    from .strategies.strategy import LoadResult as LoadResult
+    from .strategies.streaming import StreamingLoadingStrategy as StreamingLoadingStrategy
+    from .system.page_cache import drop_file as drop_file
+    from .system.page_cache import resident_bytes as resident_bytes
+    from .system.page_cache import warm_file as warm_file
+    from .system.rate_limit import RateLimit as RateLimit
+    from .telemetry import LoadingMetrics as LoadingMetrics
+    from .tracking import GpuMemoryStats as GpuMemoryStats
+    from .tracking import PerformanceTracker as PerformanceTracker
+    from .tracking import StrategySummary as StrategySummary
+    from .tracking import get_gpu_memory_stats as get_gpu_memory_stats
+    from .tracking import log_memory_stats as log_memory_stats
+    from .tracking import track_loading_performance as track_loading_performance
+    from .transfer import DeviceTransfer as DeviceTransfer
+    from .transfer import Upload as Upload
+    from .upload.copy_device import CopyDevice as CopyDevice
+    from .upload.copy_device import CopyEvent as CopyEvent
+    from .upload.cuda_device import CudaDevice as CudaDevice
+    from .upload.fake_device import FakeDevice as FakeDevice
+    from .upload.packed_upload import UploadedPacked as UploadedPacked
+    from .upload.packed_upload import upload_packed as upload_packed
+else:
+    __all__, __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "batch": "LoadedBatch load_loras_batch load_loras_batch_async",
+            "cached": "SafetensorsCache load_safetensors_cached",
+            "errors": "LoadCancelledError NoCapableLoaderError PickledFileError SafetensorsLoadError "
+            "SafetensorsValidationError",
+            "files.header": "SafetensorsHeader TensorEntry read_header read_metadata",
+            "files.pickled": "load_pickled",
+            "files.shards": "ShardIndex check_shards read_index",
+            "gguf.header": "GgufEntry GgufHeader read_gguf_header",
+            "gguf.load": "LoadedGguf load_gguf",
+            "gguf.metadata": "GgufArray",
+            "gguf.on_numpy": "dequantise",
+            "gguf.packed": "PackedTensor",
+            "gguf.quant_types": "GgufType",
+            "memory.host_memory": "available_bytes",
+            "memory.spare_memory": "SpareMemory process_spare",
+            "model_loader": "ModelLoader",
+            "module_filling": "Filled fill_module",
+            "module_loading": "load_module",
+            "placing.device_map": "DeviceMap",
+            "placing.max_memory": "MaxMemory",
+            "progress": "LoadProgress shown_on",
+            "reading.filling": "Pace",
+            "reading.mapped": "map_tensors",
+            "reading.private": "read_tensors",
+            "reading.stream": "StreamedPiece StreamedTensor stream_pieces stream_tensors",
+            "reading.tensor_file": "TensorFile",
+            "robust": "load_safetensors_robust",
+            "strategies.auto": "Choice Surroundings choose_strategy",
+            "strategies.eager": "EagerLoadingStrategy",
+            "strategies.fast_single_file": "FastSingleFileLoadingStrategy",
+            "strategies.lazy": "LazyLoadingStrategy",
+            "strategies.parallel": "ParallelLoadingStrategy",
+            "strategies.parallel_async_lazy": "ParallelAsyncLazyLoadingStrategy",
+            "strategies.registry": "StrategyRegistry",
+            "strategies.strategy": "Constraints LoadRequest LoadResult LoadingStrategy",
+            "strategies.streaming": "StreamingLoadingStrategy",
+            "system.page_cache": "drop_file resident_bytes warm_file",
+            "system.rate_limit": "RateLimit",
+            "telemetry": "LoadingMetrics",
+            "tracking": "GpuMemoryStats PerformanceTracker StrategySummary get_gpu_memory_stats log_memory_stats "
+            "track_loading_performance",
+            "transfer": "DeviceTransfer Upload",
+            "upload.copy_device": "CopyDevice CopyEvent",
+            "upload.cuda_device": "CudaDevice",
+            "upload.fake_device": "FakeDevice",
+            "upload.packed_upload": "UploadedPacked upload_packed",
+        },
     )
-    from .files.header import SafetensorsHeader, TensorEntry, read_header, read_metadata
-    from .files.pickled import load_pickled
-    from .files.shards import ShardIndex, check_shards, read_index
-    from .gguf.header import GgufEntry, GgufHeader, read_gguf_header
-    from .gguf.load import LoadedGguf, load_gguf
-    from .gguf.metadata import GgufArray
-    from .gguf.on_numpy import dequantise
-    from .gguf.packed import PackedTensor
-    from .gguf.quant_types import GgufType
-    from .memory.host_memory import available_bytes
-    from .memory.spare_memory import SpareMemory, process_spare
-    from .model_loader import ModelLoader
-    from .module_filling import Filled, fill_module
-    from .module_loading import load_module
-    from .placing.device_map import DeviceMap
-    from .placing.max_memory import MaxMemory
-    from .progress import LoadProgress, shown_on
-    from .reading.filling import Pace
-    from .reading.mapped import map_tensors
-    from .reading.private import read_tensors
-    from .reading.stream import StreamedPiece, StreamedTensor, stream_pieces, stream_tensors
-    from .reading.tensor_file import TensorFile
-    from .robust import load_safetensors_robust
-    from .strategies.auto import Choice, Surroundings, choose_strategy
-    from .strategies.eager import EagerLoadingStrategy
-    from .strategies.fast_single_file import FastSingleFileLoadingStrategy
-    from .strategies.lazy import LazyLoadingStrategy
-    from .strategies.parallel import ParallelLoadingStrategy
-    from .strategies.parallel_async_lazy import ParallelAsyncLazyLoadingStrategy
-    from .strategies.registry import StrategyRegistry
-    from .strategies.strategy import Constraints, LoadingStrategy, LoadRequest, LoadResult
-    from .strategies.streaming import StreamingLoadingStrategy
-    from .system.page_cache import drop_file, resident_bytes, warm_file
-    from .system.rate_limit import RateLimit
-    from .telemetry import LoadingMetrics
-    from .tracking import (
-        GpuMemoryStats,
-        PerformanceTracker,
-        StrategySummary,
-        get_gpu_memory_stats,
-        log_memory_stats,
-        track_loading_performance,
-    )
-    from .transfer import DeviceTransfer, Upload
-    from .upload.copy_device import CopyDevice, CopyEvent
-    from .upload.cuda_device import CudaDevice
-    from .upload.fake_device import FakeDevice
-    from .upload.packed_upload import UploadedPacked, upload_packed
-
-_MODULES = {
-    "Choice": "strategies.auto",
-    "Constraints": "strategies.strategy",
-    "CopyDevice": "upload.copy_device",
-    "CopyEvent": "upload.copy_device",
-    "CudaDevice": "upload.cuda_device",
-    "DeviceMap": "placing.device_map",
-    "DeviceTransfer": "transfer",
-    "EagerLoadingStrategy": "strategies.eager",
-    "FakeDevice": "upload.fake_device",
-    "FastSingleFileLoadingStrategy": "strategies.fast_single_file",
-    "Filled": "module_filling",
-    "GgufArray": "gguf.metadata",
-    "GgufEntry": "gguf.header",
-    "GgufHeader": "gguf.header",
-    "GgufType": "gguf.quant_types",
-    "GpuMemoryStats": "tracking",
-    "LazyLoadingStrategy": "strategies.lazy",
-    "LoadCancelledError": "errors",
-    "LoadProgress": "progress",
-    "LoadRequest": "strategies.strategy",
-    "LoadResult": "strategies.strategy",
-    "LoadedBatch": "batch",
-    "LoadedGguf": "gguf.load",
-    "LoadingMetrics": "telemetry",
-    "LoadingStrategy": "strategies.strategy",
-    "MaxMemory": "placing.max_memory",
-    "ModelLoader": "model_loader",
-    "NoCapableLoaderError": "errors",
-    "Pace": "reading.filling",
-    "PackedTensor": "gguf.packed",
-    "ParallelAsyncLazyLoadingStrategy": "strategies.parallel_async_lazy",
-    "ParallelLoadingStrategy": "strategies.parallel",
-    "PerformanceTracker": "tracking",
-    "PickledFileError": "errors",
-    "RateLimit": "system.rate_limit",
-    "SafetensorsCache": "cached",
-    "SafetensorsHeader": "files.header",
-    "SafetensorsLoadError": "errors",
-    "SafetensorsValidationError": "errors",
-    "ShardIndex": "files.shards",
-    "StrategyRegistry": "strategies.registry",
-    "StrategySummary": "tracking",
-    "SpareMemory": "memory.spare_memory",
-    "StreamedPiece": "reading.stream",
-    "StreamedTensor": "reading.stream",
-    "StreamingLoadingStrategy": "strategies.streaming",
-    "Surroundings": "strategies.auto",
-    "TensorEntry": "files.header",
-    "TensorFile": "reading.tensor_file",
-    "Upload": "transfer",
-    "UploadedPacked": "upload.packed_upload",
-    "available_bytes": "memory.host_memory",
-    "check_shards": "files.shards",
-    "choose_strategy": "strategies.auto",
-    "dequantise": "gguf.on_numpy",
-    "drop_file": "system.page_cache",
-    "fill_module": "module_filling",
-    "get_gpu_memory_stats": "tracking",
-    "load_gguf": "gguf.load",
-    "load_loras_batch": "batch",
-    "load_loras_batch_async": "batch",
-    "load_module": "module_loading",
-    "load_pickled": "files.pickled",
-    "load_safetensors_cached": "cached",
-    "load_safetensors_robust": "robust",
-    "log_memory_stats": "tracking",
-    "map_tensors": "reading.mapped",
-    "process_spare": "memory.spare_memory",
-    "read_gguf_header": "gguf.header",
-    "read_header": "files.header",
-    "read_index": "files.shards",
-    "read_metadata": "files.header",
-    "read_tensors": "reading.private",
-    "resident_bytes": "system.page_cache",
-    "shown_on": "progress",
-    "stream_pieces": "reading.stream",
-    "stream_tensors": "reading.stream",
-    "track_loading_performance": "tracking",
-    "upload_packed": "upload.packed_upload",
-    "warm_file": "system.page_cache",
-}
-
-__all__ = [
-    "Choice",
-    "Constraints",
-    "CopyDevice",
-    "CopyEvent",
-    "CudaDevice",
-    "DeviceMap",
-    "DeviceTransfer",
-    "EagerLoadingStrategy",
-    "FakeDevice",
-    "FastSingleFileLoadingStrategy",
-    "Filled",
-    "GgufArray",
-    "GgufEntry",
-    "GgufHeader",
-    "GgufType",
-    "GpuMemoryStats",
-    "LazyLoadingStrategy",
-    "LoadCancelledError",
-    "LoadProgress",
-    "LoadRequest",
-    "LoadResult",
-    "LoadedBatch",
-    "LoadedGguf",
-    "LoadingMetrics",
-    "LoadingStrategy",
-    "MaxMemory",
-    "ModelLoader",
-    "NoCapableLoaderError",
-    "Pace",
-    "PackedTensor",
-    "ParallelAsyncLazyLoadingStrategy",
-    "ParallelLoadingStrategy",
-    "PerformanceTracker",
-    "PickledFileError",
-    "RateLimit",
-    "SafetensorsCache",
-    "SafetensorsHeader",
-    "SafetensorsLoadError",
-    "SafetensorsValidationError",
-    "ShardIndex",
-    "SpareMemory",
-    "StrategyRegistry",
-    "StrategySummary",
-    "StreamedPiece",
-    "StreamedTensor",
-    "StreamingLoadingStrategy",
-    "Surroundings",
-    "TensorEntry",
-    "TensorFile",
-    "Upload",
-    "UploadedPacked",
-    "available_bytes",
-    "check_shards",
-    "choose_strategy",
-    "dequantise",
-    "drop_file",
-    "fill_module",
-    "get_gpu_memory_stats",
-    "load_gguf",
-    "load_loras_batch",
-    "load_loras_batch_async",
-    "load_module",
-    "load_pickled",
-    "load_safetensors_cached",
-    "load_safetensors_robust",
-    "log_memory_stats",
-    "map_tensors",
-    "process_spare",
-    "read_gguf_header",
-    "read_header",
-    "read_index",
-    "read_metadata",
-    "read_tensors",
-    "resident_bytes",
-    "shown_on",
-    "stream_pieces",
-    "stream_tensors",
-    "track_loading_performance",
-    "upload_packed",
-    "warm_file",
-]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -4,134 +4,76 @@ Names load their module when first used, so that whoever plans or looks up names
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..loaders.lazy_names import lazy_names
+
 if TYPE_CHECKING:
-    from .cache.adapter import Adapter, load_adapter
-    from .cache.budget import ByteBudget, Reservation
-    from .cache.cache import AdapterCache
-    from .cache.cache_stats import AdapterView, CacheSnapshot, CacheStats
-    from .cache.default_budget import default_budget_bytes
-    from .cache.lease import Lease
-    from .cache.policies import EvictionPolicy, Gdsf, Lfu, Lru, NextUse
-    from .cache.waits import Waits
-    from .device.device_adapter import DeviceAdapter
-    from .device.device_shelf import DeviceShelf
-    from .device.device_tier import DeviceRefusedError, open_shelf
-    from .errors import (
-        AdapterLoadCancelledError,
-        AdapterLoadError,
-        AdapterUnavailableError,
-        AmbiguousLoraError,
-        LoraError,
-        LoraNotFoundError,
-        LoraSyntaxError,
+    from .cache.adapter import Adapter as Adapter
+    from .cache.adapter import load_adapter as load_adapter
+    from .cache.budget import ByteBudget as ByteBudget
+    from .cache.budget import Reservation as Reservation
+    from .cache.cache import AdapterCache as AdapterCache
+    from .cache.cache_stats import AdapterView as AdapterView
+    from .cache.cache_stats import CacheSnapshot as CacheSnapshot
+    from .cache.cache_stats import CacheStats as CacheStats
+    from .cache.default_budget import default_budget_bytes as default_budget_bytes
+    from .cache.lease import Lease as Lease
+    from .cache.policies import EvictionPolicy as EvictionPolicy
+    from .cache.policies import Gdsf as Gdsf
+    from .cache.policies import Lfu as Lfu
+    from .cache.policies import Lru as Lru
+    from .cache.policies import NextUse as NextUse
+    from .cache.waits import Waits as Waits
+    from .device.device_adapter import DeviceAdapter as DeviceAdapter
+    from .device.device_shelf import DeviceShelf as DeviceShelf
+    from .device.device_tier import DeviceRefusedError as DeviceRefusedError
+    from .device.device_tier import open_shelf as open_shelf
+    from .errors import AdapterLoadCancelledError as AdapterLoadCancelledError
+    from .errors import AdapterLoadError as AdapterLoadError
+    from .errors import AdapterUnavailableError as AdapterUnavailableError
+    from .errors import AmbiguousLoraError as AmbiguousLoraError
+    from .errors import LoraError as LoraError
+    from .errors import LoraNotFoundError as LoraNotFoundError
+    from .errors import LoraSyntaxError as LoraSyntaxError
+    from .fusing.fuse import PlainLora as PlainLora
+    from .fusing.fuse import add_fused_ as add_fused_
+    from .fusing.fuse import fits as fits
+    from .library.catalog import CatalogSnapshot as CatalogSnapshot
+    from .library.catalog import LoraCatalog as LoraCatalog
+    from .library.file import AdapterKey as AdapterKey
+    from .library.file import LoraFile as LoraFile
+    from .library.name_index import Ambiguous as Ambiguous
+    from .library.name_index import Found as Found
+    from .library.name_index import Missing as Missing
+    from .stacks.row import LoraRow as LoraRow
+    from .stacks.stack import LoraStack as LoraStack
+    from .stacks.stack import parse_stack as parse_stack
+    from .stacks.tags import extract_tags as extract_tags
+    from .stacks.tags import format_tags as format_tags
+else:
+    __all__, __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "cache.adapter": "Adapter load_adapter",
+            "cache.budget": "ByteBudget Reservation",
+            "cache.cache": "AdapterCache",
+            "cache.cache_stats": "AdapterView CacheSnapshot CacheStats",
+            "cache.default_budget": "default_budget_bytes",
+            "cache.lease": "Lease",
+            "cache.policies": "EvictionPolicy Gdsf Lfu Lru NextUse",
+            "cache.waits": "Waits",
+            "device.device_adapter": "DeviceAdapter",
+            "device.device_shelf": "DeviceShelf",
+            "device.device_tier": "DeviceRefusedError open_shelf",
+            "errors": "AdapterLoadCancelledError AdapterLoadError AdapterUnavailableError AmbiguousLoraError LoraError "
+            "LoraNotFoundError LoraSyntaxError",
+            "fusing.fuse": "PlainLora add_fused_ fits",
+            "library.catalog": "CatalogSnapshot LoraCatalog",
+            "library.file": "AdapterKey LoraFile",
+            "library.name_index": "Ambiguous Found Missing",
+            "stacks.row": "LoraRow",
+            "stacks.stack": "LoraStack parse_stack",
+            "stacks.tags": "extract_tags format_tags",
+        },
     )
-    from .fusing.fuse import PlainLora, add_fused_, fits
-    from .library.catalog import CatalogSnapshot, LoraCatalog
-    from .library.file import AdapterKey, LoraFile
-    from .library.name_index import Ambiguous, Found, Missing
-    from .stacks.row import LoraRow
-    from .stacks.stack import LoraStack, parse_stack
-    from .stacks.tags import extract_tags, format_tags
-
-_MODULES = {
-    "Adapter": "cache.adapter",
-    "AdapterCache": "cache.cache",
-    "AdapterKey": "library.file",
-    "AdapterLoadCancelledError": "errors",
-    "AdapterLoadError": "errors",
-    "AdapterUnavailableError": "errors",
-    "AdapterView": "cache.cache_stats",
-    "Ambiguous": "library.name_index",
-    "AmbiguousLoraError": "errors",
-    "ByteBudget": "cache.budget",
-    "CacheSnapshot": "cache.cache_stats",
-    "CacheStats": "cache.cache_stats",
-    "CatalogSnapshot": "library.catalog",
-    "EvictionPolicy": "cache.policies",
-    "DeviceAdapter": "device.device_adapter",
-    "DeviceRefusedError": "device.device_tier",
-    "DeviceShelf": "device.device_shelf",
-    "Found": "library.name_index",
-    "Gdsf": "cache.policies",
-    "Lease": "cache.lease",
-    "Lfu": "cache.policies",
-    "LoraCatalog": "library.catalog",
-    "LoraError": "errors",
-    "LoraFile": "library.file",
-    "LoraNotFoundError": "errors",
-    "LoraRow": "stacks.row",
-    "LoraStack": "stacks.stack",
-    "LoraSyntaxError": "errors",
-    "Lru": "cache.policies",
-    "Missing": "library.name_index",
-    "NextUse": "cache.policies",
-    "PlainLora": "fusing.fuse",
-    "Reservation": "cache.budget",
-    "Waits": "cache.waits",
-    "add_fused_": "fusing.fuse",
-    "default_budget_bytes": "cache.default_budget",
-    "extract_tags": "stacks.tags",
-    "fits": "fusing.fuse",
-    "format_tags": "stacks.tags",
-    "load_adapter": "cache.adapter",
-    "open_shelf": "device.device_tier",
-    "parse_stack": "stacks.stack",
-}
-
-__all__ = [
-    "Adapter",
-    "AdapterCache",
-    "AdapterKey",
-    "AdapterLoadCancelledError",
-    "AdapterLoadError",
-    "AdapterUnavailableError",
-    "AdapterView",
-    "Ambiguous",
-    "AmbiguousLoraError",
-    "ByteBudget",
-    "CacheSnapshot",
-    "CacheStats",
-    "CatalogSnapshot",
-    "DeviceAdapter",
-    "DeviceRefusedError",
-    "DeviceShelf",
-    "EvictionPolicy",
-    "Found",
-    "Gdsf",
-    "Lease",
-    "Lfu",
-    "LoraCatalog",
-    "LoraError",
-    "LoraFile",
-    "LoraNotFoundError",
-    "LoraRow",
-    "LoraStack",
-    "LoraSyntaxError",
-    "Lru",
-    "Missing",
-    "NextUse",
-    "PlainLora",
-    "Reservation",
-    "Waits",
-    "add_fused_",
-    "default_budget_bytes",
-    "extract_tags",
-    "fits",
-    "format_tags",
-    "load_adapter",
-    "open_shelf",
-    "parse_stack",
-]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -6,97 +6,53 @@ module: a package attribute of that name would be the module or the function, wh
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..loaders.lazy_names import lazy_names
+
 if TYPE_CHECKING:
-    from .device_status import DeviceStatus
-    from .models.file import ModelFile, ModelFinder
-    from .planning.horizon import make_plan
-    from .planning.plan import Fetch, Limits, Plan, Warm
-    from .planning.predictor import LoRAPrefetchPredictor, PredictorStats
-    from .prefetcher import Prefetcher
-    from .queue.job import LoraReference, ModelReference, QueuedJob, References, UnknownReference
-    from .references.prompt import payload_references
-    from .references.texts import stack_references
-    from .reports.prometheus import prometheus_text
-    from .settings import PrefetchSettings
-    from .status import (
-        AdapterStatus,
-        FetchStatus,
-        JobRecord,
-        JobStatus,
-        ModelStatus,
-        PlannedLora,
-        PrefetchStatus,
+    from .device_status import DeviceStatus as DeviceStatus
+    from .models.file import ModelFile as ModelFile
+    from .models.file import ModelFinder as ModelFinder
+    from .planning.horizon import make_plan as make_plan
+    from .planning.plan import Fetch as Fetch
+    from .planning.plan import Limits as Limits
+    from .planning.plan import Plan as Plan
+    from .planning.plan import Warm as Warm
+    from .planning.predictor import LoRAPrefetchPredictor as LoRAPrefetchPredictor
+    from .planning.predictor import PredictorStats as PredictorStats
+    from .prefetcher import Prefetcher as Prefetcher
+    from .queue.job import LoraReference as LoraReference
+    from .queue.job import ModelReference as ModelReference
+    from .queue.job import QueuedJob as QueuedJob
+    from .queue.job import References as References
+    from .queue.job import UnknownReference as UnknownReference
+    from .references.prompt import payload_references as payload_references
+    from .references.texts import stack_references as stack_references
+    from .reports.prometheus import prometheus_text as prometheus_text
+    from .settings import PrefetchSettings as PrefetchSettings
+    from .status import AdapterStatus as AdapterStatus
+    from .status import FetchStatus as FetchStatus
+    from .status import JobRecord as JobRecord
+    from .status import JobStatus as JobStatus
+    from .status import ModelStatus as ModelStatus
+    from .status import PlannedLora as PlannedLora
+    from .status import PrefetchStatus as PrefetchStatus
+else:
+    __all__, __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "device_status": "DeviceStatus",
+            "models.file": "ModelFile ModelFinder",
+            "planning.horizon": "make_plan",
+            "planning.plan": "Fetch Limits Plan Warm",
+            "planning.predictor": "LoRAPrefetchPredictor PredictorStats",
+            "prefetcher": "Prefetcher",
+            "queue.job": "LoraReference ModelReference QueuedJob References UnknownReference",
+            "references.prompt": "payload_references",
+            "references.texts": "stack_references",
+            "reports.prometheus": "prometheus_text",
+            "settings": "PrefetchSettings",
+            "status": "AdapterStatus FetchStatus JobRecord JobStatus ModelStatus PlannedLora PrefetchStatus",
+        },
     )
-
-_HOMES = {
-    "AdapterStatus": "status",
-    "DeviceStatus": "device_status",
-    "Fetch": "planning.plan",
-    "FetchStatus": "status",
-    "JobRecord": "status",
-    "JobStatus": "status",
-    "Limits": "planning.plan",
-    "LoRAPrefetchPredictor": "planning.predictor",
-    "LoraReference": "queue.job",
-    "ModelFile": "models.file",
-    "ModelFinder": "models.file",
-    "ModelReference": "queue.job",
-    "ModelStatus": "status",
-    "Plan": "planning.plan",
-    "PredictorStats": "planning.predictor",
-    "prometheus_text": "reports.prometheus",
-    "PlannedLora": "status",
-    "PrefetchSettings": "settings",
-    "PrefetchStatus": "status",
-    "Prefetcher": "prefetcher",
-    "QueuedJob": "queue.job",
-    "References": "queue.job",
-    "UnknownReference": "queue.job",
-    "Warm": "planning.plan",
-    "payload_references": "references.prompt",
-    "make_plan": "planning.horizon",
-    "stack_references": "references.texts",
-}
-
-__all__ = [
-    "AdapterStatus",
-    "DeviceStatus",
-    "Fetch",
-    "FetchStatus",
-    "JobRecord",
-    "JobStatus",
-    "Limits",
-    "LoRAPrefetchPredictor",
-    "LoraReference",
-    "ModelFile",
-    "ModelFinder",
-    "ModelReference",
-    "ModelStatus",
-    "Plan",
-    "PlannedLora",
-    "PredictorStats",
-    "PrefetchSettings",
-    "PrefetchStatus",
-    "Prefetcher",
-    "QueuedJob",
-    "References",
-    "UnknownReference",
-    "Warm",
-    "make_plan",
-    "payload_references",
-    "prometheus_text",
-    "stack_references",
-]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

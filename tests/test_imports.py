@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,18 @@ assert not missing, missing
 assert set(room.__all__) <= set(dir(room))
 """
     run(code, *HOST)
+
+
+@pytest.mark.parametrize("room", [*CORE, "worker"])
+def test_type_checkers_see_the_names_that_there_are(room: str) -> None:
+    tree = ast.parse((ROOT / room / "__init__.py").read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {(node.module, alias.name) for node in imports for alias in node.names}
+    package = import_module(f"warmstack.{room}")
+    assert sorted(name for _, name in seen) == sorted(package.__all__)
+    for module, name in seen:
+        assert getattr(package, name) is getattr(import_module(f"warmstack.{room}.{module}"), name)
 
 
 AS_COMFYUI_DOES = """

@@ -5,15 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import warmstack.prefetch as prefetch
-
-
-def test_every_exported_name_exists_and_is_listed() -> None:
-    assert prefetch.__all__ == sorted(prefetch.__all__, key=lambda name: (not name[0].isupper(), name))
-    assert set(prefetch.__all__) == set(dir(prefetch)) == set(prefetch._HOMES)
-    for name in prefetch.__all__:
-        assert getattr(prefetch, name).__name__ == name
-
 
 def test_the_whole_room_imports_without_torch_and_without_asking_twice() -> None:
     code = (
