@@ -18,9 +18,11 @@ _KEY = "lora_adapter_metadata"
 class HeaderScales:
     """Of file `name`."""
 
-    def __init__(self, name: str, metadata: Mapping[str, str]) -> None:
+    def __init__(self, name: str, metadata: Mapping[str, str], *, takes_plain_alpha: bool = False) -> None:
+        """`takes_plain_alpha`: where there is no configuration, `alpha` in the header is that of every module."""
         self._name = name
         self._configs = _by_component(metadata.get(_KEY, "{}"))
+        self._plain_alpha = _number(metadata.get("alpha")) if takes_plain_alpha and not self._configs else None
 
     @property
     def has_dora(self) -> bool:
@@ -41,7 +43,7 @@ class HeaderScales:
         for pattern, alpha in patterns.items() if isinstance(patterns, dict) else ():
             if self._means(pattern, module):
                 return alpha
-        return config.get("lora_alpha", rank)
+        return config.get("lora_alpha", rank if self._plain_alpha is None else self._plain_alpha)
 
     def _means(self, pattern: str, module: str) -> bool:
         try:
@@ -57,6 +59,13 @@ def unreadable_alpha(name: str, module: str, found: object) -> UnsupportedLoraEr
     return UnsupportedLoraError(
         f"LoRA {name!r} is damaged: the alpha of {module!r} is no number ({str(found)[:40]}); download or save it again"
     )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def _by_component(text: str) -> dict[str, dict[str, object]]:

@@ -7,7 +7,7 @@ stood beside it in the file; one that it computed (a Flux qkv split, say) has th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +66,7 @@ def named_lora(
 
     Raises UnsupportedLoraError for formats that are not plain LoRA and for keys that no converter of diffusers reads.
     """
-    header = HeaderScales(name, metadata)
+    header = HeaderScales(name, metadata, takes_plain_alpha=_takes_plain_alpha(pipeline, tensors))
     _require_plain(name, tensors, header)
     source = FileTensors(with_positive_alphas(name, tensors))
     conversion = _converted(pipeline, name, source.without_mids)
@@ -96,6 +96,11 @@ def _require_plain(name: str, tensors: Mapping[str, torch.Tensor], header: Heade
             f"LoRA {name!r} is not plain LoRA ({', '.join(sorted(kinds))}) and cannot be applied exactly here; "
             "load it with pipeline.load_lora_weights, or use a plain LoRA"
         )
+
+
+def _takes_plain_alpha(pipeline: LoraPipeline, tensors: Iterable[str]) -> bool:
+    """MiniMax-H3's loader does, unless keys say it; from tensors alone, its converter cannot."""
+    return hasattr(pipeline, "transformer_ref_name") and not any(key.endswith(".alpha") for key in tensors)
 
 
 def _converted(pipeline: LoraPipeline, name: str, tensors: Mapping[str, torch.Tensor]) -> Conversion:

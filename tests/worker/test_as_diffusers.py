@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxPipeline
+from diffusers.loaders import MiniMaxH3LoraLoaderMixin
 from safetensors.torch import save_file
 
 from warmstack.worker.errors import StackError
@@ -91,3 +92,45 @@ def test_a_module_without_an_alpha_counts_in_full_whatever_the_others_have(
     make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "it")
     for name, weight in weights.items():
         torch.testing.assert_close(weight - before[name], delta(tensors, name), rtol=1e-5, atol=1e-5)
+
+
+class MiniMaxLike(OtherPipeline):
+    _lora_loadable_modules = MiniMaxH3LoraLoaderMixin._lora_loadable_modules
+    transformer_name = MiniMaxH3LoraLoaderMixin.transformer_name
+    transformer_ref_name = MiniMaxH3LoraLoaderMixin.transformer_ref_name
+    lora_state_dict: Any = MiniMaxH3LoraLoaderMixin.lora_state_dict
+
+
+MINIMAX = "transformer_blocks.0.ff.net.2"
+
+
+@pytest.mark.parametrize(
+    ("beside", "header", "scale"),
+    [
+        ({}, {"alpha": "8"}, 2.0),
+        ({}, {"alpha": "half"}, 1.0),
+        ({"blocks.0.mlp.fc2.alpha": torch.tensor(2.0)}, {"alpha": "8"}, 0.5),
+        ({}, {"alpha": "8", "lora_adapter_metadata": '{"transformer.r": 4, "transformer.lora_alpha": 12}'}, 3.0),
+    ],
+    ids=["alone", "no number", "beside alphas", "beside a configuration"],
+)
+def test_the_alpha_in_the_header_of_a_minimax_lora_counts_as_in_diffusers(
+    beside: Tensors, header: dict[str, str], scale: float, tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    name = "blocks.0.mlp.fc2"
+    factors = {"lora_down": torch.rand(4, FEATURES), "lora_up": torch.rand(FEATURES, 4)}
+    save_file(
+        {f"{name}.{side}.weight": value for side, value in factors.items()} | beside,
+        tmp_path / "it.safetensors",
+        header,
+    )
+    pipeline: Any = MiniMaxLike(transformer=[MINIMAX])
+    weight = pipeline.transformer.get_submodule(MINIMAX).weight
+    base = weight.detach().clone()
+    _, told = MiniMaxH3LoraLoaderMixin.lora_state_dict(str(tmp_path / "it.safetensors"), return_lora_metadata=True)
+    assert (told or {}).get("transformer.lora_alpha") == {2.0: 8, 3.0: 12}.get(scale), (
+        "or diffusers means it otherwise now"
+    )
+    make_worker(lora_directories=tmp_path).apply_to_pipeline(pipeline, "it")
+    expected = scale * factors["lora_up"] @ factors["lora_down"]
+    torch.testing.assert_close(weight - base, expected, rtol=1e-5, atol=1e-5)
