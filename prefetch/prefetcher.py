@@ -187,6 +187,8 @@ class Prefetcher:
         while not self._closed:
             self._woken.clear()
             await self._reconcile()
+            if self._board.is_behind:
+                continue
             busy = self._queued_jobs or self._warmer.readings or self._models.readings
             # Not wait_for: before Python 3.12 it may swallow the cancellation that ends this loop.
             self._next_look.within(BUSY_POLL_S if busy else IDLE_POLL_S)

@@ -51,6 +51,12 @@ class QueueBoard:
         self._needs: tuple[JobNeeds, ...] | None = ()
         self._started: set[JobKey] = set()
         self._running: set[JobKey] = set()
+        self._is_behind = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Jobs in sight are left to be read, by the next `complete`."""
+        return self._is_behind
 
     @property
     def needs(self) -> tuple[JobNeeds, ...]:
@@ -63,6 +69,7 @@ class QueueBoard:
     def observe(self, visible: Sequence[QueuedJob]) -> Observed:
         """Takes in the queue as it is now, without reading anything."""
         before, self._jobs = self._keys, in_sight(visible, self._known)
+        self._is_behind = False
         after = self._keys = [job.key for job in self._jobs]
         last, self._last = self._last, visible[-1].key if visible else None
         self._mark_running()
@@ -93,6 +100,7 @@ class QueueBoard:
         if not (fresh or moved or is_stale):
             return False
         read = await self._book.read(fresh)
+        self._is_behind = any(job.key not in read for job in fresh)
         asked_for = self._jobs if is_stale else fresh
         asked = {ref.asks for job in asked_for if job.key in read for ref in read[job.key].loras}
         moved |= await self._lookup.find(asked, stop, anew=is_stale)

@@ -11,6 +11,8 @@ from .job import JobKey, QueuedJob, References
 
 SLICE_S = 0.001
 """How long the event loop is held between two breaths."""
+READ_S = 0.1
+"""How long a plan waits for the graphs of further jobs: as they are read, the queue may have moved."""
 LARGE_INPUTS = 1500
 """A graph with more inputs is read in a thread: one reading cannot be sliced."""
 
@@ -33,9 +35,12 @@ class ReferenceBook:
             self._known.pop(key, None)
 
     async def read(self, jobs: Sequence[QueuedJob]) -> Mapping[JobKey, References]:
-        """References per job, those of `jobs` read now unless they are known."""
+        """References per job, those of `jobs` read now unless they are known, as many as `READ_S` is enough for."""
         deadline_s = time.perf_counter() + SLICE_S
+        end_s = time.perf_counter() + READ_S
         for job in jobs:
+            if time.perf_counter() >= end_s:
+                break
             if job.key in self._known:
                 continue
             if _is_large(job.payload):

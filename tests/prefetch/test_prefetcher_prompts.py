@@ -7,9 +7,11 @@ import threading
 import time
 
 from warmstack.prefetch.prefetcher import Prefetcher
-from warmstack.prefetch.queue.book import SLICE_S
+from warmstack.prefetch.queue.book import READ_S, SLICE_S
 from warmstack.prefetch.queue.job import QueuedJob, References
+from warmstack.prefetch.references import payload_references
 
+from .patience import until
 from .world import World, stock_graph
 
 
@@ -64,6 +66,26 @@ async def test_a_long_queue_is_read_in_slices(world: World) -> None:
     await task
     longest = max(len(part.split()) for part in " ".join(order).split("breath"))
     assert longest <= 2
+
+
+async def test_the_first_jobs_are_planned_while_later_graphs_are_still_being_read(world: World) -> None:
+    """Graphs that take long, and a queue that is cleared meanwhile."""
+    name, seen = world.lora("a"), []
+
+    def slow(payload: object) -> References:
+        seen.append(payload)
+        if len(seen) > 1:
+            time.sleep(READ_S)
+        return payload_references(payload)
+
+    world.build(references=slow)
+    for i in range(20):
+        world.submit(str(i), name)
+    await until(world, lambda: bool(world.reads.waiting))
+    assert len(seen) < 10
+    del world.queue[1:]
+    await until(world, lambda: len(world.prefetcher.status().queue) == 1)
+    assert len(seen) < 15
 
 
 async def test_a_giant_graph_is_read_off_the_loop(world: World) -> None:
