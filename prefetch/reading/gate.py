@@ -38,6 +38,8 @@ class Gate(RateLimit):
         """When it let the last chunk through, infinite while it holds one; whoever begins to read sets it."""
         self.is_open = True
         self.is_demanded = False
+        self.was_limited = False
+        """Some chunk had to keep to a rate."""
         self._limiter = limiter
         self._is_cancelled = is_cancelled
         self._joined = joined
@@ -77,6 +79,7 @@ class Gate(RateLimit):
 
         while (limiter := self._limiter()) is not None and limiter is not paid and not released():
             paid = limiter
+            self.was_limited = True
             limiter.spend(nbytes, let_go)
 
     def _is_released(self) -> bool:

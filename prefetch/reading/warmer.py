@@ -269,18 +269,18 @@ class Warmer:
         self._schedule.ended(reading, follower)
         if outcome.state == "no_room" and self._schedule.make_room(fetch.key):
             outcome = Outcome("cancelled")
-        self._record(fetch, outcome, beside)
+        self._record(reading, outcome, beside)
         self._schedule.go_on(reading, follower)
         is_outdated = outcome.state == "no_room" or (outcome.state == "cancelled" and self._plan.wants(fetch.key))
         has_more = bool(self._plan.rest) and self._schedule.is_dry(self._schedule.line_of(reading.path))
         self._changed(is_outdated or has_more)
 
-    def _record(self, fetch: Fetch, outcome: Outcome, beside: int) -> None:
-        key = fetch.file.key
+    def _record(self, reading: Reading, outcome: Outcome, beside: int) -> None:
+        fetch, key = reading.fetch, reading.fetch.file.key
         if fetch.tier == "page" and self._unreadable.counts(key, outcome):
             self.tally.count_warmed(key, outcome.read_bytes, outcome.seconds, claimed=key in self._running)
             # A later load finds the pages warm: only this read tells what a cold one costs, unless it was held back.
-            if outcome.state == "ready" and self.limiter is None:
+            if outcome.state == "ready" and not reading.gate.was_limited:
                 self._cache.record_cold_read(key, outcome.seconds)
         if outcome.state == "ready":
             self.meter.count_read(outcome.read_bytes, outcome.seconds, key.path, beside=beside)

@@ -163,16 +163,18 @@ async def test_the_status_tells_what_a_reader_of_metrics_needs(tmp_path: Path) -
     await world.close()
 
 
-@pytest.mark.parametrize("limit", [None, 1 << 40])
+@pytest.mark.parametrize(("limit", "then"), [(None, None), (1 << 40, 1 << 40), (1 << 40, None)])
 async def test_a_page_read_tells_what_a_cold_one_costs_unless_it_was_held_back(
-    tmp_path: Path, limit: int | None
+    tmp_path: Path, limit: int | None, then: int | None
 ) -> None:
+    """For a part of the time at least."""
     world = World(tmp_path / "loras", read_limit_bytes_per_s=limit)
     name = world.lora("a")
     world.prefetcher._resolver.refresh()
 
     def take_a_second(path: str, done: int) -> None:
         world.now_s += 1
+        world.prefetcher.configure(world.settings.updated({"read_limit_bytes_per_s": then}))
 
     world.on_chunk = take_a_second
     world.submit("1", name)
