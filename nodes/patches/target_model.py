@@ -22,7 +22,8 @@ class TargetModel:
 
     key_map: Mapping[str, Target]
     shapes: Mapping[str, tuple[int, ...] | None]
-    """Every name in the state dict. None where the storage is packed and its shape says nothing about the weight."""
+    """Every name in the state dict, and the shape of the weight itself, which the host may store packed. None where
+    the shape is the storage's and says nothing about the weight."""
     fingerprint: str
     structure: Structure
     """Every module below, and its type. Wrapping one (torch.compile, of the whole or of a block) renames its weights,
@@ -63,13 +64,12 @@ class TargetModels:
         known = self._known.get(module)
         if known is None or known.structure != structure:
             key_map = read_key_map(module, {})
-            shapes = {key: _shape(weight) for key, weight in module.state_dict().items()}
+            weights = dict(module.named_parameters(remove_duplicate=False))
+            shapes = {key: _shape(weights.get(key, stored)) for key, stored in module.state_dict().items()}
             known = TargetModel(key_map, shapes, fingerprint(key_map, shapes), structure)
             self._known[module] = known
         return known
 
 
 def _shape(weight: object) -> tuple[int, ...] | None:
-    if type(weight) is torch.Tensor and weight.is_floating_point():
-        return tuple(weight.shape)
-    return None
+    return tuple(weight.shape) if isinstance(weight, torch.Tensor) and weight.is_floating_point() else None

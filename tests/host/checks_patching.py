@@ -119,6 +119,23 @@ def check_what_the_host_does_not_apply_is_not_reported_as_matched(base: Path) ->
             assert torch.equal(comfy.lora.calculate_weight(patched.model.patches[key], weight.clone(), key), weight)
 
 
+def check_what_does_not_fit_a_packed_weight_is_told_too(base: Path) -> None:
+    """Its storage has another shape than the weight; stacks on it are those of chained stock loaders."""
+    bench = Bench(base)
+    names = synthetic_loras.write_wide_kinds(base)
+    for format_name in ("nvfp4", "int8_tensorwise"):
+        model = bench.packed_flux(format_name)
+        packed = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+        assert model.model.state_dict()[packed].dtype in (torch.uint8, torch.int8)
+        stock, _ = bench.stock(model, None, FLUX_ROWS)
+        assert_same_patches(bench.ours(model, None, FLUX_ROWS, "exact").model, stock)
+        for name in names:
+            patched = bench.ours(model, None, [(name, 1.0, 0.0)], "exact")
+            assert set(patched.matches[0].misfits) == set(patched.model.patches) > {packed}, (format_name, name)
+        (fitting,) = bench.ours(model, None, FLUX_ROWS[:1], "fused").matches
+        assert (fitting.misfits, fitting.norm_share) == ((), 1.0)
+
+
 def check_estimated_norms_are_those_of_the_hosts_updates(base: Path) -> None:
     bench = Bench(base)
     for name in synthetic_loras.write_products(base):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import comfy.lora
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 from hostkit import graphs
 from hostkit.models import lora_path
 
@@ -45,6 +47,16 @@ class Bench:
 
     def flux(self) -> Any:
         return comfy.sd.load_diffusion_model(str(self.base / "models/diffusion_models" / graphs.UNET))
+
+    def packed_flux(self, format_name: str) -> Any:
+        """With the weights of its blocks in one of the host's formats, as in a file that is made so."""
+        weights = comfy.utils.load_torch_file(str(self.base / "models/diffusion_models" / graphs.UNET))
+        layout = QUANT_ALGOS[format_name]["comfy_tensor_layout"]
+        said = torch.tensor(list(json.dumps({"format": format_name}).encode()), dtype=torch.uint8)
+        for key in [key for key, weight in weights.items() if "blocks" in key and weight.ndim == 2]:
+            packed = QuantizedTensor.from_float(weights.pop(key).bfloat16(), layout)
+            weights |= packed.state_dict(key) | {key.removesuffix("weight") + "comfy_quant": said}
+        return comfy.sd.load_diffusion_model_state_dict(weights)
 
     def sd15(self) -> tuple[Any, Any]:
         path = self.base / "models/checkpoints" / graphs.CHECKPOINT

@@ -172,7 +172,7 @@ class _Read:
         return key_map | {f"x_{name}": name for name in module.state_dict()}
 
 
-def test_a_base_model_is_read_once_and_forgotten_with_its_module() -> None:
+def test_a_target_model_is_read_once_and_forgotten_with_its_module() -> None:
     target_models, read = TargetModels(), _Read()
     module = torch.nn.Sequential(torch.nn.Linear(4, 8))
     first = target_models.of(module, read)
@@ -185,7 +185,18 @@ def test_a_base_model_is_read_once_and_forgotten_with_its_module() -> None:
     assert len(target_models) == 0
 
 
-def test_a_base_model_whose_children_were_wrapped_is_read_again() -> None:
+def test_a_weight_that_is_stored_packed_has_its_own_shape_or_none() -> None:
+    module = torch.nn.Linear(8, 4)
+    module.register_state_dict_post_hook(
+        lambda _, stored, *__: stored.update(weight=torch.ones(4, 4, dtype=torch.uint8))
+    )
+    bare = torch.nn.Module()
+    bare.register_parameter("weight", torch.nn.Parameter(torch.ones(4, 4, dtype=torch.uint8), requires_grad=False))
+    shapes = [TargetModels().of(one, _Read()).shapes["weight"] for one in (module, bare)]
+    assert shapes == [(4, 8), None]
+
+
+def test_a_target_model_whose_children_were_wrapped_is_read_again() -> None:
     target_models, read = TargetModels(), _Read()
     module = torch.nn.Sequential(torch.nn.Linear(4, 8))
     before = target_models.of(module, read)
@@ -193,7 +204,7 @@ def test_a_base_model_whose_children_were_wrapped_is_read_again() -> None:
     assert target_models.of(module, read).shapes.keys() == {"0.0.weight", "0.0.bias"} != before.shapes.keys()
 
 
-def test_a_base_model_with_one_wrapped_block_is_read_again() -> None:
+def test_a_target_model_with_one_wrapped_block_is_read_again() -> None:
     target_models, read = TargetModels(), _Read()
     blocks = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 4))
     module = torch.nn.Sequential(blocks, torch.nn.Sequential())
