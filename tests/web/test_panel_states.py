@@ -350,11 +350,14 @@ def test_opening_the_panel_looks_through_the_folders_once(component: Component, 
     """The first page of the table does; a file that has come or gone tells nobody."""
     from playwright.sync_api import expect
 
-    view = component(height=2000)
+    view = component(height=2000, once=True)
+    view.page.clock.install(time=0)
+    view.boot()
     expect(view.row("concepts/glass_anatomy.safetensors")).to_be_visible()
     backend.rows["styles/new.safetensors"] = Row("styles/new.safetensors", MIB)
     looks = view.host.requests.count("GET /api/warmstack/v1/adapters")
     view.page.evaluate("kit.show()")
+    view.page.clock.run_for(6000)
     expect(view.row("styles/new.safetensors")).to_be_visible()
     for share in ("11%", "12%", "13%"):
         backend.prefetch["hidden_share"] = float(share[:-1]) / 100

@@ -1,5 +1,5 @@
 """The stack editor where a test needs a front end that has just started, or how a node is drawn makes no difference:
-subgraphs, a finger on the screen, a library on its way or another one."""
+subgraphs, a finger on the screen, a library on its way."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from .browser_kit.stack_node import (
     SEND,
     add_node,
     add_row,
-    applied,
     box_of,
-    finish_run,
     new_workflow,
     press,
     rows_of,
@@ -120,48 +118,16 @@ def test_a_finger_changes_a_strength_and_moves_a_row(opened: Callable[..., Opene
 
 
 @either_way
-def test_a_file_that_comes_while_the_panel_is_closed_is_offered(
-    booted: tuple[OpenedStub, FakeBackend], page: Page
-) -> None:
+def test_a_file_that_comes_is_offered_once_the_host_is_told_to_look(editing: FakeBackend, page: Page) -> None:
     from playwright.sync_api import expect
 
-    view, backend = booted
     editor = add_node(page)
     name = add_row(editor)
     name.fill("new")
     expect(editor.get_by_text("Nothing matches")).to_be_visible()
-    backend.rows["styles/new_one.safetensors"] = Row("styles/new_one.safetensors", MIB)
+    editing.rows["styles/new_one.safetensors"] = Row("styles/new_one.safetensors", MIB)
     page.evaluate(f"void {APP}.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')")
     expect(editor.get_by_role("option", name="new_one")).to_be_visible()
-    backend.rows["styles/new_two.safetensors"] = Row("styles/new_two.safetensors", MIB)
-    backend.catalog_revision += 1
-    backend.revision += 1
-    view.host.push()
-    expect(editor.get_by_role("option", name="new_two")).to_be_visible()
-
-
-def test_a_row_is_asked_about_again_when_the_library_or_the_server_is_another(
-    opened: Callable[..., OpenedStub], backend: FakeBackend
-) -> None:
-    from playwright.sync_api import expect
-
-    view = opened()
-    new_workflow(view.page)
-    new = "styles/new_one.safetensors"
-    rows = add_node(view.page, json.dumps([{**INK, "name": new}, LINOCUT])).locator(".ws-stack-row")
-    expect(rows.nth(0)).to_have_attribute("data-state", "missing")
-    backend.rows[new] = Row(new, MIB)
-    backend.catalog_revision += 1
-    backend.revision += 1
-    view.host.push()
-    expect(rows.nth(0)).to_have_attribute("data-state", "cold")
-    backend.set(new, state="page")
-    finish_run(view.page, applied(new, 1, "sdxl"))
-    expect(rows.nth(0)).to_have_attribute("data-state", "page")
-    del backend.rows[LINOCUT["name"]]
-    backend.boot = "boot-2"
-    view.host.push()
-    expect(rows.nth(1)).to_have_attribute("data-state", "missing")
 
 
 @either_way

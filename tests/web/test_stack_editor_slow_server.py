@@ -9,7 +9,7 @@ import pytest
 
 from .browser_kit.fake_backend import MIB, FakeBackend, Row
 from .browser_kit.slow_server import SlowServer
-from .browser_kit.stack_node import INK, KNIGHT, LINOCUT, paste
+from .browser_kit.stack_node import INK, KNIGHT, LINOCUT, applied, paste
 
 if TYPE_CHECKING:
     from .browser_kit.component import ComponentPage
@@ -70,6 +70,45 @@ def test_the_last_state_of_the_catalog_is_asked_about(server: SlowServer, backen
     server.wait(10_000)
     server.answer()
     assert states(server) == ["cold"]
+
+
+def test_a_row_is_asked_about_again_when_the_library_or_the_server_is_another(
+    server: SlowServer, backend: FakeBackend
+) -> None:
+    new = "styles/new.safetensors"
+    server.add_node({**INK, "name": new}, LINOCUT)
+    server.wait(1000)
+    server.answer()
+    assert states(server) == ["missing", "ready"]
+    backend.rows[new] = Row(new, MIB)
+    server.move()
+    server.wait(10_000)
+    server.answer()
+    assert states(server) == ["cold", "ready"]
+    backend.set(new, state="page")
+    server.finish_run(applied(new, 1, "sdxl"))
+    server.wait(1000)
+    server.answer()
+    assert states(server) == ["page", "ready"]
+    del backend.rows[LINOCUT["name"]]
+    backend.boot = "boot-2"
+    server.push()
+    server.wait(10_000)
+    server.answer()
+    assert states(server) == ["page", "missing"]
+
+
+def test_a_file_that_comes_while_the_panel_is_closed_is_offered(server: SlowServer, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    server.add_node()
+    server.page.get_by_role("button", name="Add LoRA").press("Enter")
+    server.page.get_by_role("combobox", name="Choose a LoRA").fill("new")
+    expect(server.page.get_by_text("Nothing matches")).to_be_visible()
+    backend.rows["styles/new.safetensors"] = Row("styles/new.safetensors", MIB)
+    server.move()
+    server.wait(10_000)
+    expect(server.page.get_by_role("option", name="new")).to_be_visible()
 
 
 def test_what_is_edited_while_an_answer_is_on_its_way_is_asked_for_after_it(server: SlowServer) -> None:
