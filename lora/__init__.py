@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from .stacks.stack import LoraStack as LoraStack
     from .stacks.stack import parse_stack as parse_stack
     from .stacks.tags import extract_tags as extract_tags
-    from .stacks.tags import format_tags as format_tags
 else:
     __all__, __getattr__, __dir__ = lazy_names(
         __name__,
@@ -74,6 +73,6 @@ else:
             "library.name_index": "Ambiguous Found Missing",
             "stacks.row": "LoraRow",
             "stacks.stack": "LoraStack parse_stack",
-            "stacks.tags": "extract_tags format_tags",
+            "stacks.tags": "extract_tags",
         },
     )

@@ -45,17 +45,6 @@ class LoraStack:
         """The LORA_STACK of other packs: (name, strength_model, strength_clip)."""
         return [(row.name, row.strength_model, row.strength_clip) for row in self.rows]
 
-    def to_rows(self) -> list[dict[str, object]]:
-        """JSON-able rows that `from_rows` reads back as this stack."""
-        return [
-            {"name": row.name, "strength_model": row.strength_model, "strength_clip": row.strength_clip}
-            | {field: text for field, text in (("category", row.category), ("target", row.target)) if text}
-            for row in self.rows
-        ]
-
-    def scaled(self, weight: float) -> LoraStack:
-        return LoraStack(tuple(row.scaled(weight) for row in self.rows))
-
     def in_category(self, category: str) -> LoraStack:
         """Rows without a category get this one."""
         return LoraStack(tuple(row if row.category else replace(row, category=category) for row in self.rows))

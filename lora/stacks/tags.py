@@ -19,7 +19,7 @@ do not take effect: they become the row's `warning`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import LoraSyntaxError
@@ -30,7 +30,6 @@ A1111 = "a1111"
 SYNTAXES = (COMFY, A1111)
 
 _TAG = re.compile(r"<(?:lora|lyco):([^<>\r\n]*)(>?)", re.IGNORECASE)
-_UNWRITABLE = re.compile(r"[<>:\r\n]")
 # Presets (ALL, MIDD, ALL0.5) and lists of at least three: "0,8" is a mistyped strength, not a list.
 _BLOCK_WEIGHTS = re.compile(r"(?!(?:INF|INFINITY|NAN)$)[A-Z][A-Z0-9_.]*|[-+.0-9eE ]+(?:,[-+.0-9eE ]+){2,}")
 
@@ -56,23 +55,9 @@ def has_tags(text: str) -> bool:
     return _TAG.search(text) is not None
 
 
-def format_tags(rows: Iterable[LoraRow], syntax: str = COMFY) -> str:
-    """Rows as tags that `extract_tags` reads back as the same names and strengths."""
-    require_syntax(syntax)
-    return " ".join(_tag(row, syntax) for row in rows)
-
-
 def require_syntax(syntax: str) -> None:
     if syntax not in SYNTAXES:
         raise LoraSyntaxError(f"unknown tag syntax {shown(syntax)}; use 'comfy' or 'a1111'")
-
-
-def _tag(row: LoraRow, syntax: str) -> str:
-    if not row.name or row.name != row.name.strip() or _UNWRITABLE.search(row.name):
-        raise LoraSyntaxError(f"LoRA name {shown(row.name)} cannot stand in a tag; use a JSON list")
-    numbers = (row.strength_model, row.strength_clip)
-    first, second = numbers if syntax == COMFY else numbers[::-1]
-    return f"<lora:{row.name}:{first!r}:{second!r}>"
 
 
 def _row(match: re.Match[str], syntax: str) -> LoraRow:

@@ -27,9 +27,9 @@ JSON = st.recursive(
 
 @given(ROWS)
 def test_rows_round_trip(rows: tuple[LoraRow, ...]) -> None:
-    stack = LoraStack(rows)
-    assert LoraStack.from_rows(stack.to_rows()) == stack
-    assert parse_stack(json.dumps(stack.to_rows())) == stack
+    fields = ("name", "strength_model", "strength_clip", "category", "target")
+    written = [{field: getattr(row, field) for field in fields} for row in rows]
+    assert LoraStack.from_rows(written) == LoraStack(rows) == parse_stack(json.dumps(written))
 
 
 @given(ROWS)
