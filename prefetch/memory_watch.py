@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..lora.library.file import AdapterKey
 from .machine import Machine
@@ -13,6 +14,13 @@ from .settings import PrefetchSettings
 
 if TYPE_CHECKING:
     from ..lora.cache.cache import AdapterCache
+
+
+class _Seen(NamedTuple):
+    available_bytes: int
+    machine_headroom_bytes: int
+    is_changed: bool
+    """The resident budget was."""
 
 
 class MemoryWatch:
@@ -25,8 +33,8 @@ class MemoryWatch:
         offload: Callable[[Callable[[], Any]], Awaitable[Any]],
         default_budget_bytes: int | None = None,
     ) -> None:
-        """`offload` runs a blocking call in a thread; `default_budget_bytes` is the resident budget when no setting
-        names one, None: what the cache was built with."""
+        """`offload` runs blocking calls in a thread, one at a time; `default_budget_bytes` is the resident budget when no
+        setting names one, None: what the cache was built with."""
         self._cache = cache
         self._machine = machine
         self._offload = offload
@@ -55,25 +63,31 @@ class MemoryWatch:
 
     async def look(self, settings: PrefetchSettings) -> bool:
         """True when the resident budget was changed."""
-        cached = self._cache.snapshot()
-        self._available_bytes, self._machine_headroom_bytes = await self._offload(self._measure)
+        seen: _Seen = await self._offload(partial(self._follow, settings))
+        self._available_bytes, self._machine_headroom_bytes = seen.available_bytes, seen.machine_headroom_bytes
         self._looked = True
-        target_bytes = self._default_budget_bytes if settings.budget_bytes is None else settings.budget_bytes
+        return seen.is_changed
+
+    def _follow(self, settings: PrefetchSettings) -> _Seen:
+        """In a thread, and all at once: another look may wait for its turn there."""
+        # What was evicted for a load has been taken by that load, or is not needed.
+        self._cache.release_spare()
+        available_bytes, machine_headroom_bytes = self._machine.available_bytes(), self._machine.headroom_bytes()
+        cached = self._cache.snapshot()
         limit_bytes = next_limit_bytes(
-            target_bytes, cached.limit_bytes, cached.used_bytes, self._available_bytes, self._headroom_bytes(settings)
+            self._default_budget_bytes if settings.budget_bytes is None else settings.budget_bytes,
+            cached.limit_bytes,
+            cached.used_bytes,
+            available_bytes,
+            _headroom_bytes(settings, machine_headroom_bytes),
         )
         # What was in use, or still being read, when the limit fell could not go then.
         if limit_bytes != cached.limit_bytes or cached.used_bytes > limit_bytes:
-            await self._offload(lambda: self._cache.resize(limit_bytes))
-        return limit_bytes != cached.limit_bytes
+            self._cache.resize(limit_bytes)
+        return _Seen(available_bytes, machine_headroom_bytes, limit_bytes != cached.limit_bytes)
 
     def _headroom_bytes(self, settings: PrefetchSettings) -> int:
-        return self._machine_headroom_bytes if settings.headroom_bytes is None else settings.headroom_bytes
-
-    def _measure(self) -> tuple[int, int]:
-        # What was evicted for a load has been taken by that load, or is not needed.
-        self._cache.release_spare()
-        return self._machine.available_bytes(), self._machine.headroom_bytes()
+        return _headroom_bytes(settings, self._machine_headroom_bytes)
 
     def is_short(self, settings: PrefetchSettings) -> bool:
         return self._looked and self._available_bytes < self._headroom_bytes(settings)
@@ -87,3 +101,7 @@ class MemoryWatch:
         lora_bytes = sum(key.size_bytes for key in pages)
         free_bytes = self._available_bytes - self._headroom_bytes(settings)
         return Room(self.page_bytes(settings) - lora_bytes, free_bytes - lora_bytes)
+
+
+def _headroom_bytes(settings: PrefetchSettings, machine_bytes: int) -> int:
+    return machine_bytes if settings.headroom_bytes is None else settings.headroom_bytes

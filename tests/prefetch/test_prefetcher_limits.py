@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from warmstack.prefetch.prefetcher import MEMORY_TICK_S
 from warmstack.prefetch.settings import PrefetchSettings
 
-from .world import CHUNK_BYTES, MIB, World
+from .world import CHUNK_BYTES, MIB, ManualPool, World
 
 
 async def test_what_the_cache_has_no_room_for_gets_warm_pages_until_the_queue_moves(tmp_path: Path) -> None:
@@ -111,6 +112,26 @@ async def test_a_new_budget_applies_live(world: World) -> None:
     assert world.budget.limit_bytes == 1000
     assert world.budget.used_bytes == 0
     assert world.page_reads == [world.path(name)]
+
+
+async def test_of_two_budgets_set_right_after_each_other_the_last_one_counts(world: World) -> None:
+    """Though the look at memory for the first has not ended when the second is set."""
+    looks = ManualPool()
+    make_pool = world.machine.make_pool
+    world.machine = replace(
+        world.machine, make_pool=lambda size, name: looks if "diskless" in name else make_pool(size, name)
+    )
+    world.build()
+    await world.settle()
+    looks.run_next()
+    await world.settle()
+    for budget_bytes in (1000, None):
+        world.prefetcher.configure(world.settings.updated({"budget_bytes": budget_bytes}))
+        await world.settle()
+    while looks.waiting:
+        looks.run_next()
+        await world.settle()
+    assert world.budget.limit_bytes == world.budget_bytes
 
 
 async def test_switched_off_memory_is_watched_all_the_same(tmp_path: Path) -> None:
