@@ -33,7 +33,7 @@ class MemoryWatch:
         offload: Callable[[Callable[[], Any]], Awaitable[Any]],
         default_budget_bytes: int | None = None,
     ) -> None:
-        """`offload` runs blocking calls in a thread, one at a time; `default_budget_bytes` is the resident budget when no
+        """`offload` runs a blocking call in a thread, one at a time; `default_budget_bytes` is the budget when no
         setting names one, None: what the cache was built with."""
         self._cache = cache
         self._machine = machine
