@@ -144,7 +144,8 @@ def _header_length(path: str, file: FileIO, file_bytes: int) -> int:
 def _content(path: str, raw: bytearray, data_bytes: int) -> tuple[Mapping[str, str], dict[str, TensorEntry]]:
     """Metadata and tensors, in the order of their data."""
     if has_too_many_parts(raw):
-        raise damaged(path, "header is not a list of tensors")
+        reason = "header lists more than 160,000 tensors, or is none; save the model in shards, or download it again"
+        raise SafetensorsValidationError(path, reason)
     found = _plain_content(path, raw)
     if found is not None:
         block, tensors = found

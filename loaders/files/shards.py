@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import SafetensorsLoadError, SafetensorsValidationError, damaged
+from ..errors import SafetensorsLoadError, SafetensorsValidationError
 from ..reading.opened import OpenFiles, open_raw, stamp_of, unreadable
 from ..strategies.strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
 from .header import MAX_HEADER_BYTES, SafetensorsHeader, read_header
@@ -40,7 +40,7 @@ def read_index(path: str | os.PathLike[str]) -> ShardIndex:
             raise SafetensorsValidationError(name, "is too large for an index")
         raw = file.readall()
     if has_too_many_parts(raw):
-        raise damaged(name, "is not a list of tensors and their shards")
+        raise SafetensorsValidationError(name, "lists more than 500,000 tensors, or is no index; download it again")
     try:
         document = json.loads(
             raw,

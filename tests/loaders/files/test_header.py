@@ -239,6 +239,13 @@ def test_a_wide_bomb_is_refused_in_little_memory(write_raw, bomb: bytes):
         tracemalloc.stop()
 
 
+def test_a_file_of_more_tensors_than_may_be_is_not_called_damaged(write_raw):
+    """To download it again would be in vain."""
+    with pytest.raises(SafetensorsValidationError, match=r"more than 160,000 tensors, .* in shards") as caught:
+        read_header(write_raw(WIDE_BOMBS["tensors"]))
+    assert "damaged" not in str(caught.value)
+
+
 def test_numbers_are_counted_as_they_come(write_raw):
     with pytest.raises(SafetensorsValidationError, match="not valid JSON"):
         read_header(write_raw(b'{"a":[' + b"1.0," * 2_200_000 + b"1.0]}"))
