@@ -8,8 +8,8 @@ from typing import Literal
 
 from ..errors import SafetensorsLoadError
 from ..reading.opened import unreadable
-from ..strategies.strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
 from .header import SAFETENSORS_SUFFIXES
+from .other_formats import GGUF_SUFFIX, PICKLE_SUFFIXES
 from .shards import INDEX_SUFFIX
 
 Format = Literal["safetensors", "pickle", "gguf", "index"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from ..errors import SafetensorsLoadError, SafetensorsValidationError
 from ..reading.opened import OpenFiles, open_raw, stamp_of, unreadable
-from ..strategies.strategy import GGUF_SUFFIX, PICKLE_SUFFIXES
 from .header import MAX_HEADER_BYTES, SafetensorsHeader, read_header
+from .other_formats import GGUF_SUFFIX, PICKLE_SUFFIXES
 from .strict_json import DuplicateKeyError, few_numbers, has_too_many_parts, unique_object
 
 INDEX_SUFFIX = ".index.json"

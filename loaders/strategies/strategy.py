@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..files.header import SafetensorsHeader, read_header
+from ..files.other_formats import GGUF_SUFFIX, PICKLE_SUFFIXES
 from ..memory.spare_memory import SpareMemory
 from ..placing.device_map import DeviceMap
 from ..reading.filling import Pace
@@ -16,9 +17,6 @@ from ..telemetry import LoadingMetrics
 
 if TYPE_CHECKING:
     import torch
-
-PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-GGUF_SUFFIX = ".gguf"
 
 
 @dataclass(frozen=True, slots=True)
