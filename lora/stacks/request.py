@@ -78,7 +78,13 @@ def _category_weights(value: object) -> dict[str, float]:
         return {}
     if not isinstance(value, Mapping):
         raise LoraSyntaxError(f"request: 'category_weights' is {shown(value)}, not an object of category: weight")
-    return {
-        category_key(str(category)): number(weight, f"request, category weight of {shown(category)}")
-        for category, weight in value.items()
-    }
+    weights: dict[str, float] = {}
+    for category, weight in value.items():
+        where = f"request, category weight of {shown(category)}"
+        key, found = category_key(str(category)), number(weight, where)
+        # Either would be without effect in silence.
+        if not key:
+            raise LoraSyntaxError(f"{where}: that is no category; a weight over all LoRAs is 'global_weight'")
+        if weights.setdefault(key, found) != found:
+            raise LoraSyntaxError(f"{where}: weights of one category contradict each other; write one of them")
+    return weights

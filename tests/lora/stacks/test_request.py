@@ -106,6 +106,8 @@ def test_nothing_asked_for_is_the_empty_stack(request_: dict[str, object]) -> No
         ({"models": ["a"], "enabled": 2}, ("enabled", "2")),
         ({"models": ["a"], "category_weights": [1]}, ("category_weights", "[1]")),
         ({"models": ["a"], "category_weights": {"c": "much"}}, ("'c'", "much")),
+        ({"models": ["a"], "category_weights": {"": 0.5}}, ("''", "no category")),
+        ({"models": ["a"], "category_weights": {"Styles": 1, "styles/": 0.5}}, ("'styles/'", "contradict")),
         ({"models": [["a", 1e300]], "global_weight": 1e300}, ("'a'", "infinite")),
     ],
 )
