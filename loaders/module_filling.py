@@ -18,7 +18,7 @@ from .reading.filling import Pace
 from .reading.opened import OpenFiles
 from .reading.stream import StreamedPiece, stream_pieces
 from .robust import Device, PathLike, request_for
-from .strategies.placement import on_its_own, place_tensor, require_casts, require_devices, send_tensors
+from .strategies.placement import on_its_own, place_tensor, require_devices, require_dtypes, send_tensors
 from .strategies.strategy import LoadRequest
 from .upload.uploads import Uploads
 
@@ -80,7 +80,8 @@ def fill_from(
     pace = replace(request.pace, reached=meter.add)
     with Uploads() as uploads:
         for header, keys in wanted:
-            require_casts(header, keys, request.dtype)
+            if loaded is None:
+                require_dtypes(header, keys, request.dtype)
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
         if loaded is None:
             pieces: Iterator[StreamedPiece] = stream_pieces(wanted, pace, max_bytes=max_bytes, opened=request.opened)

@@ -30,10 +30,7 @@ def view_tensors(
     for step, (key, (dtype, shape, start, end)) in enumerate(entries.items()):
         if step % _BREATH_TENSORS == 0:
             breather.breathe()
-        if dtype not in TORCH_DTYPES:
-            raise SafetensorsLoadError(path, f"{key!r} is {dtype}, which this torch lacks; convert the file")
-        if dtype == "F4":
-            shape = _packed_shape(path, key, shape)
+        shape = torch_shape(path, key, dtype, shape)
         if start == end:
             empty[key] = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="cpu")
         else:
@@ -102,7 +99,12 @@ class _Shapes(dict[tuple[int, ...], torch.Tensor]):
         return template
 
 
-def _packed_shape(path: str, key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def torch_shape(path: str, key: str, dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape as which torch holds that tensor of `path`; SafetensorsLoadError when it holds none like it."""
+    if dtype not in TORCH_DTYPES:
+        raise SafetensorsLoadError(path, f"{key!r} is {dtype}, which this torch lacks; convert the file")
+    if dtype != "F4":
+        return shape
     if not shape or shape[-1] % 2:
         raise SafetensorsLoadError(
             path, f"{key!r} is F4 with an odd last dimension, which torch cannot hold; convert the file"

@@ -12,7 +12,7 @@ from ..placing.footprint import worth_copying
 from ..system.breather import Breather
 from ..telemetry import LoadingMetrics, StageClock
 from ..upload.uploads import Uploads
-from .placement import on_its_own, place_tensor, require_casts, require_devices, send_tensors
+from .placement import on_its_own, place_tensor, require_devices, require_dtypes, send_tensors
 from .strategy import LoadRequest, LoadResult
 
 _BREATH_TENSORS = 256
@@ -46,7 +46,7 @@ class Gathering:
 
     def _require_possible(self, header: SafetensorsHeader) -> None:
         self.require_devices(header.path, header.tensors)
-        require_casts(header, self.wanted(header), self._request.dtype)
+        require_dtypes(header, self.wanted(header), self._request.dtype)
 
     def require_devices(self, path: str, keys: Mapping[str, object]) -> None:
         """Before they are read: SafetensorsLoadError when a device that `keys` go to is not there."""

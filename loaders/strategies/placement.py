@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -10,6 +10,7 @@ from ..cancelling import Cancelled, never
 from ..errors import SafetensorsLoadError
 from ..files.dtypes import TORCH_DTYPES
 from ..files.header import SafetensorsHeader
+from ..reading.views import torch_shape
 from ..upload.uploads import Uploads
 
 _REFUSALS = (RuntimeError, AssertionError, TypeError)
@@ -31,8 +32,10 @@ def require_devices(path: str, devices: Mapping[str, str], uploads: Uploads) -> 
             raise _unplaced(path, key, device, None, error) from error
 
 
-def require_casts(header: SafetensorsHeader, keys: Iterable[str], dtype: torch.dtype | None) -> None:
-    """SafetensorsLoadError when torch has no cast of one of `keys` to `dtype`."""
+def require_dtypes(header: SafetensorsHeader, keys: Collection[str], dtype: torch.dtype | None) -> None:
+    """SafetensorsLoadError when torch holds nothing like one of `keys`, or has no cast of it to `dtype`."""
+    for key in keys:
+        torch_shape(header.path, key, *header.tensors[key][:2])
     if dtype is None or dtype == TORCH_DTYPES.get("F4"):
         return
     packed = next((key for key in keys if header.tensors[key].dtype == "F4"), None)

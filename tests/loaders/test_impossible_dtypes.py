@@ -10,7 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from warmstack.loaders import LoadProgress, ModelLoader, SafetensorsLoadError, StrategyRegistry, fill_module
+from warmstack.loaders import (
+    LoadProgress,
+    ModelLoader,
+    SafetensorsLoadError,
+    StrategyRegistry,
+    StreamingLoadingStrategy,
+    fill_module,
+)
 from warmstack.loaders.gguf.load import load_gguf
 from warmstack.loaders.gguf.quant_types import GGUF_TYPES
 
@@ -60,6 +67,26 @@ def test_what_torch_casts_to_nothing_is_refused_before_anything_is_read(half_byt
         ModelLoader(strategy, dtype=torch.float16).load_checkpoint(half_bytes, progress=seen.append)
     assert (seen, caught.value.path) == ([], half_bytes)
     assert ModelLoader(strategy).load_checkpoint(half_bytes).keys() == {"packed", "plain"}
+
+
+LACKING = {
+    "a type": ({"dtype": "F6_E2M3", "shape": [4], "data_offsets": [8, 11]}, "is F6_E2M3, which this torch lacks"),
+    "a shape": ({"dtype": "F4", "shape": [2, 3], "data_offsets": [8, 11]}, "odd last dimension"),
+}
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "auto"])
+@pytest.mark.parametrize(("entry", "reason"), LACKING.values(), ids=LACKING)
+def test_what_torch_cannot_hold_is_refused_before_anything_is_read(
+    write_raw, strategy: str, entry: object, reason: str
+):
+    path = write_raw({"plain": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}, "odd": entry}, bytes(11))
+    seen: list[LoadProgress] = []
+    with pytest.raises(SafetensorsLoadError, match=f"'odd' .*{reason}"):
+        ModelLoader(strategy).load_checkpoint(path, progress=seen.append)
+    assert seen == []
+    if StrategyRegistry.default().strategies.get(strategy, StreamingLoadingStrategy()).constraints.leaves_on_disk:
+        assert ModelLoader(strategy, {"odd": "disk"}).load_checkpoint(path).keys() == {"plain"}
 
 
 def test_what_is_left_on_disk_need_not_be_cast(half_bytes: str):
