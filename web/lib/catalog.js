@@ -18,12 +18,18 @@ export class CatalogRows {
   #isCurrent = false
   #pages = 0
   #fetchedAt = -Infinity
+  #byName = new Map()
   /** Never throws: without a catalog the table still shows what is in memory, and the next status asks again. */
   refresh = latest(() => this.#fetch().catch(() => this.expire()))
 
   constructor(store) {
     this.#store = store
     this.rows = []
+  }
+
+  /** The row of a file; undefined when the library has none of that name. */
+  named(name) {
+    return this.#byName.get(name)
   }
 
   /** Calls `watcher()` when the rows changed; returns the way out. */
@@ -79,6 +85,7 @@ export class CatalogRows {
       total = found.length > 0 ? page.total ?? 0 : 0
     }
     this.rows = rows
+    this.#byName = new Map(rows.map((row) => [row.name, row]))
     for (const watcher of this.#watchers) watcher()
   }
 }

@@ -229,8 +229,7 @@ export class StackEditor {
   }
 
   #baseModel(row) {
-    const file = this.#fileOf(row)
-    return this.#catalog.rows.find(({ name }) => name === file)?.baseModel ?? ''
+    return this.#catalog.named(this.#fileOf(row))?.baseModel ?? ''
   }
 
   #fileOf(row) {

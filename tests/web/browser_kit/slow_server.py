@@ -57,7 +57,7 @@ _START = f"""async () => {{
     attachEditor(node, {{ store, catalog, bases: {{ of: async () => '' }}, host }})
     return node
   }}
-  window.kit = {{ api, server, add, nodes: [], refused: [] }}
+  window.kit = {{ api, server, catalog, add, nodes: [], refused: [] }}
 }}"""
 
 
