@@ -33,6 +33,7 @@ def stack_text(browser: Browser) -> Iterator[JSHandle]:
         ("{x}", False),
         ("ink", False),
         ("7", False),
+        ("null", False),
     ],
 )
 def test_a_name_with_brackets_is_no_stack(stack_text: JSHandle, text: str, is_stack: bool) -> None:

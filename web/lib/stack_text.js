@@ -53,7 +53,7 @@ export function strength(text, before) {
 
 function isJson(text) {
   try {
-    return typeof JSON.parse(text) === 'object'
+    return JSON.parse(text) instanceof Object
   } catch {
     return false
   }
