@@ -237,6 +237,24 @@ def test_a_name_in_deep_folders_is_told_by_its_end(page: Page) -> None:
     assert rows_of(page) == deep
 
 
+def test_a_narrow_node_shows_every_tool(page: Page) -> None:
+    editor = add_node(page, json.dumps([INK]))
+    page.evaluate(f"{APP}.graph.nodes[0].setSize([300, 300]); {APP}.canvas.setDirty(true, true)")
+    still(editor)
+    assert page.evaluate(f"{APP}.graph.nodes[0].size[0]") == 300
+    assert editor.evaluate("(box) => [box.scrollWidth - box.clientWidth, box.offsetWidth < 300]") == [0, True]
+
+
+def test_in_high_contrast_the_editor_has_the_background_of_its_colours(page: Page) -> None:
+    """The browser forces black or white on its words, and the canvas below stays as it is."""
+    editor = add_node(page, json.dumps([INK]))
+    background = "(box) => getComputedStyle(box).backgroundColor"
+    assert editor.evaluate(background) == "rgba(0, 0, 0, 0)"
+    page.emulate_media(forced_colors="active")
+    assert editor.evaluate(background) == "rgb(255, 255, 255)"
+    page.emulate_media(forced_colors="none")
+
+
 def test_undo_and_paste_carry_the_rows(page: Page) -> None:
     from playwright.sync_api import expect
 

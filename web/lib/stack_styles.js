@@ -8,7 +8,7 @@ export const STACK_CSS = `
 .ws-stack [hidden] { display: none !important; }
 .ws-stack :is(ol, ul, p) { margin: 0; padding: 0; list-style: none; }
 .ws-stack-rows { display: flex; flex-direction: column; gap: 4px; }
-.ws-stack-row { display: grid; position: relative; grid-template-columns: 10px 16px 16px minmax(60px, 1fr) 44px 44px auto; gap: 4px; align-items: center; min-block-size: 28px; }
+.ws-stack-row { display: grid; position: relative; grid-template-columns: 10px 16px 16px minmax(40px, 1fr) 44px 44px auto; gap: 4px; align-items: center; min-block-size: 28px; }
 .ws-stack-row.ws-off > :is(.ws-input, .ws-picker-field, .ws-glyph) { opacity: .5; }
 .ws-stack-row > input[type=checkbox] { margin: 0; inline-size: 16px; block-size: 16px; accent-color: #2f9e5f; }
 .ws-grip { inline-size: 10px; block-size: 24px; overflow: hidden; display: grid; place-items: center; color: var(--ws-dim); cursor: grab; touch-action: none; }
@@ -52,4 +52,7 @@ export const STACK_CSS = `
 .ws-stack-foot { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: center; justify-content: space-between; }
 .ws-stack .ws-quiet { padding: 0 6px; border-color: transparent; background: none; color: var(--ws-dim); }
 .ws-stack .ws-quiet:hover { background: var(--ws-tint); color: var(--ws-ink); }
+@media (forced-colors: active) {
+  .ws-stack { background: Canvas; }
+}
 `
