@@ -64,8 +64,13 @@ class PressedOnce:
 
 def stops(load: Callable[[Pace], object], total_bytes: int) -> None:
     user = PressedOnce()
-    with pytest.raises(KeyboardInterrupt):
-        load(Pace(reached=user))
+    # A shell has its jobs in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load(Pace(reached=user))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert 0 < user.arrived_bytes < 0.8 * total_bytes
 
 
