@@ -109,11 +109,12 @@ class _Run:
         self._batch = batch
         self._on_report = on_report
         self._stopped = stopped
-        self._position = 0
+        self._waiting = [QueuedJob(request.id, request) for request in batch.requests]
+        self._jobs = self._waiting
+        """Those that are left, the one under way first."""
 
     def jobs(self) -> list[QueuedJob]:
-        waiting = self._batch.requests[self._position :]
-        return [QueuedJob(request.id, request, running=index == 0) for index, request in enumerate(waiting)]
+        return self._jobs
 
     async def on_demand(self) -> list[RequestReport]:
         return [await self._run(request) for request in self._batch.requests]
@@ -134,7 +135,8 @@ class _Run:
         try:
             reports = []
             for position, request in enumerate(self._batch.requests):
-                self._position = position
+                under_way = QueuedJob(request.id, request, running=True)
+                self._jobs = [under_way, *self._waiting[position + 1 :]]
                 prefetcher.wake()
                 reports.append(await self._run(request))
             return reports

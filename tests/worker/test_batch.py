@@ -20,6 +20,7 @@ from warmstack.lora.cache.cache import AdapterCache
 from warmstack.lora.library.file import LoraFile
 from warmstack.prefetch.planning.habit_memory import HabitMemory
 from warmstack.prefetch.planning.habits import Run
+from warmstack.prefetch.queue.job import QueuedJob
 from warmstack.prefetch.settings import PrefetchSettings
 from warmstack.worker.batch import Batch, run_batch
 from warmstack.worker.lora_worker import LoRAWorker
@@ -124,6 +125,23 @@ def test_the_next_requests_adapters_load_while_this_one_runs(
     worker.cache = AdapterCache(ByteBudget(1 << 30), load=load)
     report = run_batch(worker, Batch(parse_queue(QUEUE[:2]), pipeline, generate, tmp_path), "prefetch")
     assert [lora.outcome for lora in report.requests[1].loras] in (["hit"], ["join"])
+
+
+def test_what_a_look_at_the_queue_costs_does_not_grow_with_it(
+    pipeline: Any, tmp_path: Path, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prefetcher looks several times a second: at 5,000 requests, each made into a job anew took a core."""
+    made: list[QueuedJob] = []
+
+    def make(*fields: Any, **more: Any) -> QueuedJob:
+        made.append(QueuedJob(*fields, **more))
+        return made[-1]
+
+    monkeypatch.setattr("warmstack.worker.batch.QueuedJob", make)
+    lines = parse_queue([line(str(number), "ink") for number in range(40)])
+    run_batch(make_worker(), Batch(lines, pipeline, paint, tmp_path), "prefetch")
+    assert {job.job_id for job in made} == {str(number) for number in range(40)}
+    assert len(made) <= 2 * len(lines)
 
 
 def test_on_demand_loads_nothing_ahead(pipeline: Any, tmp_path: Path, make_worker: MakeWorker) -> None:
