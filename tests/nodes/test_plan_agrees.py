@@ -51,8 +51,10 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 
 def planned(runtime: Runtime, text: str, category: str = "") -> dict[str, Any]:
-    node = {"class_type": "WarmStackLoraStack", "inputs": {"loras": text, "category": category}}
-    return dict(runtime.plan({"1": node}))
+    """Of a stack for a loader with a clip: without one, rows of model strength 0 load nothing."""
+    stack = {"class_type": "WarmStackLoraStack", "inputs": {"loras": text, "category": category}}
+    loader = {"class_type": "WarmStackLoadLoraStack", "inputs": {"loras": "", "lora_stack": ["1", 0], "clip": ["4", 1]}}
+    return dict(runtime.plan({"1": stack, "2": loader}))
 
 
 @given(TEXTS, st.sampled_from(["", *CATEGORIES]))
