@@ -1,6 +1,7 @@
 """Test-only nodes, copied into the tiny host's custom_nodes. Runs inside ComfyUI: imports nothing of ours."""
 
 import hashlib
+import json
 import sys
 import time
 
@@ -120,6 +121,27 @@ class TestShortOfMemory:
         return (model,)
 
 
+class TestExpand:
+    """A chain of loaders that no prompt names, as the body of a loop: `nodes` is their JSON, each takes the model of
+    the one before."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "nodes": ("STRING", {"default": "[]"})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "expand"
+    CATEGORY = "test"
+
+    def expand(self, model, nodes):
+        from comfy_execution.graph_utils import GraphBuilder
+
+        graph = GraphBuilder()
+        for node in json.loads(nodes):
+            model = graph.node(node["class_type"], **node["inputs"] | {"model": model}).out(0)
+        return {"result": (model,), "expand": graph.finalize()}
+
+
 class TestModules:
     """Which of the named modules this process has imported."""
 
@@ -147,5 +169,5 @@ def _weights_digest(patcher):
 
 NODE_CLASS_MAPPINGS = {
     cls.__name__: cls
-    for cls in (TestConditioning, TestHold, TestDigest, TestModelDigest, TestShortOfMemory, TestModules)
+    for cls in (TestConditioning, TestHold, TestDigest, TestModelDigest, TestShortOfMemory, TestExpand, TestModules)
 }
