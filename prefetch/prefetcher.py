@@ -209,8 +209,6 @@ class Prefetcher:
         if observed.changed:
             self._dirty = True
             self._warmer.retry_refused()
-            # New jobs may take a while to read and resolve; what nobody needs any more stops first.
-            self._warmer.stop_unneeded(self._board.needs)
         # Not `|=`: it reads before it waits, and would lose what has changed meanwhile.
         if settings.enabled and await self._board.complete(lambda: self._closed):
             self._warmer.locate(use.file.path for needs in self._board.needs for use in needs.uses)

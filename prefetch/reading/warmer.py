@@ -141,10 +141,6 @@ class Warmer:
         self.tally.write_off(plan.pages, plan.resident)
         self._schedule.follow(due)
 
-    def stop_unneeded(self, jobs: Sequence[JobNeeds]) -> None:
-        """Stops reads for jobs that have gone, without the cost of a plan."""
-        self._schedule.keep(lambda fetch: any(fetch.key in job.keys for job in jobs))
-
     def stop(self) -> None:
         """Cancels everything."""
         self._disks.stop_measuring()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from warmstack.prefetch.planning.horizon import NEAREST
 from warmstack.prefetch.prefetcher import BUSY_POLL_S
 
+from .counted_load import CountedLoad
+from .held_reads import HeldReads
 from .world import CHUNK_BYTES, World
 
 
@@ -93,6 +96,26 @@ async def test_a_read_that_is_wanted_again_is_started_again(world: World, concur
     world.submit("2", name)
     await world.settle()
     assert world.states() == {"2": {name: "ready"}}
+
+
+@pytest.mark.parametrize("resident", [True, False])
+async def test_a_read_goes_on_for_a_queue_that_is_cleared_and_posted_again(tmp_path: Path, resident: bool) -> None:
+    reads = HeldReads()
+    load = CountedLoad(reads)
+    world = World(tmp_path / "loras", load=load, reads=reads)
+    name = world.lora("a", 8 * CHUNK_BYTES)
+    world.catalog.refresh()
+    for round_ in range(3):
+        world.queue.clear()
+        world.submit(f"{round_}", name, resident=resident)
+        await world.settle(reads=False)
+        if not round_:
+            reads.begin_next()
+    reads.end(0)
+    await world.settle(reads=False)
+    assert world.states() == {"2": {name: "ready"}}
+    assert not reads.waiting, "a second read of the same file"
+    await world.close()
 
 
 async def test_an_adapter_that_somebody_evicted_is_brought_back_for_the_queue(world: World) -> None:
