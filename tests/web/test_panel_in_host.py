@@ -111,7 +111,7 @@ def test_server_gone_and_back(opened: Open, backend: FakeBackend) -> None:
     expect(view.panel.get_by_text("The queue is empty.")).to_be_visible()
 
 
-def test_leaves_no_poll_behind_when_another_tab_takes_over(opened: Open) -> None:
+def test_leaves_when_another_tab_takes_its_place_and_comes_back(opened: Open) -> None:
     from playwright.sync_api import expect
 
     view = opened()

@@ -346,6 +346,43 @@ def test_an_answer_that_is_older_than_the_question_is_not_the_last_word(
     assert "new" in view.page.evaluate(f"{names}.map(({{ name }}) => name)")
 
 
+STATUS = "GET /api/warmstack/v1/status"
+SEEN = """(state) => {
+  Object.defineProperty(document, 'visibilityState', { value: state, configurable: true })
+  document.dispatchEvent(new Event('visibilitychange'))
+}"""
+
+
+def test_only_a_panel_that_is_there_and_seen_asks_for_the_status(component: Component, backend: FakeBackend) -> None:
+    from playwright.sync_api import expect
+
+    def hour() -> int:
+        """How often it is asked for meanwhile."""
+        before = view.host.requests.count(STATUS)
+        view.page.clock.run_for(3_600_000)
+        # What was asked for before the answer to this was asked for before.
+        view.page.evaluate("() => fetch('/api/system_stats').then((answer) => answer.text())")
+        return view.host.requests.count(STATUS) - before
+
+    view = component(once=True)
+    view.page.clock.install(time=0)
+    view.boot()
+    expect(view.panel.get_by_role("switch")).to_be_checked()
+    view.page.clock.pause_at(600_000)
+    with view.page.expect_response("**/warmstack/v1/status"):
+        view.page.clock.run_for(15_000)
+    view.page.evaluate(SEEN, "hidden")
+    assert hour() == 0
+    backend.settings["enabled"] = False
+    backend.revision += 1
+    with view.page.expect_response("**/warmstack/v1/status"):
+        view.page.evaluate(SEEN, "visible")
+    view.page.clock.run_for(1000)
+    expect(view.panel.get_by_role("switch")).not_to_be_checked()
+    view.page.evaluate("document.querySelector('main').replaceChildren()")
+    assert hour() == 0
+
+
 def test_opening_the_panel_looks_through_the_folders_once(component: Component, backend: FakeBackend) -> None:
     """The first page of the table does; a file that has come or gone tells nobody."""
     from playwright.sync_api import expect
