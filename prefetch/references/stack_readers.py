@@ -27,8 +27,8 @@ def loaded_rows(prompt: Mapping[str, object], rows: list[LoraReference]) -> list
 
 
 def _feeds_models_alone(node: Node) -> bool:
-    """Whether all that get the stack, directly or from one to the next, are ours and have no clip."""
-    todo, seen = [node], set[str]()
+    """Whether a loader gets the stack, directly or from one to the next, and all that do are ours and have no clip."""
+    todo, seen, is_loaded = [node], set[str](), False
     while todo:
         one = todo.pop()
         if one.node_id in seen:
@@ -36,8 +36,9 @@ def _feeds_models_alone(node: Node) -> bool:
         seen.add(one.node_id)
         if one.class_type == LOADER and "clip" in one.inputs:
             return False
+        is_loaded |= one.class_type == LOADER
         for reader, key in takers(one, _STACK_OUTPUTS[one.class_type]):
             if key != STACK_INPUT or reader.class_type not in _PASSES_ON:
                 return False
             todo.append(reader)
-    return True
+    return is_loaded

@@ -199,9 +199,16 @@ WRITERS = [
         ({"4": ("WarmStackLoadLoraStack", {"loras": "", "lora_stack": ["2", 2], "clip": ["9", 1]})}, ("a", "b")),
         ({"4": ("CR Apply LoRA Stack", {"lora_stack": ["2", 2]})}, ("a", "b")),
         ({"4": ("WarmStackLoadLoraStack", {"loras": ["2", 2]})}, ("a", "b")),
-        ({"1": ("WarmStackLoraStack", {"loras": ROWS, "lora_stack": ["2", 2]})}, ("b",)),
+        (
+            {
+                "1": ("WarmStackLoraStack", {"loras": ROWS, "lora_stack": ["2", 2]}),
+                "3": ("WarmStackLoraStack", {"loras": "", "lora_stack": ["1", 0]}),
+            },
+            ("b",),
+        ),
+        ({"2": ("Somebodys", {})}, ("a", "b")),
     ],
-    ids=["no clip", "a clip", "a dead end", "a later clip", "another pack's", "as text", "a circle"],
+    ids=["no clip", "a clip", "a dead end", "a later clip", "another pack's", "as text", "a circle", "no loader yet"],
 )
 def test_a_stack_that_only_loaders_without_a_clip_read_has_no_row_of_model_strength_0(
     class_type: str, inputs: Inputs, output: int, others: dict[str, Any], loaded: tuple[str, ...]
