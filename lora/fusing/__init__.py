@@ -1,1 +1,1 @@
-"""Many LoRAs added to a weight as one."""
+"""Many LoRAs added to a weight as one, and how much of one finds its weights."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from itertools import repeat
 
 
 def matched_share(matched_norms: Collection[float], lost_norms: Collection[float]) -> float | None:
@@ -18,4 +17,4 @@ def matched_share(matched_norms: Collection[float], lost_norms: Collection[float
 
 def share_of_equals(matched: int, lost: int) -> float:
     """That share where the norms do not tell, as if all of the modules changed as much. 0 without any."""
-    return matched_share(list(repeat(1.0, matched)), list(repeat(1.0, lost))) or 0.0
+    return matched_share([1.0] * matched, [1.0] * lost) or 0.0
