@@ -99,9 +99,15 @@ def _conclude(options: RunOptions, runs: Sequence[RunReport], interrupted: bool,
     first, pictures = options.images(done[0]), options.images(done[-1])
     comparison = compare_images(first, pictures, made) if len(done) == 2 and not interrupted else None
     sheet, report = options.output / SHEET, options.output / REPORT
+    missing = report
     try:
         write_report(options.output, _report(options, runs, comparison, interrupted))
+        missing = sheet
         save_contact_sheet(runs[-1].requests, pictures, sheet)
+    except OSError as problem:
+        unwritten = f"{missing} cannot be written: {problem.strerror or problem}; the pictures are in {pictures}"
+        Console(stderr=True).print(f"[red]{escape(unwritten)}[/red]", soft_wrap=True)
+        return STATUS if interrupted else 1
     finally:
         _show(runs, comparison, console)
     console.print(f"Pictures in {pictures}, overview {sheet}, figures {report}", soft_wrap=True)
