@@ -10,7 +10,7 @@ WORKER_BREAKS: Mapping[str, tuple[Break, ...]] = {
     "Nor on where the adapter was: weights are the same to the last bit from the device": (
         Break(
             "the way to the device rounds one factor",
-            "worker/lora_worker.py",
+            "worker/fitted_row.py",
             "up=twin(lora.up),",
             "up=twin(lora.up).bfloat16(),",
             ("tests/worker/test_device.py::test_weights_are_the_same_to_the_last_bit",),

@@ -5,46 +5,34 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import psutil
 
 from ..lora.cache.budget import ByteBudget
 from ..lora.cache.cache import AdapterCache
 from ..lora.cache.default_budget import default_budget_bytes
-from ..lora.cache.lease import Lease
-from ..lora.device.device_adapter import DeviceAdapter, Twin
+from ..lora.device.device_adapter import DeviceAdapter
 from ..lora.device.device_shelf import DeviceShelf
 from ..lora.device.device_tier import DeviceRefusedError, open_shelf
 from ..lora.errors import LoraError
 from ..lora.fusing.fuse import PlainLora
 from ..lora.library.catalog import LoraCatalog
 from ..lora.library.file import LoraFile
-from ..lora.stacks.stack import LoraRow, LoraStack
-from .application import Application, AppliedLora, WorkerStatus
+from ..lora.stacks.stack import LoraStack
+from .application import Application, WorkerStatus
 from .base_weights import BaseWeights
 from .config import LoRAWorkerConfig
 from .errors import StackError
-from .fitting import Fit, fit_adapter
+from .fitted_row import FittedRow, strength_for
+from .fitting import fit_adapter
 from .lora_pipeline import LoraPipeline, Place
 from .originals import Originals
 from .stack_of import StackLike, stack_of
 
 logger = logging.getLogger(__name__)
-
-_PICKLE = "LoRA {!r} is a pickle, which is never read ahead; save it as .safetensors"
-
-
-class _Fitted(NamedTuple):
-    row: LoraRow
-    file: LoraFile
-    lease: Lease
-    fit: Fit
-    fit_s: float
 
 
 class LoRAWorker:
@@ -97,8 +85,8 @@ class LoRAWorker:
                 weights.restore()
                 raise
             apply_s = time.perf_counter() - started_s + sum(item.fit_s for item in fitted)
-            reached = {component for item in fitted for component in _components(item)}
-            rows = tuple(_applied(item, there, reached) for item, there in zip(fitted, used, strict=True))
+            reached = {component for item in fitted for component in item.components}
+            rows = tuple(item.applied(there, reached) for item, there in zip(fitted, used, strict=True))
             applied = Application(rows, len(updates), apply_s)
             files = [item.file for item in fitted]
             del fitted, used, updates
@@ -152,9 +140,11 @@ class LoRAWorker:
     def _folders(self) -> list[str]:
         return [str(folder) for folder in self.config.lora_directories]
 
-    def _fit(self, pipeline: LoraPipeline, weights: BaseWeights, stack: LoraStack, leases: ExitStack) -> list[_Fitted]:
+    def _fit(
+        self, pipeline: LoraPipeline, weights: BaseWeights, stack: LoraStack, leases: ExitStack
+    ) -> list[FittedRow]:
         """All rows, or a StackError with every problem, so that a person mends a request once."""
-        fitted: list[_Fitted] = []
+        fitted: list[FittedRow] = []
         problems: list[LoraError] = []
         for row in stack.active:
             try:
@@ -162,8 +152,8 @@ class LoRAWorker:
                 lease = leases.enter_context(self.cache.acquire(file))
                 started_s = time.perf_counter()
                 fit = fit_adapter(pipeline, weights, file.name, row.target, lease.adapter, self.cache)
-                fit.require_open(file.name, partial(_strength, row))
-                fitted.append(_Fitted(row, file, lease, fit, time.perf_counter() - started_s))
+                fit.require_open(file.name, partial(strength_for, row))
+                fitted.append(FittedRow(row, file, lease, fit, time.perf_counter() - started_s))
             except LoraError as problem:
                 problems.append(problem)
         if problems:
@@ -171,7 +161,7 @@ class LoRAWorker:
         return fitted
 
     def _on_device(
-        self, weights: BaseWeights, fitted: Sequence[_Fitted], uses: ExitStack
+        self, weights: BaseWeights, fitted: Sequence[FittedRow], uses: ExitStack
     ) -> list[DeviceAdapter | None]:
         """For each row its adapter on the device of the weights, or None; until `uses` ends."""
         if self.shelf is None or weights.device != self.shelf.device:
@@ -213,48 +203,10 @@ def _open_shelf(config: LoRAWorkerConfig) -> tuple[DeviceShelf | None, str]:
         return None, str(problem)
 
 
-def _updates(fitted: Sequence[_Fitted], used: Sequence[DeviceAdapter | None]) -> dict[Place, list[PlainLora]]:
-    """Per weight the updates of all rows, strengths folded into their scales; rows without effect there left out."""
+def _updates(fitted: Sequence[FittedRow], used: Sequence[DeviceAdapter | None]) -> dict[Place, list[PlainLora]]:
+    """Per weight the updates of all rows."""
     updates: dict[Place, list[PlainLora]] = {}
     for item, there in zip(fitted, used, strict=True):
-        twin = None if there is None else there.twins(item.lease.adapter)
-        for place, lora in item.fit.loras.items():
-            strength = _strength(item.row, place.component)
-            if strength and lora.scale:
-                moved = lora if twin is None else _moved(lora, twin)
-                updates.setdefault(place, []).append(replace(moved, scale=lora.scale * strength))
+        for place, lora in item.updates(there):
+            updates.setdefault(place, []).append(lora)
     return updates
-
-
-def _strength(row: LoraRow, component: str) -> float:
-    return row.strength_clip if component.startswith("text_encoder") else row.strength_model
-
-
-def _components(item: _Fitted) -> tuple[str, ...]:
-    """Those that the row updates."""
-    return tuple(filter(partial(_strength, item.row), dict.fromkeys(place.component for place in item.fit.loras)))
-
-
-def _moved(lora: PlainLora, twin: Twin) -> PlainLora:
-    mid = None if lora.mid is None else twin(lora.mid)
-    return replace(lora, up=twin(lora.up), down=twin(lora.down), mid=mid)
-
-
-def _applied(item: _Fitted, there: DeviceAdapter | None, reached: Collection[str]) -> AppliedLora:
-    """`reached`: the components that the whole stack updates."""
-    return AppliedLora(
-        name=item.file.name,
-        category=item.file.category,
-        strength_model=item.row.strength_model,
-        strength_clip=item.row.strength_clip,
-        outcome=item.lease.outcome,
-        wait_s=item.lease.wait_s,
-        nbytes=item.lease.adapter.nbytes,
-        matched=len(item.fit.loras),
-        unmatched=item.fit.unmatched,
-        matched_share=item.fit.matched_share,
-        device_outcome=None if there is None else there.outcome,
-        warning=item.row.warning or (_PICKLE.format(item.file.name) if item.file.is_pickle else ""),
-        components=_components(item),
-        left_out=tuple(c for c in item.fit.left_out if item.row.strength_model and c not in reached),
-    )
