@@ -34,6 +34,8 @@ Mode = Literal["on-demand", "prefetch"]
 _SIGNALS_S = 0.25
 """How often the waiting main thread looks for Ctrl-C: a signal that another thread was given does not wake it."""
 
+_NO_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED")
+
 
 class Image(Protocol):
     """A PIL image, as far as it matters here."""
@@ -177,8 +179,8 @@ class _Run:
         """Adapters kept on the device give way to the picture."""
         try:
             return self._paint(request)
-        except torch.cuda.OutOfMemoryError:
-            if not self._worker.yield_device_memory():
+        except RuntimeError as problem:
+            if not (_lacks_memory(problem) and self._worker.yield_device_memory()):
                 raise
         torch.cuda.empty_cache()
         return self._paint(request)
@@ -208,6 +210,11 @@ class _Run:
             problems=problems,
             expected=expected,
         )
+
+
+def _lacks_memory(problem: RuntimeError) -> bool:
+    """The allocator's error has a class of its own; those of the driver, cuBLAS and cuDNN tell by their text."""
+    return isinstance(problem, torch.cuda.OutOfMemoryError) or any(mark in str(problem) for mark in _NO_MEMORY)
 
 
 async def _end(warming: asyncio.Task[None]) -> None:

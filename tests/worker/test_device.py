@@ -146,7 +146,18 @@ def test_a_queue_finds_its_adapters_on_the_device(pipeline: Any, rig: Rig, tmp_p
     assert json.dumps(report.as_json())
 
 
-def test_adapters_give_way_to_a_picture_that_finds_no_memory(pipeline: Any, rig: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    ],
+    ids=["allocator", "cublas", "driver"],
+)
+def test_adapters_give_way_to_a_picture_that_finds_no_memory(
+    problem: RuntimeError, pipeline: Any, rig: Rig, tmp_path: Path
+) -> None:
     """All but those of the picture itself, which is tried again."""
     limit_bytes = rig.shelf.limit_bytes
     seen: list[int] = []
@@ -154,7 +165,7 @@ def test_adapters_give_way_to_a_picture_that_finds_no_memory(pipeline: Any, rig:
     def short_of_memory(pipeline: Any, request: QueueRequest) -> Image.Image:
         seen.append(rig.device.allocated_bytes)
         if len(seen) == 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise problem
         return paint(pipeline, request)
 
     lines = parse_queue([line("1", "fox"), line("2", "ink")])
@@ -166,6 +177,18 @@ def test_adapters_give_way_to_a_picture_that_finds_no_memory(pipeline: Any, rig:
     assert rig.shelf.limit_bytes == limit_bytes // 2
     assert rig.worker.yield_device_memory()
     assert rig.device.allocated_bytes == 0
+
+
+def test_nothing_gives_way_to_a_picture_that_fails_for_another_reason(pipeline: Any, rig: Rig, tmp_path: Path) -> None:
+    limit_bytes = rig.shelf.limit_bytes
+
+    def broken(pipeline: Any, request: QueueRequest) -> Image.Image:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    report = run_batch(rig.worker, Batch(parse_queue([line("1", "fox")]), pipeline, broken, tmp_path), "on-demand")
+    assert len(report.failures) == 1
+    assert rig.shelf.limit_bytes == limit_bytes
+    assert rig.shelf.snapshot().used_bytes > 0
 
 
 def test_without_anything_to_give_the_failure_is_the_requests(pipeline: Any, rig: Rig, tmp_path: Path) -> None:
