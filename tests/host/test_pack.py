@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from hostkit.client import HostRequestError
+from hostkit.client import HostClient, HostRequestError
 from hostkit.graphs import flux_graph
 from hostkit.server import PACK_FOLDER, PACK_ROOT, HostInstall, HostServer
+
+from ..web.browser_kit.node_info import object_info
 
 NODES = {
     "WarmStackLoadLoraStack", "WarmStackLoraStack", "WarmStackLoraTags", "WarmStackLoraRequest", "WarmStackLoraCatalog",
@@ -117,3 +119,11 @@ def _copy_of_the_pack(base: Path) -> Path:
 
 def _damage(path: Path, damage: str) -> None:
     path.write_text(path.read_text() + "\n\n" + damage + "\n")
+
+
+def test_the_browser_tests_draw_the_nodes_as_they_are(client: HostClient) -> None:
+    for name, drawn in object_info().items():
+        if name.startswith("WarmStack"):
+            real = client.get(f"/object_info/{name}")[name]
+            facts = [[info[fact] for fact in ("input_order", "output", "output_name")] for info in (drawn, real)]
+            assert facts[0] == facts[1], name

@@ -12,33 +12,40 @@ def object_info() -> dict[str, object]:
         "WarmStackLoadLoraStack": _node(
             "WarmStackLoadLoraStack",
             {"model": ["MODEL", {}], "loras": _LORAS},
-            {"math": ["COMBO", {"options": ["fused", "exact"], "default": "fused"}], "lora_stack": _STACK},
-            ["MODEL", "CLIP", "LORA_STACK", "STRING"],
+            {
+                "math": ["COMBO", {"options": ["fused", "exact"], "default": "fused"}],
+                "clip": ["CLIP", {}],
+                "lora_stack": _STACK,
+            },
+            {"model": "MODEL", "clip": "CLIP", "lora_stack": "LORA_STACK", "report": "STRING"},
         ),
         "CheckpointLoaderSimple": _node(
             "CheckpointLoaderSimple",
             {"ckpt_name": [["xl.safetensors", "flux.safetensors"], {}]},
             {},
-            ["MODEL", "CLIP", "VAE"],
+            {"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"},
         ),
-        "StringSource": _node("StringSource", {}, {}, ["STRING"]),
-        "LoraLoaderModelOnly": _node("LoraLoaderModelOnly", {"model": ["MODEL", {}]}, {}, ["MODEL"]),
+        "StringSource": _node("StringSource", {}, {}, {"STRING": "STRING"}),
+        "LoraLoaderModelOnly": _node("LoraLoaderModelOnly", {"model": ["MODEL", {}]}, {}, {"MODEL": "MODEL"}),
         "WarmStackLoraStack": _node(
             "WarmStackLoraStack",
             {"loras": _LORAS},
             {"category": ["STRING", {"default": ""}], "lora_stack": _STACK},
-            ["LORA_STACK"],
+            {"lora_stack": "LORA_STACK"},
         ),
     }
 
 
-def _node(name: str, required: dict[str, object], optional: dict[str, object], output: list[str]) -> dict[str, object]:
+def _node(
+    name: str, required: dict[str, object], optional: dict[str, object], outputs: dict[str, str]
+) -> dict[str, object]:
+    """`outputs`: name -> type."""
     return {
         "input": {"required": required, "optional": optional},
         "input_order": {"required": list(required), "optional": list(optional)},
-        "output": output,
-        "output_is_list": [False] * len(output),
-        "output_name": output,
+        "output": list(outputs.values()),
+        "output_is_list": [False] * len(outputs),
+        "output_name": list(outputs),
         "name": name,
         "display_name": name,
         "description": "",
