@@ -210,8 +210,8 @@ class Prefetcher:
             self._dirty = True
             self._warmer.retry_refused()
         # Not `|=`: it reads before it waits, and would lose what has changed meanwhile.
-        if settings.enabled and await self._board.complete(lambda: self._closed):
-            self._warmer.locate(use.file.path for needs in self._board.needs for use in needs.uses)
+        if settings.enabled and (changed := await self._board.complete(lambda: self._closed)):
+            self._warmer.locate(use.file.path for needs in changed for use in needs.uses)
             self._dirty = True
         if self._models.observe(self._board.needs if settings.model_tier else ()):
             self._crew.spawn(self._models.look_up())

@@ -91,20 +91,20 @@ class QueueBoard:
         self._started.difference_update(gone)
         return Observed(True, ran_unseen)
 
-    async def complete(self, stop: Callable[[], bool]) -> bool:
-        """Reads and resolves what is new; True when the needs of some job have changed. It waits for no disk longer
-        than a moment: what that finds is taken in at a later call."""
+    async def complete(self, stop: Callable[[], bool]) -> Sequence[JobNeeds]:
+        """Reads and resolves what is new; the needs that have changed. It waits for no disk longer than a moment: what
+        that finds is taken in at a later call."""
         fresh = [job for job in self._jobs if job.key not in self._known]
         moved = self._lookup.take_landed()
         is_stale = bool(self._jobs) and self._lookup.is_stale
         if not (fresh or moved or is_stale):
-            return False
+            return ()
         read = await self._book.read(fresh)
         self._is_behind = any(job.key not in read for job in fresh)
         asked_for = self._jobs if is_stale else fresh
         asked = {ref.asks for job in asked_for if job.key in read for ref in read[job.key].loras}
         moved |= await self._lookup.find(asked, stop, anew=is_stale)
-        changed = False
+        changed: list[JobNeeds] = []
         for count, job in enumerate(self._jobs if moved else fresh):
             references = read.get(job.key)
             if references is None:
@@ -114,7 +114,8 @@ class QueueBoard:
             needs = needs_of(job, references, self._lookup.known)
             if needs != self._known.get(job.key):
                 self._known[job.key] = needs
-                self._needs, changed = None, True
+                self._needs = None
+                changed.append(needs)
         return changed
 
     def running_keys(self) -> frozenset[AdapterKey]:
