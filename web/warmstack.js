@@ -4,7 +4,7 @@ import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { CatalogRows } from './lib/catalog.js'
 import { ModelBases } from './lib/model_base.js'
-import { WarmStackPanel } from './lib/panel.js'
+import { TAG, WarmStackPanel } from './lib/panel.js'
 import { SettingsLink } from './lib/settings.js'
 import { problemNames } from './lib/status.js'
 import { attachEditor } from './lib/stack_nodes.js'
@@ -70,7 +70,7 @@ function followProblems(tabs) {
     const tab = tabs.getSidebarTabs?.().find((entry) => entry.id === TAB)
     if (!tab || !status) return
     const names = problemNames(status)
-    if (document.querySelector('warmstack-panel') || names.length === 0) seen = names.join('\n')
+    if (document.querySelector(TAG) || names.length === 0) seen = names.join('\n')
     tab.iconBadge = names.join('\n') === seen ? null : String(names.length)
   })
 }

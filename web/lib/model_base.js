@@ -26,7 +26,7 @@ export class ModelBases {
 }
 
 /** `{ kind, name }` of the file that a loader upstream of `node` reads; null when the graph does not show it. */
-export function modelFile(node) {
+function modelFile(node) {
   const seen = new Set()
   for (let at = above(node); at && !seen.has(at); at = above(at)) {
     seen.add(at)

@@ -3,10 +3,10 @@
  * known", so that a newer or an older server never breaks the panel.
  */
 
-export const SCHEMA = 1
+const SCHEMA = 1
 
 /** What a chip can say. Anything else the server sends is drawn as `unknown`. */
-export const STATES = ['ready', 'page', 'loading', 'cold', 'missing', 'ambiguous', 'failed', 'unknown']
+const STATES = ['ready', 'page', 'loading', 'cold', 'missing', 'ambiguous', 'failed', 'unknown']
 
 /** A job with one of these will not get better by waiting: somebody has to act. */
 const PROBLEMS = new Set(['missing', 'ambiguous', 'failed'])

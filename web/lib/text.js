@@ -178,7 +178,7 @@ const JA = {
 export const TABLES = { en: EN, zh: ZH, ja: JA }
 
 /** "zh-TW" -> zh, "de" -> en: the host offers more languages than we do. */
-export function languageOf(locale) {
+function languageOf(locale) {
   const language = String(locale ?? 'en').toLowerCase().split('-')[0]
   return language in TABLES ? language : 'en'
 }
