@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from .transfer_kit import raw
+
 WriteRaw = Callable[..., str]
 """write_raw(header: object | bytes, data: bytes = b"", length: int | None = None) -> path"""
 
@@ -83,11 +85,6 @@ def same_tensors() -> Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]
         for key, tensor in expected.items():
             assert (actual[key].dtype, actual[key].shape) == (tensor.dtype, tensor.shape), key
             assert actual[key].is_contiguous()
-            assert bytes_of(actual[key]) == bytes_of(tensor), key
+            assert raw(actual[key]) == raw(tensor), key
 
     return check
-
-
-def bytes_of(tensor: torch.Tensor) -> bytes:
-    """Bits and not values: NaN equals NaN, and fp8 has no comparison."""
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()

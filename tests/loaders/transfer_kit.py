@@ -30,6 +30,7 @@ def source_of(sizes: list[tuple[int, int]], seed: int = 0) -> Source:
 
 
 def raw(tensor: torch.Tensor) -> bytes:
+    """Bits and not values: NaN equals NaN, and fp8 has no comparison."""
     return tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 

@@ -16,6 +16,8 @@ from warmstack.lora.cache.budget import ByteBudget
 from warmstack.lora.device.device_shelf import DeviceShelf
 from warmstack.lora.library.file import AdapterKey
 
+from ..loaders.transfer_kit import raw
+
 SLOT_BYTES = 256
 
 
@@ -41,10 +43,6 @@ class Owner(bytearray):
 
 def content(adapter: Adapter) -> dict[str, bytes]:
     return {key: raw(tensor) for key, tensor in adapter.tensors.items()}
-
-
-def raw(tensor: torch.Tensor) -> bytes:
-    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 class Shop:

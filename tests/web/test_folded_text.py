@@ -4,7 +4,7 @@ ends and both ways in which they draw nodes."""
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +13,11 @@ from .browser_kit.stack_node import (
     INK,
     KNIGHT,
     LINOCUT,
+    ROOT,
     add_node,
     new_workflow,
     press,
+    reopen,
     rows_of,
     still,
     text_of,
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 TAGS = "<lora:styles/linocut:1> at dusk"
 NODE = f"{APP}.graph.nodes[0]"
-ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
 
 
 def shown(page: Page) -> Locator:
@@ -54,12 +55,12 @@ def test_the_text_is_folded_away_and_edited_where_it_is_asked_for(page: Page) ->
     expect(editor.locator(".ws-stack-row")).to_have_count(2)
     assert size(page)[1] > folded[1]
     page.keyboard.press("ControlOrMeta+a")
-    page.keyboard.type(json.dumps([LINOCUT]))
+    page.keyboard.insert_text(json.dumps([LINOCUT]))
     expect(editor.locator(".ws-stack-row")).to_have_count(1)
     expect(shown(page)).to_be_focused()
     assert text_of(page) == json.dumps([LINOCUT]), "as it was typed"
     page.keyboard.press("ControlOrMeta+a")
-    page.keyboard.type(json.dumps([INK, KNIGHT]))
+    page.keyboard.insert_text(json.dumps([INK, KNIGHT]))
     editor.get_by_role("button", name="Hide text").press("Enter")
     expect(shown(page)).to_have_count(0)
     expect(editor.get_by_role("button", name="Edit as text")).to_be_focused()
@@ -87,7 +88,7 @@ def test_what_is_wrong_with_a_text_is_told_while_it_is_written(page: Page) -> No
     editor = add_node(page)
     editor.get_by_role("button", name="Edit as text").press("Enter")
     expect(shown(page)).to_be_focused()
-    page.keyboard.type(json.dumps([INK])[:-1])
+    page.keyboard.insert_text(json.dumps([INK])[:-1])
     expect(editor.get_by_text("Cannot be read: the JSON is broken")).to_be_visible()
     page.keyboard.type("]")
     expect(editor.locator(".ws-stack-row")).to_have_count(1)
@@ -120,8 +121,7 @@ def test_a_node_of_an_older_workflow_keeps_its_size(page: Page) -> None:
 
     add_node(page, json.dumps([INK]))
     page.evaluate(f"{NODE}.setSize([500, 480])")
-    saved = page.evaluate(f"JSON.stringify({APP}.graph.serialize())")
-    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
+    reopen(page)
     expect(page.locator(".ws-stack-row")).to_have_count(1)
     expect(shown(page)).to_have_count(0)
     assert size(page) == [500, 480]
@@ -182,8 +182,7 @@ def test_the_text_is_seen_outside_of_a_subgraph_that_offers_it(page: Page) -> No
     page.evaluate(f"void {APP}.graph.convertToSubgraph(new Set({APP}.graph.nodes))")
     page.evaluate(PROMOTE)
     expect(shown(page)).to_have_value(json.dumps([INK]))
-    saved: Any = page.evaluate(f"JSON.stringify({ROOT}.serialize())")
-    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
+    reopen(page)
     expect(shown(page)).to_have_value(json.dumps([INK]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .browser_kit.fake_backend import FakeBackend
-from .browser_kit.stack_node import APP, add_row, applied, finish_run, new_workflow
+from .browser_kit.stack_node import APP, ROOT, add_row, applied, finish_run, new_workflow, reopen
 
 if TYPE_CHECKING:
     from .browser_kit.component import ComponentPage
@@ -46,8 +46,7 @@ def test_a_misfit_is_outlined_before_the_first_run(opened: Callable[..., OpenedS
     rows = page.locator(".ws-stack-row")
     expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
     expect(rows.nth(0)).not_to_have_attribute("data-fit", "bad")
-    saved = page.evaluate(f"JSON.stringify({APP}.graph.serialize())")
-    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
+    reopen(page)
     expect(rows.nth(1)).to_have_attribute("data-fit", "bad")
 
     add_row(page.locator(".ws-stack")).fill("o")
@@ -95,7 +94,6 @@ def test_a_model_that_could_not_be_asked_of_is_asked_of_again(component: Callabl
     assert bases == ["", "", "sdxl", "flux", "flux"]
 
 
-ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
 HOLDER = f"(type) => {ROOT}.nodes.find((node) => node.subgraph?.nodes.some((inner) => inner.type === type))"
 
 MOVE_INSIDE = f"""(type) => {{

@@ -14,7 +14,7 @@ from hostkit.models import lora_path
 from hostkit.server import HostServer
 
 from .browser_kit.real_host import NEEDS_COMFYUI, make_base, running
-from .browser_kit.stack_node import add_row, press, still
+from .browser_kit.stack_node import APP, add_row, press, still
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -30,7 +30,6 @@ NAMES = [f"styles/ink{index}.safetensors" for index in range(6)]
 LIBRARY = [f"zz_library/{index % 40:02}/lora_{index:05}.safetensors" for index in range(10_000 - len(NAMES))]
 """Behind the others in the alphabet."""
 
-APP = "window.comfyAPI.app.app"
 LOAD = f"async (graph) => {{ await {APP}.loadApiJson(graph, 'mine') }}"
 RUN = f"async () => {{ await {APP}.queuePrompt(0) }}"
 TEXT = f"""() => {APP}.graph.nodes.find((node) => node.type === 'WarmStackLoadLoraStack')

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .browser_kit.fake_backend import FakeBackend
-from .browser_kit.stack_node import box_of, new_workflow, still
+from .browser_kit.stack_node import SEND, box_of, new_workflow, still
 from .fetch_frontends import VERSIONS
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ def test_picture(opened: Open, backend: FakeBackend, name: str, tmp_path: Path) 
     palette, width, height, drag = PICTURES[name]
     view = opened(settings={"Comfy.ColorPalette": palette}, width=width, height=height, sharp=True)
     new_workflow(view.page)
-    send = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
     backend.finish_jobs()
-    view.page.evaluate(send, backend.status())
+    view.page.evaluate(SEND, backend.status())
     view.open_panel()
     expect(view.panel.locator(".ws-adapters .ws-count")).to_have_text(str(len(backend.rows)))
     if drag:

@@ -22,6 +22,7 @@ from .browser_kit.stack_node import (
     finish_run,
     paste,
     press,
+    reopen,
     rows_of,
     still,
     text_of,
@@ -169,8 +170,7 @@ def test_while_a_link_feeds_the_input_there_is_nothing_to_edit(page: Page) -> No
     expect(editor.get_by_text("Comes from the linked node.")).to_be_visible()
     expect(add).to_be_hidden()
     expect(editor.locator(".ws-stack-row")).to_be_hidden()
-    saved = page.evaluate(f"JSON.stringify({APP}.graph.serialize())")
-    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
+    reopen(page)
     expect(editor.get_by_text("Comes from the linked node.")).to_be_visible()
     expect(add).to_be_hidden()
     page.evaluate(

@@ -15,12 +15,14 @@ from .browser_kit.stack_node import (
     INK,
     KNIGHT,
     LINOCUT,
+    ROOT,
     SEND,
     add_node,
     add_row,
     box_of,
     new_workflow,
     press,
+    reopen,
     rows_of,
     still,
 )
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from .browser_kit.opened import OpenedStub
 
-ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
 
 either_way = pytest.mark.parametrize("booted", [False], indirect=True, ids=[""])
 """In the front end that is up, with nodes drawn in one of the two ways."""
@@ -57,8 +58,7 @@ def test_inside_a_subgraph_what_is_edited_is_what_is_queued_and_saved(
     queued = page.evaluate(f"{APP}.graphToPrompt().then((prompt) => Object.entries(prompt.output))")
     assert [json.loads(node["inputs"]["loras"]) for _, node in queued] == [wanted]
     assert ":" in queued[0][0], "the node is inside"
-    saved = page.evaluate(f"JSON.stringify({ROOT}.serialize())")
-    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
+    reopen(page)
     page.evaluate(enter)
     expect(rows).to_have_count(2)
     expect(page.locator(".ws-stack:visible .ws-strength").first).to_have_value("0.85")

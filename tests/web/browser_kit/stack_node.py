@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import FloatRect, Locator, Page
 
 APP = "window.comfyAPI.app.app"
+ROOT = f"({APP}.rootGraph ?? {APP}.graph)"
+"""The graph outside of all subgraphs."""
 SEND = "(s) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('warmstack.status', { detail: s }))"
 INK = {"name": "styles/ink_wash_v3.safetensors", "strength_model": 0.8, "strength_clip": 0.5}
 KNIGHT = {"name": "characters/aurora_knight.safetensors", "strength_model": 1, "strength_clip": 1}
@@ -19,7 +21,7 @@ _NEW_WORKFLOW = f"""async () => {{
   const empty = {{ id: crypto.randomUUID(), last_node_id: 0, last_link_id: 0, version: 0.4, ...nothing }}
   await {APP}.loadGraphData(empty, true, false)
 }}"""
-_AT_ITS_ADDRESS = f"() => location.hash === `#${{({APP}.rootGraph ?? {APP}.graph).id}}`"
+_AT_ITS_ADDRESS = f"() => location.hash === `#${{{ROOT}.id}}`"
 
 _STILL = """(element) => new Promise((done) => {
   let [before, frames] = ['', 0]
@@ -49,6 +51,12 @@ def new_workflow(page: Page) -> None:
     the one before, and takes an id that none of them has."""
     page.evaluate(_NEW_WORKFLOW)
     page.wait_for_function(_AT_ITS_ADDRESS)
+
+
+def reopen(page: Page) -> None:
+    """The workflow as it would be saved, opened again."""
+    saved = page.evaluate(f"JSON.stringify({ROOT}.serialize())")
+    page.evaluate(f"(saved) => {APP}.loadGraphData(JSON.parse(saved)).then(() => {{}})", saved)
 
 
 def add_node(page: Page, text: str = "", type_name: str = "WarmStackLoadLoraStack") -> Locator:
