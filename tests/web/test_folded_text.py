@@ -61,6 +61,8 @@ def test_the_text_is_folded_away_and_edited_where_it_is_asked_for(page: Page) ->
     assert text_of(page) == json.dumps([LINOCUT]), "as it was typed"
     page.keyboard.press("ControlOrMeta+a")
     page.keyboard.insert_text(json.dumps([INK, KNIGHT]))
+    expect(editor.locator(".ws-stack-row")).to_have_count(2)
+    size(page)
     editor.get_by_role("button", name="Hide text").press("Enter")
     expect(shown(page)).to_have_count(0)
     expect(editor.get_by_role("button", name="Edit as text")).to_be_focused()

@@ -11,6 +11,7 @@ const INPUT = 'loras'
 const CATEGORY = 'category'
 const NODES = new Set(['WarmStackLoadLoraStack', 'WarmStackLoraStack', 'WarmStackWarm'])
 const EDITOR = 'warmstack_rows'
+const SETTLING_FRAMES = 5
 
 /** Gives `node` its editor; other nodes are left alone. `host` as for the panel, plus `edited()` for the undo history. */
 export function attachEditor(node, { store, catalog, bases, host }) {
@@ -168,6 +169,11 @@ function takePlace(node, element) {
 function followHeight(node, editor) {
   // A node that was just made has the size that the host has worked out.
   let fitted = node.size[1]
+  // Where it draws nodes as elements, the older host measures them some frames later, and takes that for the size.
+  const settle = (frames = SETTLING_FRAMES) => requestAnimationFrame(() => {
+    fitted = node.size[1]
+    if (frames > 1) settle(frames - 1)
+  })
   const fit = () => {
     // Out of view, or in another graph: the host hides it then, and it has no height of its own.
     if (editor.body.offsetHeight === 0) return
@@ -175,6 +181,7 @@ function followHeight(node, editor) {
     if (node.size[1] <= height || node.size[1] === fitted) {
       node.setSize([Math.max(node.size[0], width), height])
       fitted = node.size[1]
+      settle()
     }
     node.setDirtyCanvas?.(true, true)
   }
