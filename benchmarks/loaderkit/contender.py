@@ -74,7 +74,7 @@ class Running:
     def peak_bytes(self, workload: Workload) -> tuple[int, dict[str, Any]]:
         """Anonymous memory that one load adds at its highest, by the kernel's own count, sampled; and its answer."""
         # Freed memory that is kept would hide what the load takes.
-        self.ask({"paths": ()})
+        self.give_memory_back()
         before_bytes = self._anonymous_bytes()
         highest: list[int] = [before_bytes]
         done = threading.Event()
@@ -92,6 +92,10 @@ class Running:
             done.set()
             watcher.join()
         return max(highest) - before_bytes, answer
+
+    def give_memory_back(self) -> None:
+        """What is kept of earlier loads."""
+        self.ask({"paths": ()})
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -77,6 +77,8 @@ class Measuring:
             prepare(workload, "warm")
             try:
                 peaks[contender.name], answer = process.peak_bytes(workload)
+                if workload.wanted_bytes > _LARGE_BYTES:
+                    process.give_memory_back()
                 _check(answer, workload, contender)
             except ContenderError as error:
                 absent[contender.name] = f"{workload.name}: {error}"

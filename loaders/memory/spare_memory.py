@@ -20,6 +20,8 @@ _STEP_BYTES = 2 << 20
 files of one kind differ by a header's length."""
 _WORTH_BYTES = 2 * _STEP_BYTES
 """Less is quick to come afresh, and thousands of small pieces would be slow to choose from."""
+_STILL_THERE = 0.9
+"""Of reclaimable memory, else it is no better than fresh memory, and its huge pages may be slow to come again."""
 _PROCESS_SHARE = 8
 """Of the memory there is, the part that the process keeps unasked at most: LoRAs and text encoders, hardly a model."""
 
@@ -64,6 +66,8 @@ class SpareMemory:
             if memory is None or _times(len(memory), room_bytes) > MOST_TIMES:
                 return None
             self._kept.remove(memory)
+        if self._reclaimable and not kernel.is_resident(memory, _STILL_THERE):
+            return None
         try:
             if len(memory) != room_bytes:
                 memory.resize(room_bytes)

@@ -72,12 +72,23 @@ def mapped_resident_pages(fd: int, nbytes: int, start: int = 0) -> int | None:
         # The file was cut meanwhile, or the address space is full.
         return None
     with mapping:
-        flags = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
-        first = ctypes.c_ubyte.from_buffer(mapping)
-        failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(length), flags)
-        del first
+        return _resident_pages(mapping, length, lead // mmap.PAGESIZE)
+
+
+def is_resident(memory: mmap.mmap, share: float) -> bool:
+    """True when that share of private `memory` is there: the rest has never come, or the kernel has taken it back."""
+    resident = _resident_pages(memory, len(memory))
+    return resident is not None and resident * mmap.PAGESIZE >= share * len(memory)
+
+
+def _resident_pages(mapping: mmap.mmap, nbytes: int, skipped: int = 0) -> int | None:
+    """Pages of the first `nbytes` that mincore tells of, but for those `skipped` at the beginning."""
+    flags = (ctypes.c_ubyte * -(-nbytes // mmap.PAGESIZE))()
+    first = ctypes.c_ubyte.from_buffer(mapping)
+    failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(nbytes), flags)
+    del first
     # In C: a model of 24 GB has six million pages, and no other thread runs Python meanwhile.
-    return None if failed else len(bytes(flags)[lead // mmap.PAGESIZE :].translate(None, _NOT_RESIDENT))
+    return None if failed else len(bytes(flags)[skipped:].translate(None, _NOT_RESIDENT))
 
 
 def _is_told(fd: int) -> bool:

@@ -98,6 +98,16 @@ def test_what_is_kept_is_the_kernels_when_it_lacks_memory(reclaimable: bool, hug
     assert dropped > 0.9 * nbytes if reclaimable else dropped == 0
 
 
+def test_what_the_kernel_took_back_serves_nobody(files: list[str]):
+    """It would come slower than fresh memory does."""
+    spare, nbytes = SpareMemory(64 * MIB, reclaimable=True), 16 * MIB
+    kept = torch.frombuffer(allocate("x", nbytes, spare=spare), dtype=torch.uint8).fill_(1)
+    where = kept.data_ptr()
+    del kept
+    assert ctypes.CDLL(None).madvise(ctypes.c_void_p(where), ctypes.c_size_t(nbytes), MADV_PAGEOUT) == 0
+    assert (spare.take(nbytes), spare.held_bytes) == (None, 0)
+
+
 @pytest.mark.parametrize("huge", [False, True])
 @pytest.mark.parametrize("warm", [False, True])
 def test_what_was_read_into_it_is_not_lost_to_the_kernel(files: list[str], warm: bool, huge: bool):
