@@ -26,32 +26,37 @@ _BEARABLE_BESIDE_DISK_S_PER_BYTE = 0.0004 / (1 << 20)
 """That is how much dearer small pages are there, and the cores have time while the disk works."""
 
 
-def ask(memory: mmap.mmap, *, kept: bool = False, clock: Callable[[], float] = time.thread_time) -> None:
-    """Have `memory`, private and untouched, come in huge pages, where the system has them and the first is quick. What
-    is `kept` for later loads is worth slow ones too: each load into small pages takes half as long again."""
+def ask(memory: mmap.mmap, *, kept: bool = False, clock: Callable[[], float] = time.thread_time) -> bool:
+    """Have `memory`, private and untouched, come in huge pages, where the system has them and the first is quick: False
+    where it is not. What is `kept` for later loads is worth slow ones too: each load into small pages takes half as
+    long again."""
     if len(memory) < 2 * _HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return
+        return True
     with suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
         if kept:
-            return
+            return True
         # A huge page begins at most that far into the memory.
         inside_one = ctypes.c_ubyte.from_buffer(memory, _HUGE_PAGE_BYTES)
         began_s = clock()
         ctypes.memset(ctypes.addressof(inside_one), 0, 1)
         if clock() - began_s > _SLOW_PAGE_S:
             memory.madvise(mmap.MADV_NOHUGEPAGE)
+            return False
+    return True
 
 
 class Patience:
     """With the huge pages of one fresh buffer, into which `nbytes` are copied from memory, or read `from_disk`. It ends
     once slow ones have cost too much for what is left, so that a few of them are put up with."""
 
-    def __init__(self, nbytes: int, *, from_disk: bool) -> None:
+    def __init__(self, nbytes: int, *, from_disk: bool, over: Callable[[object], None] | None = None) -> None:
+        """`over(buffer)` is called once it is."""
         self._bearable_s_per_byte = _BEARABLE_BESIDE_DISK_S_PER_BYTE if from_disk else _BEARABLE_COPYING_S_PER_BYTE
         self._left_bytes = nbytes
         self._lost_s = 0.0
         self._over = False
+        self._tell = over
 
     def weigh(self, memory: memoryview, start: int, stop: int, worked_s: float) -> None:
         """Called when a thread has read bytes `start` to `stop` of `memory`, at which it worked for `worked_s`. Once
@@ -62,6 +67,8 @@ class Patience:
         if self._over or stop == len(memory) or self._lost_s <= self._left_bytes * self._bearable_s_per_byte:
             return
         self._over = True
+        if self._tell is not None:
+            self._tell(memory.obj)
         with memoryview(memory.obj) as whole:
             end = ctypes.addressof(ctypes.c_ubyte.from_buffer(whole)) + whole.nbytes
         kernel.want_small_pages(ctypes.addressof(ctypes.c_ubyte.from_buffer(memory, stop)), end)

@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from dataclasses import dataclass
 from functools import cache
 
 from ..system import kernel
@@ -26,6 +27,19 @@ _PROCESS_SHARE = 8
 """Of the memory there is, the part that the process keeps unasked at most: LoRAs and text encoders, hardly a model."""
 
 
+@dataclass(eq=False)
+class Piece:
+    """Private memory that one load after the other uses."""
+
+    memory: mmap.mmap
+    in_huge_pages: bool
+    """False when it came in small ones, which take direct reads twice as long however often they are used."""
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.memory)
+
+
 class SpareMemory:
     """Filling memory that a process has used before takes a third of the time that fresh memory takes, which the kernel
     has to find, to zero and to map page by page. At most `limit_bytes` are kept, the latest. Thread-safe.
@@ -40,14 +54,16 @@ class SpareMemory:
         self.worth_slow_pages = limit_bytes > 0 and not reclaimable
         """True when memory that comes from here will serve so long that it is worth huge pages that are slow to come:
         each load into small ones takes half as long again."""
-        self._kept: deque[mmap.mmap] = deque()
+        self._kept: deque[Piece] = deque()
+        self._lent: dict[int, Piece] = {}
+        """What is used just now, by the id of its buffer, which cannot be hashed."""
         self._lock = threading.Lock()
 
     @property
     def held_bytes(self) -> int:
         """Bytes that belong to nobody just now."""
         with self._lock:
-            return sum(map(len, self._kept))
+            return self._kept_bytes()
 
     def serves(self, nbytes: int) -> bool:
         """False for what would not be kept anyway."""
@@ -58,44 +74,61 @@ class SpareMemory:
         """How much fresh memory to get for `nbytes`, so that what comes later fits in too."""
         return nbytes if nbytes < _WORTH_BYTES else -(-nbytes // _STEP_BYTES) * _STEP_BYTES
 
-    def take(self, nbytes: int) -> mmap.mmap | None:
-        """Memory of `room_bytes`, with anything in it; None when nothing of about that size is kept."""
+    def take(self, nbytes: int, *, huge_pages: bool = False) -> Piece | None:
+        """Memory of `room_bytes`, with anything in it, for somebody who wants `huge_pages` or takes any; None when
+        nothing of about that size is kept."""
         room_bytes = self.room_bytes(nbytes)
         with self._lock:
-            memory = min(self._kept, key=lambda kept: _times(len(kept), room_bytes), default=None)
-            if memory is None or _times(len(memory), room_bytes) > MOST_TIMES:
+            fitting = (piece for piece in self._kept if piece.in_huge_pages or not huge_pages)
+            piece = min(fitting, key=lambda piece: _times(piece.size_bytes, room_bytes), default=None)
+            if piece is None or _times(piece.size_bytes, room_bytes) > MOST_TIMES:
                 return None
-            self._kept.remove(memory)
-        if self._reclaimable and not kernel.is_resident(memory, _STILL_THERE):
+            self._kept.remove(piece)
+        if self._reclaimable and not kernel.is_resident(piece.memory, _STILL_THERE):
             return None
         try:
-            if len(memory) != room_bytes:
-                memory.resize(room_bytes)
+            if piece.size_bytes != room_bytes:
+                piece.memory.resize(room_bytes)
         except (BufferError, OSError, SystemError, ValueError):
             # Its last view is only just going, or this system cannot resize: fresh memory will do.
             return None
-        return memory
+        return piece
 
-    def lent(self, memory: mmap.mmap, nbytes: int) -> ctypes.Array[ctypes.c_ubyte]:
-        """The first `nbytes` of `memory` as a buffer: once the last view of it is gone, all of it comes back here."""
-        buffer = (ctypes.c_ubyte * nbytes).from_buffer(memory)
-        weakref.finalize(buffer, self._keep, memory).atexit = False
+    def lent(self, piece: Piece, nbytes: int) -> ctypes.Array[ctypes.c_ubyte]:
+        """The first `nbytes` of `piece` as a buffer: once the last view of it is gone, all of it comes back here."""
+        buffer = (ctypes.c_ubyte * nbytes).from_buffer(piece.memory)
+        self._lent[id(buffer)] = piece
+        weakref.finalize(buffer, self._keep, id(buffer)).atexit = False
         return buffer
+
+    def came_in_small_pages(self, buffer: object) -> None:
+        """To be told of what was to be huge and was not."""
+        piece = self._lent.get(id(buffer))
+        if piece is not None:
+            piece.in_huge_pages = False
 
     def release(self) -> None:
         """Gives everything that is kept back to the system."""
         with self._lock:
             self._kept.clear()
 
-    def _keep(self, memory: mmap.mmap) -> None:
-        if self._reclaimable and not kernel.let_reclaim(memory):
+    def start_anew(self) -> None:
+        """In a forked process: whoever held the lock is not there, and pages that the parent shares serve nobody."""
+        self._lock, self._kept = threading.Lock(), deque()
+
+    def _kept_bytes(self) -> int:
+        return sum(piece.size_bytes for piece in self._kept)
+
+    def _keep(self, buffer_id: int) -> None:
+        piece = self._lent.pop(buffer_id)
+        if self._reclaimable and not kernel.let_reclaim(piece.memory):
             return
         # A finalizer may run anywhere, also in the thread that holds the lock: then this memory is not kept.
         if not self._lock.acquire(blocking=False):
             return
         try:
-            self._kept.append(memory)
-            while sum(map(len, self._kept)) > self._limit_bytes:
+            self._kept.append(piece)
+            while self._kept_bytes() > self._limit_bytes:
                 self._kept.popleft()
         finally:
             self._lock.release()
@@ -109,9 +142,13 @@ def process_spare() -> SpareMemory:
     return SpareMemory(limit_bytes, reclaimable=True)
 
 
+def _after_fork() -> None:
+    if process_spare.cache_info().currsize:
+        process_spare().start_anew()
+
+
 if hasattr(os, "register_at_fork"):
-    # Another thread may have held the lock, which nobody would let go of in the child.
-    os.register_at_fork(after_in_child=process_spare.cache_clear)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _times(one_bytes: int, other_bytes: int) -> float:

@@ -15,7 +15,7 @@ from ..errors import SafetensorsLoadError
 from ..files.header import SafetensorsHeader, read_header
 from ..memory.huge_pages import Patience
 from ..memory.huge_pages import ask as ask_for_huge_pages
-from ..memory.spare_memory import SpareMemory
+from ..memory.spare_memory import Piece, SpareMemory
 from ..system.kernel import cores
 from ..system.rate_limit import RateLimit
 from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
@@ -119,26 +119,25 @@ def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMem
     error."""
     nbytes = max(nbytes, 1)
     if spare is None or not spare.serves(nbytes):
-        return _fresh(path, nbytes, huge_pages=huge_pages, kept=False)
-    memory = spare.take(nbytes)
-    if memory is None:
-        memory = _fresh(path, spare.room_bytes(nbytes), huge_pages=huge_pages, kept=spare.worth_slow_pages)
-    return spare.lent(memory, nbytes)
+        return _fresh(path, nbytes, huge_pages=huge_pages, kept=False).memory
+    piece = spare.take(nbytes, huge_pages=huge_pages)
+    if piece is None:
+        piece = _fresh(path, spare.room_bytes(nbytes), huge_pages=huge_pages, kept=spare.worth_slow_pages)
+    return spare.lent(piece, nbytes)
 
 
 def patience_with(nbytes: int, spare: SpareMemory | None, *, from_disk: bool) -> Patience | None:
     """For the huge pages of `nbytes` that `allocate` got; None: they are worth any time."""
-    kept = spare is not None and spare.serves(nbytes) and spare.worth_slow_pages
-    return None if kept else Patience(nbytes, from_disk=from_disk)
+    if spare is None or not spare.serves(nbytes):
+        return Patience(nbytes, from_disk=from_disk)
+    return None if spare.worth_slow_pages else Patience(nbytes, from_disk=from_disk, over=spare.came_in_small_pages)
 
 
-def _fresh(path: str, nbytes: int, *, huge_pages: bool, kept: bool) -> mmap.mmap:
+def _fresh(path: str, nbytes: int, *, huge_pages: bool, kept: bool) -> Piece:
     try:
         if sys.platform == "win32":
-            return mmap.mmap(-1, nbytes)
+            return Piece(mmap.mmap(-1, nbytes), huge_pages)
         buffer = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
         raise SafetensorsLoadError(path, f"needs {nbytes} bytes of memory, which are not there; free some") from error
-    if huge_pages:
-        ask_for_huge_pages(buffer, kept=kept)
-    return buffer
+    return Piece(buffer, huge_pages and ask_for_huge_pages(buffer, kept=kept))

@@ -32,7 +32,7 @@ class LoadRequest:
     pace: Pace = field(default_factory=Pace)
     low_memory: bool = False
     """Never hold a tensor and its copy of all tensors at once: what is cast or moved goes through piece by piece."""
-    spare: SpareMemory | None = None
+    spare: SpareMemory | None = field(default=None, hash=False, compare=False)
     """Where private memory comes from and goes to when its tensors are gone; None: the system. Callers that were given
     none take the process's (`process_spare`)."""
     at_once: int = 1

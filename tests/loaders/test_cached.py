@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from safetensors.torch import save_file
 
-from warmstack.loaders import LoadResult, SafetensorsCache, SafetensorsLoadError, cached, load_safetensors_cached
+from warmstack.loaders import (
+    LoadRequest,
+    LoadResult,
+    SafetensorsCache,
+    SafetensorsLoadError,
+    SpareMemory,
+    cached,
+    load_safetensors_cached,
+)
 
 
 @pytest.fixture
@@ -57,6 +66,13 @@ def test_another_request_for_the_file_is_another_load(saved, loads):
     assert cast["conv"].dtype == torch.float64
     assert len(part) < len(plain)
     assert len(loads) == 3
+
+
+def test_where_the_memory_comes_from_makes_no_other_load(saved, loads):
+    cache, request = SafetensorsCache(1 << 20), LoadRequest((saved,))
+    first = cache.load(request, "eager")
+    assert cache.load(replace(request, spare=SpareMemory(0)), "eager") is first
+    assert len(loads) == 1
 
 
 def test_what_does_not_fit_is_handed_out_and_not_kept(saved, loads):
