@@ -80,7 +80,7 @@ def read_fast(
         direct = should_read_directly(header, file, [(header.data_start, header.file_bytes)])
         # Direct reads fill whole blocks, and the tensors begin somewhere in the first.
         lead_bytes = header.data_start % BLOCK_BYTES if direct else 0
-        buffer = allocate(path, lead_bytes + header.data_bytes, spare=spare)
+        buffer = allocate(path, lead_bytes + header.data_bytes, spare=spare, direct=direct)
         with memoryview(buffer) as memory, memory[: lead_bytes + header.data_bytes] as target:
             spans = [(target, header.data_start - lead_bytes)]
             patience = patience_with(len(target), spare, from_disk=direct)
@@ -114,13 +114,15 @@ def _meanwhile(make: Callable[[], T], fill_all: Callable[[Pace], None], pace: Pa
     return made
 
 
-def allocate(path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMemory | None = None) -> PrivateBuffer:
-    """Private memory of `nbytes`, at least one: zeroed, or from `spare` and with anything in it. `path` is for the
-    error."""
+def allocate(
+    path: str, nbytes: int, *, huge_pages: bool = True, spare: SpareMemory | None = None, direct: bool = False
+) -> PrivateBuffer:
+    """Private memory of `nbytes`, at least one: zeroed, in huge pages if that is wanted, or from `spare` and with
+    anything in it: for `direct` reads in huge pages. `path` is for the error."""
     nbytes = max(nbytes, 1)
     if spare is None or not spare.serves(nbytes):
         return _fresh(path, nbytes, huge_pages=huge_pages, kept=False).memory
-    piece = spare.take(nbytes, huge_pages=huge_pages)
+    piece = spare.take(nbytes, huge_pages=direct)
     if piece is None:
         piece = _fresh(path, spare.room_bytes(nbytes), huge_pages=huge_pages, kept=spare.worth_slow_pages)
     return spare.lent(piece, nbytes)

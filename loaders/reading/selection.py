@@ -63,7 +63,7 @@ def read_selected(
         if direct:
             runs = _runs(header, keys, origin=header.data_start, alignment_bytes=BLOCK_BYTES)
         size_bytes = _size_bytes(runs, BLOCK_BYTES if direct else 1)
-        buffer = allocate(path, size_bytes, spare=spare)
+        buffer = allocate(path, size_bytes, spare=spare, direct=direct)
         with memoryview(buffer) as memory:
             blocks = [_blocks(header, run, memory) for run in runs] if direct else []
             patience = patience_with(size_bytes, spare, from_disk=direct)

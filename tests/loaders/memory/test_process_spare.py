@@ -108,18 +108,18 @@ def test_what_the_kernel_took_back_serves_nobody(files: list[str]):
     assert (spare.take(nbytes), spare.held_bytes) == (None, 0)
 
 
-def test_who_wants_huge_pages_is_not_given_small_ones():
-    """Direct reads into those take twice as long, and would do so at every load."""
+def test_direct_reads_are_not_given_small_pages_and_others_are():
+    """They take twice as long, and would do so at every load. What nobody wants does not pile up."""
     spare, nbytes = SpareMemory(64 * MIB), 16 * MIB
-    allocate("x", nbytes, huge_pages=False, spare=spare)
-    assert (spare.take(nbytes, huge_pages=True), spare.held_bytes) == (None, nbytes)
-    small = spare.take(nbytes)
-    assert small is not None and not small.in_huge_pages
-
-    buffer = allocate("x", nbytes, spare=spare)
-    spare.came_in_small_pages(buffer)
-    del buffer
-    assert (spare.take(nbytes, huge_pages=True), spare.held_bytes) == (None, nbytes)
+    for huge_pages in (False, True):
+        buffer = allocate("x", nbytes, huge_pages=huge_pages, spare=spare)
+        spare.came_in_small_pages(buffer)
+        del buffer
+        small = spare.take(nbytes)
+        assert small is not None and not small.in_huge_pages
+        spare.lent(small, nbytes)
+        assert spare.held_bytes == nbytes
+        assert (spare.take(nbytes, huge_pages=True), spare.held_bytes) == (None, 0)
 
 
 @pytest.mark.parametrize("huge", [False, True])
