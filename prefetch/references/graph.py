@@ -138,14 +138,6 @@ def ordered_nodes(
                     stack.insert(below, value[0])
 
 
-def takers(node: Node, output: int) -> Iterator[tuple[Node, str]]:
-    """Every node that takes output `output` of `node`, with the input that takes it."""
-    link = [node.node_id, output]
-    for one in (node_of(node.prompt, node_id) for node_id in node.prompt):
-        if one is not None:
-            yield from ((one, key) for key, value in one.inputs.items() if value == link)
-
-
 def _skipped_branch(node: Node) -> str | None:
     """The branch that the host will not run, None when only a run can tell."""
     switch, when_off, when_on = LAZY_SWITCHES[node.class_type]

@@ -223,6 +223,43 @@ def test_a_stack_that_only_loaders_without_a_clip_read_has_no_row_of_model_stren
     assert names(references(prompt)) == loaded
 
 
+class Counted(dict[str, Any]):
+    """A part of a graph that tells how often any part was looked at."""
+
+    looks = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        Counted.looks += 1
+        return super().get(key, default)
+
+    def items(self) -> Any:
+        Counted.looks += 1
+        return super().items()
+
+
+@pytest.mark.parametrize("circle", [False, True], ids=["a chain", "a circle"])
+@pytest.mark.parametrize(("clip", "rows"), [({}, 0), ({"clip": ["m", 1]}, 1)], ids=["no clip", "a clip"])
+def test_reading_a_chain_of_stacks_looks_at_each_node_a_few_times_however_long_it_is(
+    circle: bool, clip: Inputs, rows: int
+) -> None:
+    """ComfyUI's event loop waits for it: one walk for each node would make 400 nodes cost half a minute."""
+
+    def looks(count: int) -> int:
+        chain = {
+            str(at): ("WarmStackLoraStack", Counted(loras='[["a", 0, 1]]', lora_stack=[str(at - 1), 0]))
+            for at in range(1, count + 1)
+        }
+        if circle:
+            chain["1"][1]["lora_stack"] = [str(count), 0]
+        chain["l"] = ("WarmStackLoadLoraStack", Counted(loras="", lora_stack=[str(count), 0], **clip))
+        prompt = Counted({at: {"class_type": kind, "inputs": given} for at, (kind, given) in chain.items()})
+        Counted.looks = 0
+        assert len(references(prompt).loras) == count * rows
+        return Counted.looks
+
+    assert looks(40) < 3 * looks(20)
+
+
 @pytest.mark.parametrize("value", [["a", ["b", 1]], {"lora": {"models": ["a"]}}, None, 5, True])
 def test_what_the_host_would_refuse_for_a_text_is_no_stack_and_the_cure_is_told(value: Any) -> None:
     found = read("WarmStackLoadLoraStack", {"loras": value})
