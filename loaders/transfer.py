@@ -144,7 +144,7 @@ class DeviceTransfer:
         tensors: Mapping[str, torch.Tensor],
         *,
         buffer: Buffer | None = None,
-        cancelled: Cancelled = never,
+        cancelled: Cancelled | None = None,
     ) -> Upload:
         """Send `tensors`, all on the CPU; returns when the last copy is queued, and needs the host's tensors no more.
 
@@ -182,7 +182,7 @@ class DeviceTransfer:
             require_stamp(header.path, file, header.stamp)
         return upload
 
-    def send(self, name: str, source: UploadSource, *, cancelled: Cancelled = never) -> Upload:
+    def send(self, name: str, source: UploadSource, *, cancelled: Cancelled | None = None) -> Upload:
         """`upload` for any source. Without room on the device, the upload has no tensors. A source need not outlive the
         call."""
         if not source.nbytes:
@@ -198,7 +198,7 @@ class DeviceTransfer:
                 return Upload(0, (*reasons, reason), {}, None, None)
             threads = min(self._fillers, self._slots) if source.is_shared else 1
             sending = Sending(name, source, target, staging.ring, self._device, stream)
-            event = sending.run(threads, staging.pool if threads > 1 else None, cancelled)
+            event = sending.run(threads, staging.pool if threads > 1 else None, cancelled or never)
         return Upload(source.nbytes, reasons, source.views(target), target, event)
 
     def release(self) -> None:

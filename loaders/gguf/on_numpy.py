@@ -37,13 +37,14 @@ def dequantise(
     dtype: DTypeLike = np.float32,
     *,
     threads: int = 1,
-    cancelled: Cancelled = never,
+    cancelled: Cancelled | None = None,
     name: str = "",
 ) -> NDArray[Any]:
     """`packed`, any buffer that holds exactly a tensor of `kind` and `shape`, as `dtype` (float32 or float16).
 
     The same for any number of threads. Raises SafetensorsLoadError for a type that has no numbers to give,
     LoadCancelledError between two chunks; `name` is for these only. ValueError when the bytes are not `shape`."""
+    cancelled = cancelled or never
     kind = GGUF_TYPES[kind] if isinstance(kind, str) else kind
     blocks = as_blocks(packed, kind, shape)
     if reason := refusal(kind):

@@ -26,12 +26,13 @@ def dequantise_tensor(
     shape: Sequence[int],
     dtype: torch.dtype = torch.float32,
     *,
-    cancelled: Cancelled = never,
+    cancelled: Cancelled | None = None,
     name: str = "",
 ) -> torch.Tensor:
     """`packed`, (bytes,) uint8, as a tensor of `shape` on the same device; in float32 the numbers of `dequantise`, bit
     for bit. Only NaN may be another: a GPU has one of them, and a CPU may take the other of two when a tensor is a
     single block whose scale and offset both are NaN. Raises as `dequantise` does."""
+    cancelled = cancelled or never
     if reason := refusal(kind):
         raise SafetensorsLoadError(name, reason)
     blocks = packed.reshape(-1, kind.block_bytes)

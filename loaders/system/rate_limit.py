@@ -30,9 +30,10 @@ class RateLimit:
         self._lock = threading.Lock()
         self._paid_until_s = 0.0
 
-    def spend(self, nbytes: int, cancelled: Cancelled = never) -> None:
+    def spend(self, nbytes: int, cancelled: Cancelled | None = None) -> None:
         """Return once `nbytes` more are within the rate, or soon after `cancelled()` turns true; the rest of a
         cancelled wait is given back to the others."""
+        cancelled = cancelled or never
         cost_s = nbytes / self.bytes_per_s
         with self._lock:
             due_s = self._paid_until_s = max(self._paid_until_s, self._clock()) + cost_s

@@ -48,7 +48,7 @@ class Adapter:
 def load_adapter(
     file: LoraFile,
     *,
-    cancelled: Cancelled = never,
+    cancelled: Cancelled | None = None,
     limiter: RateLimit | None = None,
     storage: Storage = "private",
     spare: SpareMemory | None = None,
@@ -60,6 +60,7 @@ def load_adapter(
     changed or does not fit into memory, and AdapterLoadCancelledError once `cancelled()` is true. Pickles are read too
     (tensors only): keep them out of background threads.
     """
+    cancelled = cancelled or never
     try:
         if file.is_pickle:
             return _unpickle(file, storage)

@@ -86,7 +86,8 @@ class BackgroundLimit(RateLimit):
         self._flight = flight
         self._now_s = clock
 
-    def spend(self, nbytes: int, cancelled: Cancelled = never) -> None:
+    def spend(self, nbytes: int, cancelled: Cancelled | None = None) -> None:
+        cancelled = cancelled or never
         started_s = self._now_s()
         self._limiter.spend(nbytes, lambda: self._flight.demands > 0 or cancelled())
         self.waited_s += self._now_s() - started_s

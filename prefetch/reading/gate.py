@@ -46,7 +46,8 @@ class Gate(RateLimit):
         self._clock = clock
         self._asked_bytes = 0
 
-    def spend(self, nbytes: int, cancelled: Cancelled = never) -> None:
+    def spend(self, nbytes: int, cancelled: Cancelled | None = None) -> None:
+        cancelled = cancelled or never
         self.done_bytes += self._asked_bytes
         self._asked_bytes = nbytes
         self.passed_at_s = math.inf

@@ -14,17 +14,22 @@ import torch
 from safetensors.torch import save_file
 
 from warmstack.loaders import (
+    DeviceTransfer,
+    FakeDevice,
     LoadRequest,
     LoadResult,
     ModelLoader,
     Pace,
+    RateLimit,
     StrategyRegistry,
     batch,
+    dequantise,
     drop_file,
     load_loras_batch,
 )
 from warmstack.loaders.gguf.chunks import CHUNK_ELEMENTS
 from warmstack.loaders.gguf.load import load_gguf
+from warmstack.loaders.gguf.on_torch import dequantise_tensor
 from warmstack.loaders.gguf.quant_types import GGUF_TYPES
 
 from .gguf.gguf_files import RawTensor, gguf_bytes
@@ -125,6 +130,21 @@ def test_a_question_that_fails_is_not_taken_for_a_file_that_cannot_be_read(files
     with pytest.raises(RuntimeError, match=r"`cancelled` failed: too late") as caught:
         ModelLoader(name, dtype=torch.float16).load_shards(used, cancelled=is_late)
     assert isinstance(caught.value.__cause__, TimeoutError)
+
+
+DOORS: dict[str, Callable[[], object]] = {
+    "upload": lambda: DeviceTransfer(FakeDevice()).upload("ink", {"a": torch.ones(1 << 20)}, cancelled=None),
+    "dequantise": lambda: dequantise(bytes(18 * 4), "Q4_0", (128,), cancelled=None),
+    "dequantise_tensor": lambda: dequantise_tensor(
+        torch.zeros(18 * 4, dtype=torch.uint8), GGUF_TYPES["Q4_0"], (128,), cancelled=None
+    ),
+    "RateLimit": lambda: RateLimit(1 << 20).spend(1 << 10, None),
+}
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_who_passes_on_that_nobody_asks_is_never_stopped(name: str):
+    DOORS[name]()
 
 
 def test_an_answer_that_is_missing_is_not_taken_for_the_end_of_the_file(gguf: Path):

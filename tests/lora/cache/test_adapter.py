@@ -172,6 +172,14 @@ def test_a_cancelled_load_says_so(tmp_path: Path, tensors: dict[str, torch.Tenso
 
 
 @pytest.mark.parametrize("storage", STORAGES)
+def test_a_load_that_nobody_can_cancel(tmp_path: Path, tensors: dict[str, torch.Tensor], storage: Storage) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(tensors, path)
+    limiter = RateLimit(1e9)
+    assert load_adapter(found(path), cancelled=None, limiter=limiter, storage=storage).tensors.keys() == tensors.keys()
+
+
+@pytest.mark.parametrize("storage", STORAGES)
 def test_the_limiter_sees_every_byte(tmp_path: Path, tensors: dict[str, torch.Tensor], storage: Storage) -> None:
     path = tmp_path / "a.safetensors"
     save_file(tensors, path)
