@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...lora.fusing.share import share_of_equals
 
-WRONG_MODEL_SHARE = math.sqrt(0.5)
+WRONG_MODEL_SHARE = 0.7071
 """Below this matched share of the update, a LoRA is reported as made for another model: what half of its modules are
-where all change as much."""
+where all change as much. Just under the root of a half, which such a share meets only to the last bit or so."""
 
 
 @dataclass(frozen=True, slots=True)

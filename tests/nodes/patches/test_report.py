@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
+import pytest
+
+from warmstack.lora.fusing.share import matched_share
 from warmstack.nodes.patches.report import Match, RowReport, render, wrong_model
 
 _FULL = Match(modules=10, matched_modules=10, norm_share=1.0)
@@ -50,9 +52,16 @@ def test_a_misfit_is_a_wrong_model_even_where_names_agree() -> None:
     assert "diffusion_model.img_in.weight" in warning and "takes 9 of its 10 modules" in warning
 
 
-def test_half_of_equal_modules_is_the_least_that_is_not_loud() -> None:
-    equals = [Match(100, matched, math.hypot(*[1] * matched) / 10, unmatched=("x",)) for matched in (50, 49)]
-    assert [bool(wrong_model(replace(_ROW, match=match))) for match in equals] == [False, True]
+@pytest.mark.parametrize("strength", [None, 1.0, 0.1])
+def test_half_of_equal_modules_is_the_least_that_is_not_loud(strength: float | None) -> None:
+    """Whatever their number: the last bit of the share is not the same for all."""
+
+    def loud(matched: int, lost: int) -> bool:
+        share = None if strength is None else matched_share([strength] * matched, [strength] * lost)
+        return bool(wrong_model(replace(_ROW, match=Match(matched + lost, matched, share, unmatched=("x",)))))
+
+    assert [n for n in range(1, 101) if loud(n, n)] == []
+    assert [n for n in range(1, 101) if not loud(n - 1, n)] == []
 
 
 def test_text_encoder_weights_without_a_clip_are_no_wrong_model() -> None:
