@@ -88,7 +88,7 @@ def _load_all(
         try:
             if isinstance(request, SafetensorsLoadError):
                 raise request
-            if pace.stopped():
+            if pace.stopped:
                 raise LoadCancelledError(name, "cancelled before it was read")
             return load_request(replace(request, pace=pace), strategy).tensors
         except SafetensorsLoadError as error:

@@ -122,7 +122,7 @@ def _placed(
         tensor = tensors.pop(key)
         stays_float32 = request.dtype is not None and not {key, *key.split(".")}.isdisjoint(float32)
         dtype = torch.float32 if stays_float32 else request.dtype
-        sent = send_tensors(path, {key: tensor}, {key: device}, dtype, uploads, pace.stopped)
+        sent = send_tensors(path, {key: tensor}, {key: device}, dtype, uploads, pace.ask)
         placed = sent.pop(key) if sent else place_tensor(path, key, tensor, device, dtype)
         if placed is tensor:
             kept[key] = tensor

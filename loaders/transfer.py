@@ -178,7 +178,7 @@ class DeviceTransfer:
         with open_raw(header.path) as file:
             require_stamp(header.path, file, header.stamp)
             source = FileSource(header.path, file, header.data_start, header.data_bytes, specs, pace)
-            upload = self.send(header.path, source, cancelled=pace.stopped)
+            upload = self.send(header.path, source, cancelled=pace.ask)
             require_stamp(header.path, file, header.stamp)
         return upload
 

@@ -146,7 +146,7 @@ class _Loading:
         dtype = self.dtype or torch.float32
         if self._stays_here:
             return self._values(entry, dtype)
-        return dequantise_tensor(self._there(entry), entry.type, entry.shape, dtype, cancelled=self.pace.stopped)
+        return dequantise_tensor(self._there(entry), entry.type, entry.shape, dtype, cancelled=self.pace.ask)
 
     def _keep(self, key: str, entry: GgufEntry, reason: str) -> PackedTensor:
         if not self._stays_here:
@@ -172,7 +172,7 @@ class _Loading:
         path, offset = self.header.path, self.header.data_start + entry.start
         specs = {"": TensorSpec(torch.uint8, (nbytes,), 0, nbytes)}
         source = FileSource(path, self.file, offset, nbytes, specs, self.pace)
-        upload = self.transfer.send(path, source, cancelled=self.pace.stopped)
+        upload = self.transfer.send(path, source, cancelled=self.pace.ask)
         if not upload.on_device:
             raise SafetensorsLoadError(path, f"{upload.reasons[-1]}; free some there")
         return upload.use()[""]

@@ -29,7 +29,12 @@ class Pace:
     """Called from the reading thread with the path and the bytes of each chunk that has arrived, and the offset in the
     file where it ends, or the key of the tensor that it is."""
 
+    @property
     def stopped(self) -> bool:
+        return self.ask()
+
+    def ask(self) -> bool:
+        """`stopped`, as a `Cancelled`."""
         try:
             return self.cancelled is not None and self.cancelled()
         except OSError as error:
@@ -38,13 +43,13 @@ class Pace:
 
     def until(self, over: Cancelled) -> Pace:
         """This one, for readers who stop as well once who waits for them does."""
-        return replace(self, cancelled=lambda: over() or self.stopped())
+        return replace(self, cancelled=lambda: over() or self.stopped)
 
     def allow(self, path: str, nbytes: int) -> None:
         """Return when the next `nbytes` may be read, or raise LoadCancelledError."""
         if self.limiter is not None:
-            self.limiter.spend(nbytes, self.stopped)
-        if self.stopped():
+            self.limiter.spend(nbytes, self.ask)
+        if self.stopped:
             raise LoadCancelledError(path, "cancelled while it was being read")
 
     def report(self, path: str, nbytes: int, at: int | str) -> None:

@@ -96,7 +96,7 @@ class Gathering:
         copied_bytes = 0
         breather = Breather()
         request = self._request
-        sent = send_tensors(path, sources, devices, request.dtype, self._uploads, request.pace.stopped)
+        sent = send_tensors(path, sources, devices, request.dtype, self._uploads, request.pace.ask)
         there_already = {devices[key] for key in devices.keys() - sent.keys()}
         for step, (key, device) in enumerate(devices.items()):
             if step % _BREATH_TENSORS == 0:

@@ -147,6 +147,10 @@ def test_who_passes_on_that_nobody_asks_is_never_stopped(name: str):
     DOORS[name]()
 
 
+def test_a_strategy_of_ones_own_sees_whether_it_is_to_stop():
+    assert [Pace(cancelled).stopped for cancelled in (None, lambda: False, lambda: True)] == [False, False, True]
+
+
 def test_an_answer_that_is_missing_is_not_taken_for_the_end_of_the_file(gguf: Path):
     answers = iter([False, False])
     with pytest.raises(StopIteration):
