@@ -188,6 +188,23 @@ def test_the_text_is_seen_outside_of_a_subgraph_that_offers_it(page: Page) -> No
     expect(shown(page)).to_have_value(json.dumps([INK]))
 
 
+@pytest.mark.parametrize("booted", [True], indirect=True, ids=["nodes2"])
+def test_a_linked_text_is_seen_outside_of_a_subgraph_also_once_the_link_is_gone(page: Page) -> None:
+    """On its canvas, the older host folds every linked text away, and so it stays there."""
+    from playwright.sync_api import expect
+
+    add_node(page, json.dumps([INK]))
+    link(page)
+    expect(page.locator(".ws-stack").get_by_text("Comes from the linked node.")).to_be_visible()
+    page.evaluate(f"void {APP}.graph.convertToSubgraph(new Set([{NODE}]))")
+    expect(shown(page)).to_have_value(json.dumps([INK]))
+    page.evaluate(f"{ROOT}.remove({ROOT}.nodes.find((node) => node.type === 'StringSource'))")
+    still(page.locator("[data-node-id]"))
+    expect(shown(page)).to_have_value(json.dumps([INK]))
+    reopen(page)
+    expect(shown(page)).to_have_value(json.dumps([INK]))
+
+
 @pytest.mark.parametrize("type_name", ["WarmStackLoadLoraStack", "WarmStackLoraStack"])
 def test_other_texts_of_the_node_stay(page: Page, type_name: str) -> None:
     add_node(page, json.dumps([INK]), type_name)

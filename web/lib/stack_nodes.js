@@ -72,7 +72,8 @@ function categoryOf(node) {
 
 /** What a link brings is known only when the prompt runs. */
 function followLink(node, editor) {
-  const look = () => editor.linked(node.isInputConnected(node.findInputSlot(INPUT)))
+  const isLinked = () => node.isInputConnected(node.findInputSlot(INPUT))
+  const look = () => editor.linked(isLinked())
   // A frame later the links of a workflow that is being loaded are in place.
   const soon = () => requestAnimationFrame(look)
   // At once where there is one: through the edge of a subgraph it is about to copy how the text looks.
@@ -82,7 +83,7 @@ function followLink(node, editor) {
   }
   after(node, 'onConfigure', (saved) => linked(saved?.inputs?.some(({ name, link }) => name === INPUT && link != null)))
   after(node, 'onConnectInput', (slot) => linked(slot === node.findInputSlot(INPUT)))
-  after(node, 'onConnectionsChange', soon)
+  after(node, 'onConnectionsChange', () => linked(isLinked()))
 }
 
 function write(text, value) {
