@@ -123,7 +123,7 @@ class BaseWeights:
         return [place for place, module in self._modules.items() if self._originals.changed(module)]
 
     def _copy_into_fused(self, places: Iterable[Place]) -> None:
-        written = {self._modules[place] for place in places} if self._fused else ()
+        written = {id(weight_of(self._modules[place])) for place in places} if self._fused else ()
         for attention in self._fused:
             copy_into_fused(attention, written, _behind_wrappers)
 

@@ -23,10 +23,10 @@ def is_fused(module: torch.nn.Module) -> bool:
 
 def copy_into_fused(
     attention: torch.nn.Module,
-    written: Collection[torch.nn.Module],
+    written: Collection[int],
     owner_of: Callable[[torch.nn.Module], torch.nn.Module],
 ) -> None:
-    """Brings the copies of those weights up to date whose owners are among `written`."""
+    """Brings the copies of those weights up to date whose ids are among `written`: layers may share a weight."""
     for name, parts in _PARTS.items():
         copy = attention._modules.get(name)
         if copy is None:
@@ -34,5 +34,5 @@ def copy_into_fused(
         owners = [owner_of(attention.get_submodule(part)) for part in parts]
         rows = weight_of(owner_of(copy)).split([len(weight_of(owner)) for owner in owners])
         for row, owner in zip(rows, owners, strict=True):
-            if owner in written:
+            if id(weight_of(owner)) in written:
                 row.copy_(weight_of(owner))

@@ -55,3 +55,23 @@ def test_the_film_of_a_fused_model_is_the_same(tmp_path: Path, make_worker: Make
     worker.apply_to_pipeline(pipeline, "it")
     torch.testing.assert_close(film(pipeline), expected)
     assert not torch.allclose(expected, own)
+
+
+def test_the_copies_of_a_weight_that_two_attentions_share_both_go_with_it(
+    tmp_path: Path, make_worker: MakeWorker
+) -> None:
+    pipeline = wan()
+    transformer = pipeline.transformer
+    save_as_trained(transformer, tmp_path / "it.safetensors", 2)
+    attentions = [block.attn1 for block in transformer.blocks]
+    attentions[1].to_k.weight = attentions[0].to_k.weight
+    transformer.fuse_qkv_projections()
+    own = weights_of(transformer)
+    worker = make_worker(lora_directories=tmp_path)
+    worker.apply_to_pipeline(pipeline, "it")
+    assert "blocks.1.attn1.to_k.weight" in changed(own, weights_of(transformer))
+    for attention in attentions:
+        parts = (attention.to_q, attention.to_k, attention.to_v)
+        assert torch.equal(attention.to_qkv.weight, torch.cat([part.weight for part in parts]))
+    worker.remove_from_pipeline(pipeline)
+    assert changed(own, weights_of(transformer)) == set()
