@@ -72,11 +72,7 @@ class ProgressMeter:
             # Whole blocks, small holes and a second try count more bytes than the tensors have.
             self._done_bytes = min(self._done_bytes + nbytes, self.total_bytes)
             self._last_path = path
-            try:
-                self._progress(LoadProgress(self._done_bytes, self.total_bytes, path, tensor))
-            except OSError as error:
-                # Who reads takes an OSError for the file's.
-                raise RuntimeError(f"the progress callback failed: {error}") from error
+            self._progress(LoadProgress(self._done_bytes, self.total_bytes, path, tensor))
 
     def finish(self, path: str) -> None:
         """Say 100% where mapped tensors were never read; `path` is for a load in which nothing was."""

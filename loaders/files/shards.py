@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import SafetensorsLoadError, SafetensorsValidationError
-from ..reading.opened import OpenFiles, open_raw, stamp_of, unreadable
+from ..reading.opened import OpenFiles, open_raw, reading, stamp_of, unreadable
 from .header import MAX_HEADER_BYTES, SafetensorsHeader, read_header
 from .other_formats import GGUF_SUFFIX, PICKLE_SUFFIXES
 from .strict_json import DuplicateKeyError, few_numbers, has_too_many_parts, unique_object
@@ -38,7 +38,8 @@ def read_index(path: str | os.PathLike[str]) -> ShardIndex:
     with open_raw(name) as file:
         if stamp_of(file).size_bytes > MAX_HEADER_BYTES:
             raise SafetensorsValidationError(name, "is too large for an index")
-        raw = file.readall()
+        with reading(name):
+            raw = file.readall()
     if has_too_many_parts(raw):
         raise SafetensorsValidationError(name, "lists more than 500,000 tensors, or is no index; download it again")
     try:

@@ -15,7 +15,7 @@ import torch
 from ..errors import SafetensorsLoadError
 from ..reading.filling import Pace, fill, read_at
 from ..reading.flat_views import TensorSpec
-from ..reading.opened import open_raw, require_stamp
+from ..reading.opened import open_raw, reading, require_stamp
 from ..reading.private import allocate
 from ..system import kernel
 from ..telemetry import LoadingMetrics, StageClock
@@ -155,7 +155,8 @@ class _Loading:
             data = torch.empty(0, dtype=torch.uint8, device="cpu")
         else:
             if self.mapping is None:
-                self.mapping = kernel.map_privately(self.file.fileno())
+                with reading(self.header.path):
+                    self.mapping = kernel.map_privately(self.file.fileno())
             start = self.header.data_start + entry.start
             data = torch.frombuffer(self.mapping, dtype=torch.uint8, count=entry.end - entry.start, offset=start)
         return PackedTensor(key, entry.type, entry.shape, data, reason)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
 
+from ..errors import SafetensorsLoadError
 from ..files.header import SafetensorsHeader
 from ..memory.huge_pages import Patience
 from ..system.page_cache import cached_share
 from .filling import Pace, Span, fill, read_at
+from .opened import reading
 
 BLOCK_BYTES = 4096
 """Offsets, lengths and addresses of direct reads must be multiples of the device's block; 4096 covers every disk."""
@@ -46,10 +48,12 @@ def fill_directly(
 
     Memory and offset of each span are whole blocks. So is its length, unless it ends with the file."""
     try:
-        with _direct(file):
+        with _direct(path, file):
             whole = [(target[: len(target) - len(target) % BLOCK_BYTES], offset) for target, offset in spans]
             fill(path, file, whole, pace, threads=threads, chunk_bytes=_CHUNK_BYTES, patience=patience)
-    except OSError:
+    except SafetensorsLoadError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
         return False
     for target, offset in spans:
         done_bytes = len(target) - len(target) % BLOCK_BYTES
@@ -58,12 +62,13 @@ def fill_directly(
 
 
 @contextmanager
-def _direct(file: FileIO) -> Iterator[None]:
+def _direct(path: str, file: FileIO) -> Iterator[None]:
     """The open file itself, so that it is the one whose stamp was checked."""
     import fcntl
 
-    flags = fcntl.fcntl(file, fcntl.F_GETFL)
-    fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
+    with reading(path):
+        flags = fcntl.fcntl(file, fcntl.F_GETFL)
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from ..cancelling import Cancelled
 from ..errors import LoadCancelledError, SafetensorsLoadError
 from ..memory.huge_pages import Patience
 from ..system.rate_limit import RateLimit
+from .opened import reading
 
 CHUNK_BYTES = 32 << 20
 """Each return from a read waits up to 5 ms for the interpreter when another thread is busy, so a 224 MB adapter gets 7
@@ -35,11 +36,7 @@ class Pace:
 
     def ask(self) -> bool:
         """`stopped`, as a `Cancelled`."""
-        try:
-            return self.cancelled is not None and self.cancelled()
-        except OSError as error:
-            # Who reads takes an OSError for the file's.
-            raise RuntimeError(f"asking `cancelled` failed: {error}") from error
+        return self.cancelled is not None and self.cancelled()
 
     def until(self, over: Cancelled) -> Pace:
         """This one, for readers who stop as well once who waits for them does."""
@@ -102,11 +99,12 @@ def read_at(path: str, file: FileIO, target: memoryview, offset: int) -> None:
     Threads may share `file` where the system has preadv."""
     filled = 0
     while filled < len(target):
-        if hasattr(os, "preadv"):
-            count = os.preadv(file.fileno(), [target[filled:]], offset + filled)
-        else:
-            file.seek(offset + filled)
-            count = file.readinto(target[filled:]) or 0
+        with reading(path):
+            if hasattr(os, "preadv"):
+                count = os.preadv(file.fileno(), [target[filled:]], offset + filled)
+            else:
+                file.seek(offset + filled)
+                count = file.readinto(target[filled:]) or 0
         if not count:
             raise SafetensorsLoadError(path, f"ends {len(target) - filled} bytes too early; copy or download it again")
         filled += count

@@ -8,7 +8,7 @@ from io import FileIO
 
 from ..files.header import SafetensorsHeader, read_header
 from ..system import kernel
-from .opened import open_raw, require_stamp
+from .opened import open_raw, reading, require_stamp
 from .tensor_file import TensorFile
 from .views import view_tensors
 
@@ -31,4 +31,5 @@ def map_tensors(
 def map_file(header: SafetensorsHeader, file: FileIO) -> mmap.mmap:
     """All of the open `file`, copy-on-write; it may be larger than memory and swap together."""
     require_stamp(header.path, file, header.stamp)
-    return kernel.map_privately(file.fileno())
+    with reading(header.path):
+        return kernel.map_privately(file.fileno())

@@ -1,4 +1,5 @@
-"""Opening weight files: every OSError becomes a SafetensorsLoadError, and a file that changes meanwhile is noticed."""
+"""Opening weight files: the system's OSErrors become SafetensorsLoadErrors, and a file that changes meanwhile is
+noticed."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class FileStamp(NamedTuple):
 
 
 def stamp_of(file: FileIO) -> FileStamp:
-    found = os.fstat(file.fileno())
+    with reading(str(file.name)):
+        found = os.fstat(file.fileno())
     return FileStamp(found.st_size, found.st_mtime_ns)
 
 
@@ -77,14 +79,20 @@ def open_raw(path: str | os.PathLike[str], opened: OpenFiles | None = None, *, l
     which stays open unless this is its `last` use, or one of its own."""
     name = os.fspath(path)
     shared = None if opened is None or last else opened.file(name)
+    if shared is not None:
+        yield shared
+        return
+    with (opened.take(name) if opened is not None else None) or _open(name) as file:
+        yield file
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """An OSError is the file's. Around calls of the system alone: what a caller's callback raises is the caller's."""
     try:
-        if shared is not None:
-            yield shared
-            return
-        with (opened.take(name) if opened is not None else None) or _open(name) as file:
-            yield file
+        yield
     except OSError as error:
-        raise unreadable(name, error) from error
+        raise unreadable(path, error) from error
 
 
 def _open(path: str) -> FileIO:

@@ -15,7 +15,7 @@ import torch
 
 from ..files.header import SafetensorsHeader
 from .filling import Pace, fill
-from .opened import OpenFiles, open_raw, require_stamp, unreadable
+from .opened import OpenFiles, open_raw, require_stamp
 from .private import allocate
 from .views import Buffer, view_tensors
 
@@ -179,13 +179,10 @@ def _read(piece: _Piece, source: _Source, pace: Pace) -> dict[str, torch.Tensor]
     # Aligned as in the file, whose writer aligned each tensor to its elements as a rule.
     lead_bytes = piece.start % _ALIGNMENT_BYTES
     buffer = _memory(path, lead_bytes + piece.size_bytes)
-    try:
-        with source.open() as file, memoryview(buffer) as memory:
-            with memory[lead_bytes : lead_bytes + piece.size_bytes] as target:
-                fill(path, file, [(target, header.data_start + piece.start)], pace)
-            require_stamp(path, file, header.stamp)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with source.open() as file, memoryview(buffer) as memory:
+        with memory[lead_bytes : lead_bytes + piece.size_bytes] as target:
+            fill(path, file, [(target, header.data_start + piece.start)], pace)
+        require_stamp(path, file, header.stamp)
     entries = {key: header.tensors[key].moved(lead_bytes - piece.start) for key in piece.keys}
     return view_tensors(path, buffer, entries, 0)
 

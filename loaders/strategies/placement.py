@@ -77,11 +77,23 @@ def send_tensors(
     """Those of `tensors` that `devices` puts on a GPU, there; floating-point ones as `dtype`. The others are for
     `place_tensor`. LoadCancelledError between two slots once `cancelled()` is true."""
     sent: dict[str, torch.Tensor] = {}
+    asking = False
+
+    def ask() -> bool:
+        nonlocal asking
+        asking = True
+        answer = cancelled()
+        asking = False
+        return answer
+
     for device in dict.fromkeys(filter(uploads.takes, devices.values())):
         together = {key: tensors[key] for key, its in devices.items() if its == device and tensors[key].is_cpu}
         try:
-            sent |= uploads.place(path, together, device, dtype, cancelled)
+            sent |= uploads.place(path, together, device, dtype, ask)
         except _REFUSALS as error:
+            if asking:
+                # What `cancelled` raises is the caller's.
+                raise
             raise _unplaced(path, next(iter(together)), device, dtype, error) from error
     return sent
 

@@ -9,7 +9,7 @@ from io import FileIO
 
 from ..cancelling import Cancelled
 from ..errors import LoadCancelledError
-from ..reading.opened import OpenFiles, open_raw, stamp_of
+from ..reading.opened import OpenFiles, open_raw, reading, stamp_of
 from . import kernel
 from .rate_limit import RateLimit
 
@@ -47,7 +47,8 @@ def _cached_pages(file: FileIO, start: int, nbytes: int) -> int | None:
 
 def _has_device(file: FileIO) -> bool:
     """Whether the file system lies on a block device of its own, which overlays and network shares do not."""
-    return os.major(os.fstat(file.fileno()).st_dev) != 0
+    with reading(str(file.name)):
+        return os.major(os.fstat(file.fileno()).st_dev) != 0
 
 
 def warm_file(
@@ -70,7 +71,8 @@ def warm_file(
                 limiter.spend(len(chunk), cancelled)
             if cancelled():
                 raise LoadCancelledError(os.fspath(path), f"cancelled after {done_bytes} of {size_bytes} bytes")
-            count = file.readinto(chunk)
+            with reading(os.fspath(path)):
+                count = file.readinto(chunk)
             if not count:
                 break
             done_bytes += count
@@ -82,7 +84,7 @@ def drop_file(path: str | os.PathLike[str]) -> None:
     OSError where the system has no call for it."""
     if not hasattr(os, "posix_fadvise"):
         raise OSError("this system drops no file from its page cache; that needs Linux")
-    with open_raw(path) as file:
+    with open_raw(path) as file, reading(os.fspath(path)):
         # Dirty pages survive DONTNEED.
         os.fdatasync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 
@@ -47,13 +47,10 @@ class Sending:
         self._cancelled = cancelled
         try:
             self._share_out(threads, pool)
-        except BaseException as error:
+        except BaseException:
             if self._last is not None:
                 with suppress(RuntimeError):
                     self._last.wait()
-            if isinstance(error, RuntimeError):
-                cause = str(error).partition("\n")[0]
-                raise SafetensorsLoadError(self._name, f"cannot go to {self._device.device}: {cause}") from error
             raise
         finally:
             # An error keeps this frame, a pool its tasks until a thread gets to them, cancelled ones too: none may
@@ -85,16 +82,27 @@ class Sending:
         try:
             while (span := self._next(turns)) is not None:
                 start, end = span
-                with self._ring.slot() as slot:
+                with ExitStack() as taken:
+                    with self._refusals():
+                        slot = taken.enter_context(self._ring.slot())
                     part = slot.memory[: end - start]
                     self._source.write(start, part)
                     # The order of the queue is that of the events.
-                    with self._lock:
+                    with self._lock, self._refusals():
                         event = self._device.copy(self._target[start:end], part, self._stream)
                         self._last = slot.event = event
         except BaseException:
             self._stopped = True
             raise
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """A RuntimeError is the device's. Not around a writer or `cancelled`, whose errors are the caller's."""
+        try:
+            yield
+        except RuntimeError as error:
+            cause = str(error).partition("\n")[0]
+            raise SafetensorsLoadError(self._name, f"cannot go to {self._device.device}: {cause}") from error
 
     def _next(self, turns: Iterator[tuple[int, int]]) -> tuple[int, int] | None:
         with self._lock:

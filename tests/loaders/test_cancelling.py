@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,17 @@ from warmstack.loaders import (
     batch,
     dequantise,
     drop_file,
+    fill_module,
     load_loras_batch,
+    module_filling,
+    warm_file,
 )
 from warmstack.loaders.gguf.chunks import CHUNK_ELEMENTS
 from warmstack.loaders.gguf.load import load_gguf
 from warmstack.loaders.gguf.on_torch import dequantise_tensor
 from warmstack.loaders.gguf.quant_types import GGUF_TYPES
+from warmstack.loaders.strategies import gathering
+from warmstack.loaders.upload.uploads import Uploads
 
 from .gguf.gguf_files import RawTensor, gguf_bytes
 
@@ -110,26 +116,86 @@ def test_ctrl_c_ends_a_gguf(gguf: Path):
     stops(lambda pace: load_gguf(gguf, torch.float16, threads=2, pace=pace), gguf.stat().st_size)
 
 
-@pytest.mark.parametrize("is_cold", [False, True])
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_a_question_that_fails_is_not_taken_for_a_file_that_cannot_be_read(files: list[str], name: str, is_cold: bool):
-    """A deadline, or a client that hangs up: both are an OSError for Python."""
-    asked = 0
+class Hangup:
+    """`cancelled` of a caller who is soon unable to say: asked once more than `answers` often, it raises `error`."""
 
-    def is_late() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked > 1:
-            raise TimeoutError("too late")
+    def __init__(self, error: Exception, answers: int) -> None:
+        self.error = error
+        self.left = answers
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
         return False
 
+
+failures = pytest.mark.parametrize("failure", [TimeoutError, RuntimeError, TypeError])
+"""Python takes a deadline, or a client that hangs up, for an OSError."""
+
+
+def comes_out(load: Callable[[Hangup], object], failure: type[Exception], answers: int) -> None:
+    late = Hangup(failure("the client is gone"), answers)
+    with pytest.raises(failure) as caught:
+        load(late)
+    assert caught.value is late.error
+    # Its frames hold the load's readers.
+    late.error.__traceback__ = None
+
+
+@failures
+@pytest.mark.parametrize("is_cold", [False, True])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_asking_raises_is_not_taken_for_the_files_fault(
+    files: list[str], name: str, is_cold: bool, failure: type[Exception]
+):
     used = files if name == "parallel" else files[:1]
     if is_cold:
         for path in used:
             drop_file(path)
-    with pytest.raises(RuntimeError, match=r"`cancelled` failed: too late") as caught:
-        ModelLoader(name, dtype=torch.float16).load_shards(used, cancelled=is_late)
-    assert isinstance(caught.value.__cause__, TimeoutError)
+    loader = ModelLoader(name, dtype=torch.float16)
+    comes_out(lambda late: loader.load_shards(used, cancelled=late), failure, answers=1)
+
+
+@failures
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_asking_raises_is_not_taken_for_the_devices_fault(
+    files: list[str], name: str, failure: type[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    device = FakeDevice()
+    monkeypatch.setattr(gathering, "Uploads", partial(Uploads, lambda _: device))
+
+    class LateWhileItIsSent(Hangup):
+        def __call__(self) -> bool:
+            return device.copies > 0 and super().__call__()
+
+    loader = ModelLoader(name, device="cuda:0")
+    used = files if name == "parallel" else files[:1]
+    comes_out(lambda late: loader.load_shards(used, cancelled=LateWhileItIsSent(late.error, 0)), failure, answers=0)
+    assert device.in_flight == 0
+
+
+@failures
+@pytest.mark.parametrize("answers", range(4))
+def test_what_asking_raises_comes_out_of_an_upload(large, gguf: Path, failure: type[Exception], answers: int):
+    path, tensors = large
+    with DeviceTransfer(FakeDevice(), slot_bytes=1 << 20) as transfer:
+        comes_out(lambda late: transfer.upload_file(path, pace=Pace(late)), failure, answers)
+        comes_out(lambda late: transfer.upload("ink", tensors, cancelled=late), failure, answers)
+        comes_out(lambda late: load_gguf(gguf, pace=Pace(late), transfer=transfer), failure, answers)
+
+
+@failures
+def test_what_asking_raises_comes_out_of_every_door(
+    files: list[str], gguf: Path, failure: type[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module_filling, "Uploads", partial(Uploads, lambda _: FakeDevice()))
+    module = torch.nn.Module()
+    module.register_buffer("other", torch.empty(32 << 20, dtype=torch.uint8, device="meta"))
+    for answers in range(4):
+        comes_out(lambda late: fill_module(module, files[1:], device="cuda:0", cancelled=late), failure, answers)
+        comes_out(lambda late: load_gguf(gguf, torch.float16, threads=2, pace=Pace(late)), failure, answers)
+        comes_out(lambda late: warm_file(files[1], cancelled=late, chunk_bytes=1 << 20), failure, answers)
 
 
 DOORS: dict[str, Callable[[], object]] = {
