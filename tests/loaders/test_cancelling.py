@@ -70,7 +70,7 @@ class PressedOnce:
         pressed, self.arrived_bytes = self.arrived_bytes > 0, self.arrived_bytes + nbytes
         if not pressed:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def stops(load: Callable[[Pace], object], total_bytes: int) -> None:
