@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from .quant_types import GgufType
@@ -45,8 +45,10 @@ def drain(chunks: Iterable[T], work: Callable[[T], None], threads: int) -> None:
             raise
 
     with ThreadPoolExecutor(threads, "warmstack-gguf") as pool:
-        turns = [pool.submit(take_turns) for _ in range(threads)]
+        turns: list[Future[None]] = []
         try:
+            # In here, since Ctrl-C may come while they start.
+            turns += (pool.submit(take_turns) for _ in range(threads))
             # No name may hold the one that raises: its error holds this frame.
             while turns:
                 turns.pop().result()

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from ..cancelling import Cancelled
@@ -103,14 +103,15 @@ def _meanwhile(make: Callable[[], T], fill_all: Callable[[Pace], None], pace: Pa
     any more, because of an error here or of Ctrl-C, stops between two chunks."""
     stop = threading.Event()
     with ThreadPoolExecutor(1, "warmstack-load") as pool:
-        filling = pool.submit(fill_all, pace.until(stop.is_set))
+        fillings: list[Future[None]] = []
         try:
+            # In here, since Ctrl-C may come while it starts.
+            fillings.append(pool.submit(fill_all, pace.until(stop.is_set)))
             made = make()
-            filling.result()
+            # No name may hold it: its error has this frame, and would keep itself and the buffer in a cycle.
+            fillings.pop().result()
         finally:
             stop.set()
-            # Its error has this frame, which would keep the error and the buffer in a cycle.
-            del filling
     return made
 
 

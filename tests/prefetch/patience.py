@@ -24,6 +24,8 @@ async def until(world: World, is_so: Callable[[], bool]) -> None:
 
 
 def threads() -> list[str]:
-    """Those of prefetchers. What answers the routes (nodes/server/off_loop.py) lives as long as the process."""
+    """Those of prefetchers. What answers the routes (nodes/server/off_loop.py) lives as long as the process, and what
+    fills the slots of an upload (loaders/transfer.py) until another test's worker is collected."""
+    others = ("warmstack-ask", "warmstack-tell", "warmstack-upload")
     names = (thread.name for thread in threading.enumerate() if thread.name.startswith("warmstack"))
-    return [name for name in names if not name.startswith(("warmstack-ask", "warmstack-tell"))]
+    return [name for name in names if not name.startswith(others)]
