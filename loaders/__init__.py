@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from .errors import SafetensorsLoadError as SafetensorsLoadError
     from .errors import SafetensorsValidationError as SafetensorsValidationError
     from .files.header import SafetensorsHeader as SafetensorsHeader
-    from .files.header import TensorEntry as TensorEntry
     from .files.header import read_header as read_header
     from .files.header import read_metadata as read_metadata
     from .files.pickled import load_pickled as load_pickled
     from .files.shards import ShardIndex as ShardIndex
     from .files.shards import check_shards as check_shards
     from .files.shards import read_index as read_index
+    from .files.tensor_entry import TensorEntry as TensorEntry
     from .gguf.header import GgufEntry as GgufEntry
     from .gguf.header import GgufHeader as GgufHeader
     from .gguf.header import read_gguf_header as read_gguf_header
@@ -112,9 +112,10 @@ else:
             "cached": "SafetensorsCache load_safetensors_cached",
             "errors": "LoadCancelledError NoCapableLoaderError PickledFileError SafetensorsLoadError "
             "SafetensorsValidationError",
-            "files.header": "SafetensorsHeader TensorEntry read_header read_metadata",
+            "files.header": "SafetensorsHeader read_header read_metadata",
             "files.pickled": "load_pickled",
             "files.shards": "ShardIndex check_shards read_index",
+            "files.tensor_entry": "TensorEntry",
             "gguf.header": "GgufEntry GgufHeader read_gguf_header",
             "gguf.load": "LoadedGguf load_gguf",
             "gguf.metadata": "GgufArray",

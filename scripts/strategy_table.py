@@ -16,7 +16,8 @@ from pathlib import Path
 import strategy_figures
 import torch
 
-from warmstack.loaders.files.header import SafetensorsHeader, TensorEntry
+from warmstack.loaders.files.header import SafetensorsHeader
+from warmstack.loaders.files.tensor_entry import TensorEntry
 from warmstack.loaders.placing.device_map import DeviceMap
 from warmstack.loaders.strategies.auto import Surroundings, choose_strategy
 from warmstack.loaders.strategies.registry import StrategyRegistry

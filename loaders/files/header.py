@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import os
-import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import FileIO
 from itertools import chain, count
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from ..errors import SafetensorsValidationError, damaged
 from ..reading.filling import read_at
 from ..reading.opened import FileStamp, OpenFiles, open_raw, stamp_of
 from ..system.breather import Breather
+from .plain_header import METADATA, METADATA_FIRST, plain_content
 from .strict_json import DuplicateKeyError, few_numbers, has_too_many_parts, unique_object
+from .tensor_entry import TensorEntry, stored_bytes
 
 SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
 
@@ -26,44 +26,9 @@ MAX_HEADER_BYTES = 100_000_000
 """The bound of the safetensors library itself: a longer header is refused before a byte of it is read."""
 
 _LENGTH = struct.Struct("<Q")
-_METADATA = "__metadata__"
-_SPACE = r"[ \t\n\r]*"
-_METADATA_FIRST = re.compile(rf'{_SPACE}\{{{_SPACE}"__metadata__"{_SPACE}:{_SPACE}')
-_TEXTS_BEGIN = re.compile(rf'\{{{_SPACE}((?=")|\}})')
-_TEXT_BEGINS = re.compile(rf'{_SPACE}:{_SPACE}(?=")')
-_TEXTS_GO_ON = re.compile(rf'{_SPACE}(,{_SPACE}(?=")|\}})')
 _METADATA_PEEK_BYTES = 1 << 16
 
-MAX_DIMENSIONS = 64
-"""numpy's bound. Neither safetensors nor torch has one, so that a shape of 100,000 would get as far as a kernel."""
-
-_PLAIN_ENTRY = re.compile(
-    r'"([^"\\\x00-\x1f]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:N(?:,N){0,63})?)\],"data_offsets":\[(N),(N)\]\}'.replace(
-        "N", "(?:0|[1-9][0-9]{0,17})"
-    )
-    + r'(?:,(?=")|\Z)'
-)
 _BREATH_ENTRIES = 128
-
-DTYPE_BITS: Mapping[str, int] = {
-    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
-    "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
-    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
-}  # fmt: skip
-
-
-class TensorEntry(NamedTuple):
-    """One tensor of the file: `start` and `end` are byte offsets in the data section."""
-
-    dtype: str
-    """As written in the header: `F16`, `F8_E4M3`, ..."""
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-    def moved(self, by_bytes: int) -> TensorEntry:
-        return self._replace(start=self.start + by_bytes, end=self.end + by_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,79 +111,14 @@ def _content(path: str, raw: bytearray, data_bytes: int) -> tuple[Mapping[str, s
     if has_too_many_parts(raw):
         reason = "header lists more than 160,000 tensors, or is none; save the model in shards, or download it again"
         raise SafetensorsValidationError(path, reason)
-    found = _plain_content(path, raw)
+    found = plain_content(path, raw)
     if found is not None:
         block, tensors = found
     else:
         document = _parse(path, raw)
-        block = document.pop(_METADATA, None)
+        block = document.pop(METADATA, None)
         tensors = _tensors(path, document)
     return _metadata(path, block), _in_data_order(path, tensors, data_bytes)
-
-
-def _plain_content(path: str, raw: bytearray) -> tuple[dict[str, str] | None, dict[str, TensorEntry]] | None:
-    """The metadata block and the tensors of a header as every known writer puts it down: metadata first, no spaces, no
-    escapes in a key. Half of the time of `_parse` and `_tensors`, to which None leaves everything else, and the faults
-    to be named."""
-    try:
-        text = raw.decode("utf-8").rstrip(" \t\n\r")
-        start = _METADATA_FIRST.match(text)
-        block, end = _plain_metadata(text, start.end()) if start else (None, 0)
-        if text[end] == ("," if start else "{") and text[-1] == "}":
-            tensors = _plain_tensors(path, text, end + 1, len(text) - 1)
-            return None if tensors is None else (block, tensors)
-    except (ValueError, RecursionError, IndexError, SafetensorsValidationError):
-        pass
-    return None
-
-
-def _plain_metadata(text: str, at: int) -> tuple[dict[str, str], int]:
-    """The object of texts at `at`, and where it ends. ValueError for any other, before its values are made."""
-    opened = _TEXTS_BEGIN.match(text, at)
-    if opened is None:
-        raise ValueError("not an object of texts")
-    block: dict[str, str] = {}
-    breather = Breather()
-    end, more = opened.end(), opened[1] != "}"
-    text_at = json.JSONDecoder().raw_decode
-    while more:
-        if len(block) % _BREATH_ENTRIES == 0:
-            breather.breathe()
-        key, end = text_at(text, end)
-        colon = _TEXT_BEGINS.match(text, end)
-        if colon is None or key in block:
-            raise ValueError("not an object of texts, each under a key of its own")
-        block[key], end = text_at(text, colon.end())
-        following = _TEXTS_GO_ON.match(text, end)
-        if following is None:
-            raise ValueError("not an object of texts")
-        end, more = following.end(), following[1] != "}"
-    return block, end
-
-
-def _plain_tensors(path: str, text: str, begin: int, end: int) -> dict[str, TensorEntry] | None:
-    kinds: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {}
-    tensors: dict[str, TensorEntry] = {}
-    breather = Breather()
-    for step in count():
-        if begin == end:
-            # A key that stood twice is one entry less.
-            return tensors if len(tensors) == step and _METADATA not in tensors else None
-        if step % _BREATH_ENTRIES == 0:
-            breather.breathe()
-        match = _PLAIN_ENTRY.match(text, begin, end)
-        if match is None:
-            return None
-        key, dtype, dims, first, last = match.groups()
-        kind = kinds.get((dtype, dims))
-        if kind is None:
-            shape = tuple(map(int, dims.split(","))) if dims else ()
-            kind = kinds[dtype, dims] = shape, _size_bytes(path, key, dtype, shape)
-        entry = tensors[key] = TensorEntry(dtype, kind[0], int(first), int(last))
-        if entry.end - entry.start != kind[1]:
-            return None
-        begin = match.end()
-    return None
 
 
 def _parse(path: str, raw: bytearray) -> dict[str, Any]:
@@ -270,7 +170,7 @@ def _metadata(path: str, block: Any) -> Mapping[str, str]:
         block = dict(zip(("dtype", "shape", "data_offsets"), block, strict=True))
     if not isinstance(block, dict) or not all(isinstance(value, str) for value in block.values()):
         raise SafetensorsValidationError(
-            path, "must map text to text; the file was written by a broken tool, save it again by another", _METADATA
+            path, "must map text to text; the file was written by a broken tool, save it again by another", METADATA
         )
     return block
 
@@ -279,7 +179,7 @@ def _leading_metadata(raw: bytearray) -> Any | None:
     try:
         # The incremental decoder leaves a character that the peek cut in two alone.
         text = codecs.getincrementaldecoder("utf-8")().decode(bytes(raw))
-        start = _METADATA_FIRST.match(text)
+        start = METADATA_FIRST.match(text)
         return _decoder(Breather(), len(raw)).raw_decode(text, start.end())[0] if start else None
     except (ValueError, RecursionError):
         return None
@@ -301,7 +201,7 @@ def _tensors(path: str, document: Mapping[str, Any]) -> dict[str, TensorEntry]:
             kind = (dtype, tuple(shape))
             size_bytes = sizes.get(kind)
             if size_bytes is None:
-                size_bytes = sizes[kind] = _size_bytes(path, key, *kind)
+                size_bytes = sizes[kind] = stored_bytes(path, key, *kind)
             span_bytes = end - start
         except (TypeError, ValueError) as error:
             raise damaged(path, "needs a dtype, a shape and two data_offsets", key) from error
@@ -318,23 +218,6 @@ def _fields(path: str, key: str, value: Any) -> _Fields:
     if not isinstance(value, dict):
         raise damaged(path, "is not a tensor entry", key)
     return value.get("dtype"), value.get("shape"), value.get("data_offsets")
-
-
-def _size_bytes(path: str, key: str, dtype: str, shape: tuple[int, ...]) -> int:
-    if dtype not in DTYPE_BITS:
-        reason = f"unknown dtype {str(dtype)[:40]!r}; convert the file to a known one, or download it again"
-        raise SafetensorsValidationError(path, reason, key)
-    if len(shape) > MAX_DIMENSIONS:
-        raise damaged(path, f"is said to have {len(shape)} dimensions, more than {MAX_DIMENSIONS}", key)
-    if any(dim < 0 for dim in shape):
-        raise damaged(path, f"{list(shape)[:8]} has a negative dimension", key)
-    # Zeros left out: dimensions beyond 2**63 break strides even in a tensor without elements.
-    if math.prod(dim for dim in shape if dim) * DTYPE_BITS[dtype] >= 1 << 63:
-        raise damaged(path, f"{dtype} {list(shape)[:8]} overflows", key)
-    bits = math.prod(shape) * DTYPE_BITS[dtype]
-    if bits % 8:
-        raise damaged(path, f"{dtype} {list(shape)[:8]} does not end at a byte", key)
-    return bits // 8
 
 
 def _require_integers(path: str, tensors: Mapping[str, TensorEntry], numbers: list[int]) -> None:

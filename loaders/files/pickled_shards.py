@@ -9,9 +9,10 @@ import torch
 
 from ..reading.filling import Pace
 from ..reading.opened import FileStamp, OpenFiles, open_raw, require_stamp, stamp_of
-from .header import SafetensorsHeader, TensorEntry
+from .header import SafetensorsHeader
 from .pickled import load_pickled
 from .shards import ShardIndex, check_keys, require_files, require_present
+from .tensor_entry import TensorEntry
 
 
 class LoadedPickles(NamedTuple):

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 
 from ..files.dtypes import TORCH_DTYPES
-from ..files.header import DTYPE_BITS, SafetensorsHeader, TensorEntry
+from ..files.header import SafetensorsHeader
+from ..files.tensor_entry import DTYPE_BITS, TensorEntry
 from ..gguf.header import GgufHeader
 from ..reading.opened import stamp_path
 from ..strategies.strategy import LoadRequest

@@ -11,12 +11,14 @@ import torch
 
 from ..errors import SafetensorsLoadError
 from ..files.dtypes import TORCH_DTYPES
-from ..files.header import DTYPE_BITS, TensorEntry
+from ..files.tensor_entry import DTYPE_BITS, TensorEntry
 from ..system.breather import Breather
 
 PrivateBuffer = mmap.mmap | ctypes.Array[ctypes.c_ubyte]
 Buffer = PrivateBuffer | bytearray
 _BREATH_TENSORS = 256
+AS_STORED = TORCH_DTYPES.keys() - {"F4"}
+"""Header dtypes that torch holds in the shape that the header gives."""
 
 
 def view_tensors(
@@ -30,12 +32,16 @@ def view_tensors(
     for step, (key, (dtype, shape, start, end)) in enumerate(entries.items()):
         if step % _BREATH_TENSORS == 0:
             breather.breathe()
-        shape = torch_shape(path, key, dtype, shape)
+        if dtype not in AS_STORED:
+            shape = torch_shape(path, key, dtype, shape)
         if start == end:
             empty[key] = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="cpu")
         else:
             rows.add(key, dtype, shape, data_start + start, data_start + end)
-    views = empty | dict(rows.views())
+    views = dict(rows.views())
+    if list(views) == list(entries):
+        return views
+    views |= empty
     return {key: views[key] for key in entries}
 
 
@@ -101,10 +107,10 @@ class _Shapes(dict[tuple[int, ...], torch.Tensor]):
 
 def torch_shape(path: str, key: str, dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape as which torch holds that tensor of `path`; SafetensorsLoadError when it holds none like it."""
+    if dtype in AS_STORED:
+        return shape
     if dtype not in TORCH_DTYPES:
         raise SafetensorsLoadError(path, f"{key!r} is {dtype}, which this torch lacks; convert the file")
-    if dtype != "F4":
-        return shape
     if not shape or shape[-1] % 2:
         raise SafetensorsLoadError(
             path, f"{key!r} is F4 with an odd last dimension, which torch cannot hold; convert the file"

@@ -10,7 +10,7 @@ from ..memory.host_memory import available_bytes
 from ..placing.footprint import footprint
 from ..reading.direct import CACHED_SHARE
 from ..system.disk_kind import DiskKind, disk_kind
-from ..system.page_cache import resident_bytes
+from ..system.page_cache import about_resident_bytes
 from .registry import StrategyRegistry
 from .strategy import LoadingStrategy, LoadRequest
 
@@ -35,12 +35,12 @@ class Surroundings:
 
     free_bytes: Callable[[], int] = available_bytes
     disk_kind: Callable[[str], DiskKind] = disk_kind
-    cached_bytes: Callable[[str], int | None] = resident_bytes
+    cached_bytes: Callable[[str], int | None] = about_resident_bytes
 
     @classmethod
     def of(cls, request: LoadRequest) -> Surroundings:
         """This machine's, asked through the files that `request` has open."""
-        return cls(cached_bytes=lambda path: resident_bytes(path, opened=request.opened))
+        return cls(cached_bytes=lambda path: about_resident_bytes(path, opened=request.opened))
 
 
 def choose_strategy(

@@ -10,7 +10,7 @@ from ..cancelling import Cancelled, never
 from ..errors import SafetensorsLoadError
 from ..files.dtypes import TORCH_DTYPES
 from ..files.header import SafetensorsHeader
-from ..reading.views import torch_shape
+from ..reading.views import AS_STORED, torch_shape
 from ..upload.uploads import Uploads
 
 _REFUSALS = (RuntimeError, AssertionError, TypeError)
@@ -34,6 +34,8 @@ def require_devices(path: str, devices: Mapping[str, str], uploads: Uploads) -> 
 
 def require_dtypes(header: SafetensorsHeader, keys: Collection[str], dtype: torch.dtype | None) -> None:
     """SafetensorsLoadError when torch holds nothing like one of `keys`, or has no cast of it to `dtype`."""
+    if {header.tensors[key].dtype for key in keys} <= AS_STORED:
+        return
     for key in keys:
         torch_shape(header.path, key, *header.tensors[key][:2])
     if dtype is None or dtype == TORCH_DTYPES.get("F4"):

@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import sys
+from functools import cache
 from typing import Any
 
 _CACHESTAT = 451
@@ -30,6 +31,10 @@ class _CacheStat(ctypes.Structure):
     )
 
 
+_FEW_BYTES = 1 << 20
+"""Their pages are counted in a microsecond or two."""
+
+
 def cores() -> int:
     """What this process was given may be less than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -41,8 +46,15 @@ def cached_pages(fd: int, start: int = 0, nbytes: int = 0) -> int | None:
     if not sys.platform.startswith("linux"):
         return None
     span, answer = _Range(start, nbytes), _CacheStat()
-    failed = ctypes.CDLL(None).syscall(_CACHESTAT, fd, ctypes.byref(span), ctypes.byref(answer), 0)
+    # Who lets go of the interpreter beside a busy thread gets it back only 5 ms later.
+    library = _libc_with_the_gil() if 0 < nbytes <= _FEW_BYTES else ctypes.CDLL(None)
+    failed = library.syscall(_CACHESTAT, fd, ctypes.byref(span), ctypes.byref(answer), 0)
     return None if failed else int(answer.cached)
+
+
+@cache
+def _libc_with_the_gil() -> ctypes.CDLL:
+    return ctypes.PyDLL(None)
 
 
 def map_privately(fd: int, nbytes: int = 0, start: int = 0) -> mmap.mmap:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
-from ...loaders.files.header import SafetensorsHeader, TensorEntry
+from ...loaders.files.header import SafetensorsHeader
+from ...loaders.files.tensor_entry import TensorEntry
 
 # Against "ss_base_model_version" and "modelspec.architecture", lower case, every separator a dash.
 _WRITTEN = tuple(

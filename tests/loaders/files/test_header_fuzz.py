@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from warmstack.loaders import SafetensorsValidationError, map_tensors, read_header, read_metadata, read_tensors
-from warmstack.loaders.files.header import DTYPE_BITS
+from warmstack.loaders.files.tensor_entry import DTYPE_BITS
 
 WIDTHS = {name: bits // 8 for name, bits in DTYPE_BITS.items() if bits >= 8}
 

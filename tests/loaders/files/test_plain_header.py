@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from warmstack.loaders import SafetensorsValidationError
 from warmstack.loaders.files import header
+from warmstack.loaders.files.tensor_entry import DTYPE_BITS
 
 PLAIN = (
     b'{"__metadata__":{"a":"b"},"x":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},'
@@ -31,7 +32,7 @@ def outcome(raw: bytes, data_bytes: int = DATA_BYTES) -> Any:
 
 def long_way(raw: bytes, data_bytes: int = DATA_BYTES) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(header, "_plain_content", lambda path, raw: None)
+        patch.setattr(header, "plain_content", lambda path, raw: None)
         return outcome(raw, data_bytes)
 
 
@@ -62,7 +63,7 @@ def test_whatever_a_writer_names_its_tensors(kinds: list[tuple[str, str, list[in
         elements = 1
         for size in shape:
             elements *= size
-        start, end = end, end + max(elements, 0) * header.DTYPE_BITS.get(dtype, 8) // 8
+        start, end = end, end + max(elements, 0) * DTYPE_BITS.get(dtype, 8) // 8
         entries[key] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     document = ({} if metadata is None else {"__metadata__": metadata}) | entries
     for escaped in (True, False):

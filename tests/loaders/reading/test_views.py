@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstack.loaders.files.header import DTYPE_BITS, TensorEntry
+from warmstack.loaders.files.tensor_entry import DTYPE_BITS, TensorEntry
 from warmstack.loaders.reading.views import view_tensors
 
 DTYPES = {"F16": torch.float16, "F32": torch.float32, "U8": torch.uint8, "F64": torch.float64}

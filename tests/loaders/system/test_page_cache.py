@@ -13,7 +13,7 @@ import pytest
 
 from warmstack.loaders import LoadCancelledError, RateLimit, SafetensorsLoadError, drop_file, resident_bytes, warm_file
 from warmstack.loaders.system import kernel
-from warmstack.loaders.system.page_cache import cached_share
+from warmstack.loaders.system.page_cache import about_resident_bytes, cached_share
 
 SIZE = (20 << 20) + 123
 NOBODY = 65534
@@ -66,8 +66,41 @@ def test_the_share_of_some_parts(cold: Path, monkeypatch: pytest.MonkeyPatch, as
         assert share([(3 * mib, 5 * mib)]) == 0.5
         assert share([(4 * mib + 1, 4 * mib + 2), (page, page + 1)]) == 0.5
         assert share([(5 * mib - 1, 5 * mib + 1)]) == 0.5
-        assert share([(0, SIZE)]) == (mib / page) / -(-SIZE // page)
+        assert share([(0, SIZE)]) == pytest.approx(mib / SIZE, abs=0.02)
         assert share([]) == share([(7, 7)]) == 1
+
+
+@linux_only
+@pytest.mark.parametrize("ask", ["cachestat", "mincore"])
+@pytest.mark.parametrize("first", [0.0, 0.3])
+@pytest.mark.parametrize("share", [0.1, 0.88, 0.92])
+def test_the_share_of_a_long_span_is_known_to_a_hundredth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str, first: float, share: float
+):
+    if ask == "mincore":
+        monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: None)
+    path, size_bytes = tmp_path / "long.bin", 64 << 20
+    path.write_bytes(bytes(size_bytes))
+    drop_file(path)
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        # As in a ring: what would go beyond the end is at the beginning.
+        for part in (first, first - 1):
+            start, end = (int(max(0.0, min(1.0, at)) * size_bytes) for at in (part, part + share))
+            os.pread(file.fileno(), end - start, start)
+        assert cached_share(file, [(0, size_bytes)]) == pytest.approx(share, abs=0.015)
+        assert about_resident_bytes(path) == pytest.approx(share * size_bytes, abs=0.015 * size_bytes)
+
+
+@linux_only
+def test_little_is_asked_about_a_long_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "sparse.bin"
+    with path.open("wb") as file:
+        file.truncate(64 << 30)
+    asked = []
+    monkeypatch.setattr(kernel, "cached_pages", lambda fd, start, nbytes: asked.append(nbytes) or 1)
+    about_resident_bytes(path)
+    assert sum(asked) <= 8 << 20
 
 
 def test_where_nobody_can_say_the_share_is_unknown(cold: Path, monkeypatch: pytest.MonkeyPatch):
