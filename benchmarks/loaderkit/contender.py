@@ -43,6 +43,8 @@ class Running:
 
     def __init__(self, contender: Contender, peers: str) -> None:
         self.contender = contender
+        self.has_memory_of = ""
+        """The latest workload, unless its memory was given back."""
         host = os.environ.get("COMFYUI_PATH", "") if contender.host else ""
         python = os.environ.get("COMFYUI_PYTHON", "") if contender.host else sys.executable
         if contender.host and not (host and python):
@@ -59,8 +61,10 @@ class Running:
         )
         self._hear()
 
-    def load(self, workload: Workload, **extra: object) -> dict[str, Any]:
-        return self.ask({**asdict(workload), **extra})
+    def load(self, workload: Workload, *, gives_memory_back: bool = False, **extra: object) -> dict[str, Any]:
+        answer = self.ask({**asdict(workload), "gives_memory_back": gives_memory_back, **extra})
+        self.has_memory_of = "" if gives_memory_back else workload.name
+        return answer
 
     def ask(self, question: Mapping[str, object]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -96,6 +100,7 @@ class Running:
     def give_memory_back(self) -> None:
         """What is kept of earlier loads."""
         self.ask({"paths": ()})
+        self.has_memory_of = ""
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -111,11 +111,10 @@ def _start(
 
 def _load(process: Running, workload: Workload, state: str) -> dict[str, Any]:
     """A load in the memory of an earlier one, as far as its process keeps that; of a checkpoint, in fresh memory."""
-    large = workload.wanted_bytes > _LARGE_BYTES
-    if large and workload.wanted_bytes <= _KEPT_BYTES:
+    if workload.wanted_bytes <= _KEPT_BYTES and process.has_memory_of != workload.name:
         process.load(workload)
     prepare(workload, state)
-    return process.load(workload, gives_memory_back=large)
+    return process.load(workload, gives_memory_back=workload.wanted_bytes > _LARGE_BYTES)
 
 
 def _note(samples: dict[str, dict[str, list[float]]], name: str, answer: dict[str, Any]) -> None:

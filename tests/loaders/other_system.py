@@ -127,6 +127,7 @@ def ask_everything(platform: str, path: str, nowhere: Path) -> None:
     answers: dict[types.ModuleType, dict[str, Callable[[], bool]]] = {
         page_cache: {
             "resident_bytes": lambda: page_cache.resident_bytes(path) in told,
+            "about_resident_bytes": lambda: page_cache.about_resident_bytes(path) in told,
             "cached_share": share,
             "warm_file": lambda: page_cache.warm_file(path, cancelled=lambda: False) == size_bytes,
             "drop_file": dropped,
