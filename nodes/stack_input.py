@@ -26,13 +26,13 @@ class Names(Protocol):
 
 def read_stack(names: Names, text: str | None, before: object = None, *, category: str = "") -> LoraStack:
     """The rows of `before` (another pack's LORA_STACK, or None), then those that `text` writes: a JSON list, request
-    JSON, tags, or one bare name, which is what a list of names hands over. Rows without a category get `category`.
-    Raises LoraSyntaxError."""
+    JSON, tags, or one bare name, which is what a list of names hands over. Rows without a category get `category`; a
+    target becomes a warning. Raises LoraSyntaxError."""
     earlier = LoraStack.from_tuples(_entries(before))
     if not isinstance(text, str) or not text.strip():
         return earlier
     written = parse_stack(text, category_of=lambda name: names.category_of(name, category))
-    return earlier + written.in_category(category)
+    return earlier + LoraStack(tuple(map(_without_target, written.in_category(category))))
 
 
 def with_file_names(names: Names, stack: LoraStack) -> LoraStack:
@@ -71,6 +71,14 @@ def file_state(names: Names, row: LoraRow) -> tuple[object, ...]:
     except LoraError:
         return (row.name,)
     return (file.name, file.mtime_ns, file.size_bytes)
+
+
+def _without_target(row: LoraRow) -> LoraRow:
+    """Here each denoiser is a model with a wire of its own, and the row goes onto whichever is connected."""
+    if not row.target:
+        return row
+    cure = "a stack node loads onto the model that is connected to it; keep rows for others out of it"
+    return replace(row, target="", warning=f"no effect in ComfyUI: target {shown(row.target)} of {row.name!r}; {cure}")
 
 
 def _file_name(names: Names, row: LoraRow) -> str:

@@ -36,7 +36,7 @@ class LoraRow:
     its file, which the reader of the text did not know."""
     target: str = ""
     """Which of a diffusers pipeline's denoisers it is for; "" when nobody chose. Of no effect in ComfyUI, where each is
-    a model with a wire of its own."""
+    a model with a wire of its own: the nodes make a warning of it."""
 
     @property
     def is_active(self) -> bool:

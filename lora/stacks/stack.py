@@ -135,8 +135,9 @@ def _decode(text: str) -> object:
     except json.JSONDecodeError as error:
         near = text[max(0, error.pos - 15) : error.pos + 15]
         where = f"line {error.lineno}, column {error.colno}, near {shown(near)}"
-        # What the host makes of an object that was posted in place of a text.
-        cure = "; send it as one JSON text, not as an object" if text.lstrip().startswith(("{'", "[{'")) else ""
+        # What the host makes of an object or a list that was posted in place of a text.
+        posted = text.lstrip().lstrip("[{").startswith("'")
+        cure = "; send it as one JSON text, not as an object or a list" if posted else ""
         raise _NotJsonError(f"the JSON is broken at {where}: {error.msg}{cure}") from error
     except (ValueError, RecursionError) as error:
         raise LoraSyntaxError(f"the JSON cannot be read: {shown(str(error))}") from error

@@ -326,6 +326,14 @@ def check_what_has_no_effect_is_one_line_in_the_log(base: Path) -> None:
         with _warnings() as messages:
             execute(tag)
         assert len(messages) == 1 and "lbw=ALL" in messages[0], (execute, messages)
+    with _warnings() as messages:
+        LoraStackNode.execute('[{"name": "flux/two", "target": "transformer_2"}]')
+    assert len(messages) == 1 and "'transformer_2'" in messages[0], messages
+
+
+def check_a_target_has_no_effect_and_is_in_the_report(base: Path) -> None:
+    out, _, _, report = _run(_flux(base), '[{"name": "flux/two", "target": "transformer_2"}]')
+    assert out.patches and "no effect in ComfyUI: target 'transformer_2'" in report, report
 
 
 def check_warm_and_status_always_run(base: Path) -> None:

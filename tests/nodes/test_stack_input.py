@@ -83,6 +83,14 @@ def test_weights_per_category_wait_for_the_header_that_tells_it(tmp_path: Path) 
         assert scan.ask(lambda: read_stack(catalog, text).rows) == ((LoraRow("ink", 0.5, 0.5),), True)
 
 
+def test_a_target_has_no_effect_here_and_is_told(names: _Names) -> None:
+    text = '["oil", {"name": "ink", "target": "transformer_2"}, {"name": "off", "target": "x", "strength": 0}]'
+    stack = read_stack(names, text)
+    assert stack.rows == (LoraRow("oil"), LoraRow("ink"), LoraRow("off", 0.0, 0.0))
+    told, _ = stack.warnings
+    assert "'transformer_2'" in told and "'ink'" in told
+
+
 def test_what_is_no_stack_is_refused(names: _Names) -> None:
     with pytest.raises(LoraSyntaxError, match="LORA_STACK"):
         read_stack(names, "", {"a": 1})

@@ -202,6 +202,8 @@ def test_parse_stack_takes_one_bare_name(name: str) -> None:
     [
         (str({"lora": {"models": ["ink"]}}), "as one JSON text"),
         (str([{"name": "ink"}]), "as one JSON text"),
+        (str(["ink", "oil"]), "as one JSON text"),
+        (str([["ink", 0.8]]), "as one JSON text"),
         ("ink <lora>", "ink <lora>"),
         ("ink\ngrain", "no name"),
         ('[{"name": "a",}]', "column"),
