@@ -34,6 +34,8 @@ class Piece:
     memory: mmap.mmap
     in_huge_pages: bool
     """False when it came in small ones, which take direct reads twice as long however often they are used."""
+    used: bool = False
+    """All of it is there, since a load has written to it."""
 
     @property
     def size_bytes(self) -> int:
@@ -95,6 +97,7 @@ class SpareMemory:
             return None
         try:
             if piece.size_bytes != room_bytes:
+                piece.used = piece.used and room_bytes < piece.size_bytes
                 piece.memory.resize(room_bytes)
         except (BufferError, OSError, SystemError, ValueError):
             # Its last view is only just going, or this system cannot resize: fresh memory will do.
@@ -107,6 +110,11 @@ class SpareMemory:
         self._lent[id(buffer)] = piece
         weakref.finalize(buffer, self._keep, id(buffer)).atexit = False
         return buffer
+
+    def is_used(self, buffer: object) -> bool:
+        """Whether the memory of `buffer` was there before it was lent."""
+        piece = self._lent.get(id(buffer))
+        return piece is not None and piece.used
 
     def came_in_small_pages(self, buffer: object) -> None:
         """To be told of what was to be huge and was not."""
@@ -134,6 +142,7 @@ class SpareMemory:
         if not self._lock.acquire(blocking=False):
             return
         try:
+            piece.used = True
             self._kept.append(piece)
             while self._kept_bytes() > self._limit_bytes:
                 self._kept.popleft()

@@ -19,7 +19,7 @@ from ..memory.spare_memory import Piece, SpareMemory
 from ..system.kernel import cores
 from ..system.rate_limit import RateLimit
 from .direct import BLOCK_BYTES, READERS, fill_directly, should_read_directly
-from .filling import Pace, fill
+from .filling import CHUNK_BYTES, Pace, fill
 from .opened import OpenFiles, open_raw, require_stamp
 from .tensor_file import TensorFile
 from .views import PrivateBuffer, view_tensors
@@ -27,9 +27,9 @@ from .views import PrivateBuffer, view_tensors
 T = TypeVar("T")
 
 MOST_COPIERS = 4
-_SHARED_CHUNK_BYTES = 8 << 20
-"""Small enough that two threads share even one LoRA evenly and that not many huge pages are lost once they are slow,
-large enough that a read seldom returns while the views are being made, and has to wait for the interpreter."""
+_FRESH_CHUNK_BYTES = 8 << 20
+"""Small enough that not much time is lost once huge pages are slow. What is there already is read in larger chunks: a
+read seldom returns then while somebody else is busy in Python, and has to wait for the interpreter."""
 
 
 def read_tensors(
@@ -83,13 +83,13 @@ def read_fast(
         buffer = allocate(path, lead_bytes + header.data_bytes, spare=spare, direct=direct)
         with memoryview(buffer) as memory, memory[: lead_bytes + header.data_bytes] as target:
             spans = [(target, header.data_start - lead_bytes)]
-            patience = patience_with(len(target), spare, from_disk=direct)
+            patience = patience_with(buffer, len(target), spare, from_disk=direct)
 
             def fill_all(pace: Pace) -> None:
                 readers = -(-READERS // at_once)
                 copiers = max(1, min(MOST_COPIERS, cores() // at_once))
                 if not (direct and fill_directly(path, file, spans, pace, threads=readers, patience=patience)):
-                    chunk_bytes = _SHARED_CHUNK_BYTES
+                    chunk_bytes = CHUNK_BYTES if patience is None else _FRESH_CHUNK_BYTES
                     fill(path, file, spans, pace, threads=copiers, chunk_bytes=chunk_bytes, patience=patience)
 
             # The views know nothing of the bytes, and 2,000 of them take 3 ms.
@@ -129,11 +129,13 @@ def allocate(
     return spare.lent(piece, nbytes)
 
 
-def patience_with(nbytes: int, spare: SpareMemory | None, *, from_disk: bool) -> Patience | None:
-    """For the huge pages of `nbytes` that `allocate` got; None: they are worth any time."""
+def patience_with(buffer: PrivateBuffer, nbytes: int, spare: SpareMemory | None, *, from_disk: bool) -> Patience | None:
+    """For the huge pages of `nbytes` that `allocate` got; None: they are there already, or worth any time."""
     if spare is None or not spare.serves(nbytes):
         return Patience(nbytes, from_disk=from_disk)
-    return None if spare.worth_slow_pages else Patience(nbytes, from_disk=from_disk, over=spare.came_in_small_pages)
+    if spare.worth_slow_pages or spare.is_used(buffer):
+        return None
+    return Patience(nbytes, from_disk=from_disk, over=spare.came_in_small_pages)
 
 
 def _fresh(path: str, nbytes: int, *, huge_pages: bool, kept: bool) -> Piece:

@@ -66,7 +66,7 @@ def read_selected(
         buffer = allocate(path, size_bytes, spare=spare, direct=direct)
         with memoryview(buffer) as memory:
             blocks = [_blocks(header, run, memory) for run in runs] if direct else []
-            patience = patience_with(size_bytes, spare, from_disk=direct)
+            patience = patience_with(buffer, size_bytes, spare, from_disk=direct)
             if not (direct and fill_directly(path, file, blocks, pace, threads=readers, patience=patience)):
                 exact = [
                     (memory[run.place : run.place + run.size_bytes], header.data_start + run.start) for run in runs

@@ -25,7 +25,7 @@ from warmstack.loaders import (
     log_memory_stats,
     process_spare,
 )
-from warmstack.loaders.reading.private import allocate
+from warmstack.loaders.reading.private import allocate, patience_with
 from warmstack.loaders.system import kernel
 
 MIB = 1 << 20
@@ -106,6 +106,18 @@ def test_what_the_kernel_took_back_serves_nobody(files: list[str]):
     del kept
     assert ctypes.CDLL(None).madvise(ctypes.c_void_p(where), ctypes.c_size_t(nbytes), MADV_PAGEOUT) == 0
     assert (spare.take(nbytes), spare.held_bytes) == (None, 0)
+
+
+def test_patience_is_for_memory_that_has_still_to_come():
+    spare = SpareMemory(64 * MIB, reclaimable=True)
+
+    def is_patient(nbytes: int) -> bool:
+        buffer = allocate("x", nbytes, spare=spare)
+        torch.frombuffer(buffer, dtype=torch.uint8).fill_(1)
+        return patience_with(buffer, nbytes, spare, from_disk=False) is not None
+
+    fresh, used, cut, grown = (is_patient(size * MIB) for size in (16, 16, 12, 20))
+    assert (fresh, used, cut, grown) == (True, False, False, True)
 
 
 def test_direct_reads_are_not_given_small_pages_and_others_are():
