@@ -121,7 +121,7 @@ def test_patience_is_for_memory_that_has_still_to_come():
 
 
 def test_direct_reads_are_not_given_small_pages_and_others_are():
-    """They take twice as long, and would do so at every load. What nobody wants does not pile up."""
+    """They take twice as long, and would do so at every load. What they leave is there for others."""
     spare, nbytes = SpareMemory(64 * MIB), 16 * MIB
     for huge_pages in (False, True):
         buffer = allocate("x", nbytes, huge_pages=huge_pages, spare=spare)
@@ -130,8 +130,16 @@ def test_direct_reads_are_not_given_small_pages_and_others_are():
         small = spare.take(nbytes)
         assert small is not None and not small.in_huge_pages
         spare.lent(small, nbytes)
-        assert spare.held_bytes == nbytes
-        assert (spare.take(nbytes, huge_pages=True), spare.held_bytes) == (None, 0)
+        assert (spare.take(nbytes, huge_pages=True), spare.held_bytes) == (None, nbytes)
+        assert spare.take(nbytes) is small
+
+
+def test_huge_pages_are_for_everybody_who_comes_first():
+    spare, nbytes = SpareMemory(64 * MIB), 16 * MIB
+    buffers = [allocate("x", nbytes, huge_pages=huge_pages, spare=spare) for huge_pages in (False, True, False)]
+    buffers.clear()
+    taken = [spare.take(nbytes) for _ in range(3)]
+    assert [piece is not None and piece.in_huge_pages for piece in taken] == [True, False, False]
 
 
 @pytest.mark.parametrize("huge", [False, True])
