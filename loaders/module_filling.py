@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -84,13 +85,14 @@ def fill_from(
                 require_dtypes(header, keys, request.dtype)
             require_devices(header.path, request.devices(dict.fromkeys(keys)), uploads)
         if loaded is None:
-            pieces: Iterator[StreamedPiece] = stream_pieces(wanted, pace, max_bytes=max_bytes, opened=request.opened)
+            stream = stream_pieces(wanted, pace, max_bytes=max_bytes, opened=request.opened)
         else:
-            pieces = _one_by_one(wanted, loaded, pace)
-        for piece in pieces:
-            for key, tensor in _placed(piece, request, float32, uploads, pace):
-                _assign(module, key, tensor, targets[key])
-                del tensor
+            stream = _one_by_one(wanted, loaded, pace)
+        with closing(stream) as pieces:
+            for piece in pieces:
+                for key, tensor in _placed(piece, request, float32, uploads, pace):
+                    _assign(module, key, tensor, targets[key])
+                    del tensor
     meter.finish(request.paths[-1])
     found = {key: None for header in headers.values() for key in header.tensors}
     missing = tuple(key for key in targets if key not in found)
@@ -99,7 +101,7 @@ def fill_from(
 
 def _one_by_one(
     wanted: Iterable[tuple[SafetensorsHeader, list[str]]], loaded: Mapping[str, dict[str, torch.Tensor]], pace: Pace
-) -> Iterator[StreamedPiece]:
+) -> Generator[StreamedPiece, None, None]:
     for header, keys in wanted:
         for key in keys:
             tensor = loaded[header.path].pop(key)

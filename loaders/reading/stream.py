@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from io import FileIO
 from typing import NamedTuple
 
@@ -54,11 +54,14 @@ def stream_tensors(
     """The tensors of each (header, keys), in the order of the files, while the next ones are being read.
 
     At most `max_bytes` are read and not yet taken (one larger tensor passes alone); a tensor counts until the next one
-    is asked for, a small one until its neighbours have been. Closing the iterator stops the readers."""
-    for header, tensors, _, waiting_bytes in stream_pieces(wanted, pace, max_bytes=max_bytes):
-        for key in list(tensors):
-            # Whatever is still in `tensors` stays in memory until the next piece is there.
-            yield StreamedTensor(header, key, tensors.pop(key), waiting_bytes)
+    is asked for, a small one until its neighbours have been. Closing the iterator stops the readers, and waits for
+    them: who may leave it half way closes it (`contextlib.closing`), since the garbage collector, which would, may come
+    while Python starts a thread, and wait for ever."""
+    with closing(stream_pieces(wanted, pace, max_bytes=max_bytes)) as pieces:
+        for header, tensors, _, waiting_bytes in pieces:
+            for key in list(tensors):
+                # Whatever is still in `tensors` stays in memory until the next piece is there.
+                yield StreamedTensor(header, key, tensors.pop(key), waiting_bytes)
 
 
 def stream_pieces(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,7 +27,7 @@ class StreamingLoadingStrategy:
         gathering = Gathering(request)
         headers = [gathering.header(path) for path in request.paths]
         wanted = [(header, gathering.wanted(header)) for header in headers]
-        stream = stream_pieces(wanted, request.pace, max_bytes=self.max_bytes, opened=request.opened)
-        for header, tensors, size_bytes, waiting_bytes in gathering.clock.each("read", stream):
-            gathering.add(header.path, tensors, buffer_bytes=size_bytes, waiting_bytes=waiting_bytes - size_bytes)
+        with closing(stream_pieces(wanted, request.pace, max_bytes=self.max_bytes, opened=request.opened)) as stream:
+            for header, tensors, size_bytes, waiting_bytes in gathering.clock.each("read", stream):
+                gathering.add(header.path, tensors, buffer_bytes=size_bytes, waiting_bytes=waiting_bytes - size_bytes)
         return gathering.result(self.name)
