@@ -57,8 +57,8 @@ class StageClock:
         finally:
             self.stages_s[name] = self.stages_s.get(name, 0.0) + self._clock() - started_s
 
-    def each(self, name: str, items: Generator[T, None, None]) -> Iterator[T]:
-        """`items`, where waiting for one is the stage. They are closed with the iterator."""
+    def each(self, name: str, items: Generator[T, None, None]) -> Generator[T, None, None]:
+        """`items`, where waiting for one is the stage. They are closed with it."""
         with closing(items):
             while True:
                 with self.stage(name):

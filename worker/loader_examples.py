@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,9 +140,10 @@ def streaming(sample: Sample) -> Table:
     wanted = [(header, list(header.tensors)) for header in headers]
     table = table_of("tensor", "from", "at ms", "read ahead MiB", title="streaming")
     started_s = time.perf_counter()
-    for arrived in stream_tensors(wanted, Pace(), max_bytes=_MIB):
-        at = f"{(time.perf_counter() - started_s) * 1000:.1f}"
-        table.add_row(arrived.key, Path(arrived.header.path).name, at, _mib(arrived.waiting_bytes))
+    with closing(stream_tensors(wanted, Pace(), max_bytes=_MIB)) as stream:
+        for arrived in stream:
+            at = f"{(time.perf_counter() - started_s) * 1000:.1f}"
+            table.add_row(arrived.key, Path(arrived.header.path).name, at, _mib(arrived.waiting_bytes))
     model = sample.empty_model()
     filled = fill_module(model, [header.path for header in headers], max_bytes=_MIB)
     on_meta = sum(parameter.is_meta for parameter in model.parameters())

@@ -32,8 +32,7 @@ def view_tensors(
     for step, (key, (dtype, shape, start, end)) in enumerate(entries.items()):
         if step % _BREATH_TENSORS == 0:
             breather.breathe()
-        if dtype not in AS_STORED:
-            shape = torch_shape(path, key, dtype, shape)
+        shape = torch_shape(path, key, dtype, shape)
         if start == end:
             empty[key] = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="cpu")
         else:

@@ -27,7 +27,8 @@ class StreamingLoadingStrategy:
         gathering = Gathering(request)
         headers = [gathering.header(path) for path in request.paths]
         wanted = [(header, gathering.wanted(header)) for header in headers]
-        with closing(stream_pieces(wanted, request.pace, max_bytes=self.max_bytes, opened=request.opened)) as stream:
-            for header, tensors, size_bytes, waiting_bytes in gathering.clock.each("read", stream):
+        stream = stream_pieces(wanted, request.pace, max_bytes=self.max_bytes, opened=request.opened)
+        with closing(gathering.clock.each("read", stream)) as pieces:
+            for header, tensors, size_bytes, waiting_bytes in pieces:
                 gathering.add(header.path, tensors, buffer_bytes=size_bytes, waiting_bytes=waiting_bytes - size_bytes)
         return gathering.result(self.name)
